@@ -1,0 +1,77 @@
+//! Errors of a simulation: what a workload may return, and what ends a seed.
+
+use std::time::Duration;
+
+/// The result of a workload, and of driving a simulation.
+pub type SimulationResult<T> = Result<T, SimulationError>;
+
+/// Why a simulation, or a workload in it, did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SimulationError {
+    /// The workload says what went wrong: its seed fails with the verdict `WorkloadError`.
+    #[error("{0}")]
+    Workload(String),
+    /// An I/O operation failed and the workload passed the error on.
+    #[error("i/o error: {0}")]
+    Io(#[from] std::io::Error),
+    /// Another error, with its source.
+    #[error(transparent)]
+    Other(#[from] Box<dyn std::error::Error>),
+    /// A task panicked, or a destructor did. Look at the message and the place it names.
+    #[error("task `{task}` of process `{process}` panicked{at}: {message}", at = at(location))]
+    Panic {
+        /// The task's name.
+        task: String,
+        /// The process it belongs to.
+        process: String,
+        /// What `panic!` was given.
+        message: String,
+        /// File, line and column, if the panic hook saw them.
+        location: Option<String>,
+    },
+    /// Nothing is ready and no event is queued, but the main future is pending. The report lists
+    /// every pending task and what it waits on.
+    #[error("deadlock at {at:?}: nothing is ready and no event is queued\n{report}")]
+    Deadlock {
+        /// Virtual time.
+        at: Duration,
+        /// One line per pending task.
+        report: String,
+    },
+    /// One task was polled more often than the world allows at one instant: it spins.
+    #[error("livelock at {at:?}: task `{task}` was polled {polls} times without time passing")]
+    Livelock {
+        /// Virtual time.
+        at: Duration,
+        /// The task's name.
+        task: String,
+        /// How often.
+        polls: u64,
+    },
+    /// The run used more virtual time than its budget.
+    #[error("the virtual-time budget of {budget:?} is used up\n{report}")]
+    TimeBudget {
+        /// The budget.
+        budget: Duration,
+        /// One line per pending task.
+        report: String,
+    },
+    /// Simulated code reached for the real world. The text names what to use instead.
+    #[error("escape from the simulation: {0}")]
+    Escape(String),
+}
+
+impl SimulationError {
+    /// A workload's own error.
+    pub fn workload(message: impl Into<String>) -> Self {
+        Self::Workload(message.into())
+    }
+}
+
+fn at(location: &Option<String>) -> String {
+    match location {
+        Some(location) => format!(" at {location}"),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,1 @@
+//! One logical connection to one address, kept alive.

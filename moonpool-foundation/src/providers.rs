@@ -1,0 +1,85 @@
+//! [`Providers`]: the four provider traits as one type parameter.
+//!
+//! Code that takes `P: Providers` runs on real sockets with [`TokioProviders`] and inside the
+//! simulator with `SimProviders`, without a line of difference.
+
+use crate::network::NetworkProvider;
+use crate::network::tokio::TokioNetworkProvider;
+use crate::random::{RandomProvider, SystemRandomProvider};
+use crate::task::{TaskProvider, TokioTaskProvider};
+use crate::time::{TimeProvider, TokioTimeProvider};
+
+/// Network, time, tasks and randomness of one process, as one cheaply cloned value.
+///
+/// ```
+/// use moonpool_foundation::{Providers, TimeProvider};
+/// use std::time::Duration;
+///
+/// async fn pause<P: Providers>(providers: &P) -> Duration {
+///     providers.time().sleep(Duration::from_millis(1)).await;
+///     providers.time().now()
+/// }
+/// # let runtime = tokio::runtime::Builder::new_current_thread()
+/// #     .enable_all().build_local(Default::default()).unwrap();
+/// # runtime.block_on(async {
+/// # assert!(pause(&moonpool_foundation::TokioProviders::new()).await >= Duration::from_millis(1));
+/// # });
+/// ```
+pub trait Providers: Clone + 'static {
+    /// Opens listeners and connections.
+    type Network: NetworkProvider;
+    /// Tells the time and sleeps.
+    type Time: TimeProvider;
+    /// Starts tasks.
+    type Task: TaskProvider;
+    /// Draws random numbers.
+    type Random: RandomProvider;
+
+    /// The network.
+    fn network(&self) -> &Self::Network;
+    /// The clock.
+    fn time(&self) -> &Self::Time;
+    /// The task spawner.
+    fn task(&self) -> &Self::Task;
+    /// The random numbers.
+    fn random(&self) -> &Self::Random;
+}
+
+/// The real world: tokio's sockets, clock and tasks, and the operating system's entropy.
+///
+/// Use it on tokio's `LocalRuntime`; see [`TokioTaskProvider`].
+#[derive(Clone, Debug, Default)]
+pub struct TokioProviders {
+    network: TokioNetworkProvider,
+    time: TokioTimeProvider,
+    task: TokioTaskProvider,
+    random: SystemRandomProvider,
+}
+
+impl TokioProviders {
+    /// Providers whose clock starts at zero now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Providers for TokioProviders {
+    type Network = TokioNetworkProvider;
+    type Time = TokioTimeProvider;
+    type Task = TokioTaskProvider;
+    type Random = SystemRandomProvider;
+
+    fn network(&self) -> &Self::Network {
+        &self.network
+    }
+    fn time(&self) -> &Self::Time {
+        &self.time
+    }
+    fn task(&self) -> &Self::Task {
+        &self.task
+    }
+    fn random(&self) -> &Self::Random {
+        &self.random
+    }
+}

@@ -1,0 +1,84 @@
+//! Tasks: [`TaskProvider`], its handles and the tokio implementation.
+
+#[cfg(feature = "sim")]
+mod sim;
+mod tokio;
+
+use std::borrow::Cow;
+use std::future::Future;
+
+pub use tokio::{TokioJoinHandle, TokioTaskProvider};
+
+/// Starts tasks on the current thread. Futures need not be `Send`.
+pub trait TaskProvider: Clone + 'static {
+    /// The handle of a task that gives a `T`.
+    type JoinHandle<T: 'static>: TaskHandle<T>;
+
+    /// Starts `future` as a task of its own; `name` shows in deadlock reports and traces.
+    ///
+    /// Dropping the handle detaches the task. A panic ends the task only: the handle gives
+    /// [`JoinError::Panicked`] (inside the simulator it also fails the seed).
+    fn spawn_task<F>(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        future: F,
+    ) -> Self::JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static;
+
+    /// Lets other ready tasks run first.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect.
+    fn yield_now(&self) -> impl Future<Output = ()>;
+
+    /// Runs blocking work on a thread pool; inline in simulation.
+    ///
+    /// # Errors
+    /// [`JoinError::Panicked`] if `work` panicked, [`JoinError::Cancelled`] if the runtime stopped.
+    ///
+    /// # Cancel safety
+    /// Work that has begun runs on when the future is dropped.
+    fn run_blocking<F, R>(&self, work: F) -> impl Future<Output = Result<R, JoinError>>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static;
+
+    /// 64 random bits for the library's own decisions: backoff jitter, tokens, incarnations. In
+    /// simulation they come from a stream apart, so that a user's draws are not disturbed by them.
+    fn internal_random(&self) -> u64;
+}
+
+/// A started task: await it for its output.
+pub trait TaskHandle<T>: Future<Output = Result<T, JoinError>> + Unpin + 'static {
+    /// Cancels the task: its future is dropped soon, its handle gives [`JoinError::Cancelled`].
+    /// A task that is already finished is not affected.
+    fn abort(&self);
+
+    /// Whether the task has ended, in whatever way.
+    fn is_finished(&self) -> bool;
+}
+
+/// Why a task gave no output.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The task was aborted, or its process or runtime ended.
+    #[error("task was cancelled")]
+    Cancelled,
+    /// The task panicked with this message.
+    #[error("task panicked: {0}")]
+    Panicked(String),
+}
+
+/// The text of a panic, as `panic!` was given it.
+pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        return (*text).to_owned();
+    }
+    match payload.downcast_ref::<String>() {
+        Some(text) => text.clone(),
+        None => "panic with a payload that is no text".to_owned(),
+    }
+}
