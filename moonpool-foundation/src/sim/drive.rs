@@ -347,19 +347,11 @@ impl SimWorld {
     }
 
     fn check_escape(&self, main_woken_abroad: bool) -> SimulationResult<()> {
-        let abroad = executor::take_woken_abroad();
-        let name = match abroad.first() {
-            Some(task) => {
-                let key = task.metadata().key;
-                self.shared.with(|world| world.executor.name(key))
-            }
+        let name = match executor::take_woken_abroad() {
+            Some(key) => self.shared.with(|world| world.executor.name(key)),
             None if main_woken_abroad => MAIN.into(),
             None => return Ok(()),
         };
-        for task in abroad {
-            // Back in the ready list, where the world's end finds and drops it.
-            task.schedule();
-        }
         Err(SimulationError::Escape(format!(
             "`{name}` was woken from another thread, at a moment that no seed decides: start work \
              with TaskProvider::spawn_task, and blocking work with TaskProvider::run_blocking"

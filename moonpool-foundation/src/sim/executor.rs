@@ -12,10 +12,9 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use async_task::{Runnable, Task};
 use pin_project_lite::pin_project;
@@ -61,20 +60,56 @@ thread_local! {
     static TASK_DONE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Tasks that another thread woke, until their own thread takes them back: a task cell may only be
-/// run or dropped where it was made.
-static WOKEN_ABROAD: Mutex<Vec<ReadyTask>> = Mutex::new(Vec::new());
-static WOKEN_ABROAD_COUNT: AtomicUsize = AtomicUsize::new(0);
+/// What other threads did to tasks, until their own thread asks.
+static ABROAD: Mutex<Abroad> = Mutex::new(Abroad {
+    woken: Vec::new(),
+    cells: Vec::new(),
+});
+/// How many entries there are: asked after every poll, and nearly always 0.
+static ABROAD_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+struct Abroad {
+    /// Who was woken.
+    woken: Vec<TaskMeta>,
+    /// Those that became ready by it: a task cell may only be run or dropped where it was made.
+    cells: Vec<ReadyTask>,
+}
+
+fn note_abroad(note: impl FnOnce(&mut Abroad)) {
+    note(&mut ABROAD.lock().unwrap_or_else(PoisonError::into_inner));
+    ABROAD_COUNT.fetch_add(1, Ordering::Release);
+}
 
 fn schedule(task: ReadyTask) {
     if task.metadata().thread == super::context::thread_tag() {
         WOKEN.with_borrow_mut(|woken| woken.push(task));
     } else {
-        WOKEN_ABROAD
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(task);
-        WOKEN_ABROAD_COUNT.fetch_add(1, Ordering::Release);
+        note_abroad(|abroad| abroad.cells.push(task));
+    }
+}
+
+/// The waker that a task's futures see: it tells on other threads, also while the task runs.
+struct HomeWaker {
+    cell: Waker,
+    meta: TaskMeta,
+}
+
+impl HomeWaker {
+    fn check(&self) {
+        if self.meta.thread != super::context::thread_tag() {
+            note_abroad(|abroad| abroad.woken.push(self.meta));
+        }
+    }
+}
+
+impl Wake for HomeWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.check();
+        self.cell.wake_by_ref();
     }
 }
 
@@ -218,6 +253,8 @@ impl Executor {
             let tracked = Tracked {
                 future: Some(future),
                 promise: JoinPromise(Rc::clone(&state)),
+                meta,
+                waker: None,
             };
             let (runnable, cell) = async_task::Builder::new()
                 .metadata(meta)
@@ -378,19 +415,25 @@ pub(crate) fn run(task: ReadyTask) -> Polled {
     }
 }
 
-/// Whether another thread woke a task of this thread; such tasks are taken back, to be dropped.
-pub(crate) fn take_woken_abroad() -> Vec<ReadyTask> {
-    if WOKEN_ABROAD_COUNT.load(Ordering::Acquire) == 0 {
-        return Vec::new();
+/// Takes note of what other threads did to this thread's tasks: the first that was woken. Those that
+/// became ready by it are ready here now.
+pub(crate) fn take_woken_abroad() -> Option<TaskKey> {
+    if ABROAD_COUNT.load(Ordering::Acquire) == 0 {
+        return None;
     }
     let here = super::context::thread_tag();
-    let mut abroad = WOKEN_ABROAD.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mine, others): (Vec<_>, Vec<_>) = std::mem::take(&mut *abroad)
-        .into_iter()
-        .partition(|task| task.metadata().thread == here);
-    *abroad = others;
-    WOKEN_ABROAD_COUNT.fetch_sub(mine.len(), Ordering::Release);
-    mine
+    let mut abroad = ABROAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let cells = abroad
+        .cells
+        .extract_if(.., |cell| cell.metadata().thread == here);
+    let cells: Vec<ReadyTask> = cells.collect();
+    let woken = abroad.woken.extract_if(.., |meta| meta.thread == here);
+    let woken: Vec<TaskMeta> = woken.collect();
+    ABROAD_COUNT.fetch_sub(cells.len() + woken.len(), Ordering::Release);
+    drop(abroad);
+    let first = woken.first().map(|meta| meta.key);
+    cells.into_iter().for_each(schedule);
+    first
 }
 
 /// What a join handle and its task share.
@@ -455,6 +498,9 @@ pin_project! {
         #[pin]
         future: Option<F>,
         promise: JoinPromise<F::Output>,
+        meta: TaskMeta,
+        // Made at the first poll. It keeps the cell alive until the task has ended or is dropped.
+        waker: Option<Waker>,
     }
 }
 
@@ -466,7 +512,12 @@ impl<F: Future> Future for Tracked<F> {
         let Some(future) = this.future.as_mut().as_pin_mut() else {
             return Poll::Ready(());
         };
-        let result = match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+        let waker = this.waker.get_or_insert_with(|| {
+            let (cell, meta) = (cx.waker().clone(), *this.meta);
+            Arc::new(HomeWaker { cell, meta }).into()
+        });
+        let mut cx = Context::from_waker(waker);
+        let result = match catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => {
