@@ -1,5 +1,6 @@
 //! stub
 mod ambient;
+pub mod collections;
 mod error;
 pub mod messaging;
 pub mod network;
@@ -32,7 +33,8 @@ pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use sim::{
     KillKind, Leftovers, PendingTask, ProcessId, SchedulePolicy, SimProcess, SimWorld, SleepFuture,
-    TraceMode, TraceStep, WeakSimWorld,
+    TraceMode, TraceStep, WeakSimWorld, get_current_sim_seed, reset_sim_rng, set_sim_seed,
+    sim_random, sim_random_range, sim_random_range_or_default,
 };
 #[cfg(feature = "sim")]
 pub use task::{SimJoinHandle, SimTaskProvider};

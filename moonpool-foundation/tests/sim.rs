@@ -14,6 +14,8 @@ mod escapes;
 mod integration;
 #[path = "sim/processes.rs"]
 mod processes;
+#[path = "sim/rng.rs"]
+mod rng;
 #[path = "sim/sleep.rs"]
 mod sleep;
 #[path = "sim/streams.rs"]

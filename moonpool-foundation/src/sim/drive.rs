@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use tracing::Span;
+
 use super::SimWorld;
 use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
 use super::executor::{self, PollCount, Polled, ReadyTask, Turn};
 use super::process::ProcessId;
+use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
 use crate::task::panic_message;
 
@@ -192,7 +195,8 @@ impl SimWorld {
         let running = context::run_as(Current {
             process: meta.process,
         });
-        let polled = executor::run(task);
+        let span = self.span(|world| (meta.process.id, world.executor.name(meta.key)));
+        let polled = span.in_scope(|| executor::run(task));
         drop(running);
         if let Polled::Panicked(message) = polled {
             let site = context::take_panic_site();
@@ -230,7 +234,8 @@ impl SimWorld {
         let running = context::run_as(Current { process });
         let mut cx = Context::from_waker(waker);
         crate::wait::reset();
-        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx)));
+        let span = self.span(|_| (ProcessId::WORLD, MAIN.into()));
+        let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))));
         drop(running);
         self.shared.with(|world| {
             if world.trace.is_on() {
@@ -241,6 +246,20 @@ impl SimWorld {
         polled.map_err(|payload| {
             let site = context::take_panic_site();
             self.panic_error(MAIN.into(), process, panic_message(&*payload), site)
+        })
+    }
+
+    /// The span that stamps what a poll logs with virtual time, seed, process and task. Made only
+    /// if someone listens.
+    fn span(&self, who: impl FnOnce(&World) -> (ProcessId, Cow<'static, str>)) -> Span {
+        if !tracing::enabled!(tracing::Level::ERROR) {
+            return Span::none();
+        }
+        self.shared.with(|world| {
+            let (process, task) = who(world);
+            let process = &world.processes.get(process).name;
+            let (at, seed) = (world.clock.since_start(), world.seed);
+            tracing::error_span!("sim", ?at, seed, %process, %task)
         })
     }
 

@@ -3,6 +3,7 @@
 //! [`SimWorld`] owns all of it. Application code never names it: it holds providers, whose calls
 //! end here.
 
+mod ambient_rng;
 mod clock;
 mod connections;
 mod context;
@@ -27,6 +28,10 @@ pub(crate) use rng::{Draws, inert_draws};
 pub(crate) use slab::Key as AcceptorId;
 pub(crate) use world::Shared;
 
+pub use ambient_rng::{
+    get_current_sim_seed, reset_sim_rng, set_sim_seed, sim_random, sim_random_range,
+    sim_random_range_or_default,
+};
 pub use executor::{PendingTask, SchedulePolicy};
 pub use process::{KillKind, ProcessId};
 pub use sleep::SleepFuture;

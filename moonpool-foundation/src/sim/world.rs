@@ -233,6 +233,10 @@ impl World {
 }
 
 impl Shared {
+    pub(crate) fn seed(&self) -> u64 {
+        self.world.borrow().seed
+    }
+
     /// Runs `f` on the state, then calls the wakers it collected.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
         let mut world = self.world.borrow_mut();
@@ -590,7 +594,7 @@ impl SimWorld {
     /// The seed.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        self.shared.with(|world| world.seed)
+        self.shared.seed()
     }
 
     /// A digest of all that has happened: of times and kinds of events, tasks chosen, bytes

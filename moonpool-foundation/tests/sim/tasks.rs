@@ -171,3 +171,44 @@ fn blocking_work_runs_inline() {
         .unwrap();
     assert_eq!(result, (Ok(5), Err(JoinError::Panicked("no".into()))));
 }
+
+#[test]
+fn pct_runs_by_priority_and_repeats_for_a_seed() {
+    let policy = SchedulePolicy::Pct { depth: 3 };
+    let orders: Vec<_> = (0..20).map(|seed| order_of_ten(seed, policy)).collect();
+    let mut distinct = orders.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert!(distinct.len() >= 19, "{} distinct orders", distinct.len());
+    assert_eq!(orders[7], order_of_ten(7, policy));
+}
+
+/// Polls of two tasks that always yield, as the sequence of who ran.
+fn who_ran(policy: SchedulePolicy) -> String {
+    let world = SimWorld::new_with_seed(4);
+    world.set_schedule_policy(policy);
+    let ran = Rc::new(RefCell::new(String::new()));
+    for name in ['a', 'b'] {
+        let (ran, task) = (Rc::clone(&ran), world.task_provider());
+        world.task_provider().spawn_task("yielder", async move {
+            for _ in 0..20_000 {
+                ran.borrow_mut().push(name);
+                task.yield_now().await;
+            }
+        });
+    }
+    world.run_until_empty().unwrap();
+    ran.take()
+}
+
+#[test]
+fn pct_keeps_one_task_running_until_a_change_point_puts_it_last() {
+    let switches = |ran: &str| {
+        let bytes = ran.as_bytes();
+        bytes.windows(2).filter(|pair| pair[0] != pair[1]).count()
+    };
+    assert_eq!(switches(&who_ran(SchedulePolicy::Pct { depth: 1 })), 1);
+    let with_changes = switches(&who_ran(SchedulePolicy::Pct { depth: 5 }));
+    assert!((2..100).contains(&with_changes), "{with_changes}");
+    assert!(switches(&who_ran(SchedulePolicy::Random)) > 5_000);
+}
