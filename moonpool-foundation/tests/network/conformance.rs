@@ -189,12 +189,13 @@ mod real {
     /// case has freed is not taken by someone else before the case has looked at it. Only Linux
     /// answers on all of 127.0.0.0/8.
     fn own_loopback_address() -> String {
-        static CASES: AtomicU32 = AtomicU32::new(2);
+        static CASES: AtomicU32 = AtomicU32::new(1);
         if !cfg!(target_os = "linux") {
             return Ipv4Addr::LOCALHOST.to_string();
         }
-        let host = (std::process::id() & 0xffff) << 8 | CASES.fetch_add(1, Ordering::Relaxed) % 250;
-        Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 0, 0).to_bits() | host).to_string()
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let [.., case] = CASES.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        Ipv4Addr::new(127, high, low, case).to_string()
     }
 
     pub(super) fn run(case: impl AsyncFnOnce(Hosts<TokioProviders>)) -> Vec<String> {
