@@ -13,7 +13,7 @@ use super::SimWorld;
 use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
 use super::executor::{self, PollCount, Polled, ReadyTask, Turn};
-use super::process::{ProcessId, ProcessRef};
+use super::process::ProcessId;
 use crate::error::{SimulationError, SimulationResult};
 use crate::task::panic_message;
 
