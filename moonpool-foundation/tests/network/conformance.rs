@@ -154,7 +154,9 @@ fn is_pending(future: impl Future + Unpin) -> bool {
 
 /// `len` bytes in which every run of 251 is the same.
 fn pattern(len: usize) -> Vec<u8> {
-    (0_u8..251).cycle().take(len).collect()
+    let mut bytes = Vec::from_iter(0_u8..251).repeat(len.div_ceil(251));
+    bytes.truncate(len);
+    bytes
 }
 
 /// Reads up to EOF or an error, in small pieces with pauses.
@@ -223,6 +225,76 @@ mod real {
     }
 }
 
+#[cfg(feature = "sim")]
+mod simulated {
+    use std::time::Duration;
+
+    use moonpool_foundation::{
+        LatencyModel, Leftovers, NetworkConfiguration, SimProviders, SimWorld,
+    };
+
+    use super::{Hosts, Table};
+
+    /// Seeds tried: each orders tasks and draws latencies in its own way.
+    const SEEDS: u64 = 16;
+
+    /// Small buffers, and latencies so unlike each other that whatever is not kept in order by
+    /// the simulator itself comes out of order.
+    fn erratic() -> NetworkConfiguration {
+        let latency = LatencyModel::uniform(Duration::ZERO, Duration::from_millis(50));
+        NetworkConfiguration {
+            bind_latency: latency,
+            accept_latency: latency,
+            connect_latency: latency,
+            read_latency: latency,
+            write_latency: latency,
+            send_buffer_bytes: 5_000,
+            receive_buffer_bytes: 3_000,
+        }
+    }
+
+    /// Runs the case on every seed and network; each time it must give `expected`.
+    pub(super) fn check(case: impl AsyncFn(Hosts<SimProviders>), expected: &[String]) {
+        for seed in 0..SEEDS {
+            for (name, config) in [
+                ("default", NetworkConfiguration::default()),
+                ("fast_local", NetworkConfiguration::fast_local()),
+                ("erratic", erratic()),
+            ] {
+                let lines = run(&case, seed, config);
+                assert_eq!(lines, expected, "seed {seed}, network {name}");
+            }
+        }
+    }
+
+    fn run(
+        case: impl AsyncFn(Hosts<SimProviders>),
+        seed: u64,
+        config: NetworkConfiguration,
+    ) -> Vec<String> {
+        let world = SimWorld::new_with_network_config_and_seed(config, seed)
+            .expect("a valid configuration");
+        let server = world.add_process("server");
+        let client = world.add_process("client");
+        let table = Table::default();
+        let hosts = Hosts {
+            server: server.providers(),
+            client: client.providers(),
+            ip: server.ip().to_string(),
+            name: "server",
+            table: table.clone(),
+        };
+        if let Err(error) = world.block_on(case(hosts)) {
+            panic!("seed {seed}: {error}\nafter {:#?}", table.0.borrow());
+        }
+        // What is under way arrives somewhere; then nothing of the case may be left.
+        world.run_until_empty().expect("an orderly end");
+        let left = world.leftovers();
+        assert_eq!(left, Leftovers::default(), "seed {seed}");
+        table.0.take()
+    }
+}
+
 /// Declares cases: each name is an `async fn name<P: Providers>(hosts: Hosts<P>)` beside it, and
 /// the lines are what it records.
 macro_rules! cases {
@@ -230,12 +302,22 @@ macro_rules! cases {
         mod $name {
             use moonpool_foundation::TokioProviders;
 
-            const EXPECTED: &[&str] = &[$($line),*];
+            use crate::network::conformance::real;
+            #[cfg(feature = "sim")]
+            use crate::network::conformance::simulated;
 
             #[test]
             fn on_real_sockets() {
-                let real = crate::network::conformance::real::run(super::$name::<TokioProviders>);
-                assert_eq!(real, EXPECTED);
+                let lines = real::run(super::$name::<TokioProviders>);
+                let expected: &[&str] = &[$($line),*];
+                assert_eq!(lines, expected);
+            }
+
+            #[cfg(feature = "sim")]
+            #[test]
+            fn in_simulation_as_on_real_sockets() {
+                let lines = real::run(super::$name::<TokioProviders>);
+                simulated::check(super::$name::<moonpool_foundation::SimProviders>, &lines);
             }
         }
     )*};

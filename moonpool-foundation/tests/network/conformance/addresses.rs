@@ -56,6 +56,14 @@ cases! {
         "the accepted stream has the ip dialled: true",
         "bind the same port by ip: AddrInUse",
     ];
+    the_loopback_address_is_the_own_host => [
+        "bind: Ok",
+        "connect from the same host: Ok",
+        "accept: Ok",
+        "both ends are at 127.0.0.1: true",
+        "connect to the wildcard address: Ok",
+        "its peer_addr is the listener's: true",
+    ];
     both_ends_agree_on_addresses => [
         "client's local_addr is the server's peer_addr: true",
         "client's local_addr is what accept gave: true",
@@ -185,6 +193,30 @@ async fn the_wildcard_address_listens_on_every_address<P: Providers>(hosts: Host
         accepted.local_addr().expect("an address") == by_ip,
     );
     let _taken = table.step("bind the same port by ip", network.bind(&by_ip).await);
+}
+
+async fn the_loopback_address_is_the_own_host<P: Providers>(hosts: Hosts<P>) {
+    let table = &hosts.table;
+    let network = hosts.server.network();
+    let listener = table
+        .step("bind", network.bind("127.0.0.1:0").await)
+        .expect("bound");
+    let addr = listener.local_addr().expect("a bound address");
+    let connected = network.connect(&addr).await;
+    let client = table
+        .step("connect from the same host", connected)
+        .expect("connected");
+    let accepted = table.step("accept", listener.accept().await);
+    let (_server, peer) = accepted.expect("accepted");
+    let loopback = peer.starts_with("127.0.0.1:") && client.peer_addr().ok() == Some(addr.clone());
+    table.fact("both ends are at 127.0.0.1", loopback);
+    let wildcard = format!("0.0.0.0:{}", port_of(&addr));
+    let connected = network.connect(&wildcard).await;
+    let client = table
+        .step("connect to the wildcard address", connected)
+        .expect("connected");
+    let same = client.peer_addr().ok() == Some(addr);
+    table.fact("its peer_addr is the listener's", same);
 }
 
 async fn both_ends_agree_on_addresses<P: Providers>(hosts: Hosts<P>) {

@@ -9,6 +9,9 @@ use std::pin::pin;
 
 use super::{Hosts, Stream, cases, is_pending, pattern, read_slowly};
 
+/// More than the buffers of a connection can hold.
+const HUGE: usize = 8 << 20;
+
 cases! {
     a_read_reports_a_reset_once => [
         "read: ConnectionReset",
@@ -36,6 +39,11 @@ cases! {
         "write: ConnectionReset",
         "write again: BrokenPipe",
         "read: Ok(\"\")",
+    ];
+    a_reset_does_not_wait_for_room => [
+        "write: ConnectionReset",
+        "a prefix was received: true",
+        "read: Ok(())",
     ];
     bytes_that_arrived_before_a_reset_are_read_first => [
         "read: Ok(\"abc\")",
@@ -68,6 +76,11 @@ cases! {
         "first write that fails: BrokenPipe",
         "read: Ok(\"\")",
         "write again: BrokenPipe",
+    ];
+    a_reset_does_not_overtake_what_was_sent_before_it => [
+        "first write that fails: BrokenPipe",
+        "read: Ok(\"goodbye\")",
+        "read: Ok(\"\")",
     ];
     a_reset_behind_an_unread_eof_does_not_hide_it => [
         "first write that fails: BrokenPipe",
@@ -131,7 +144,7 @@ async fn a_waiting_writer_is_woken_by_a_reset<P: Providers>(hosts: Hosts<P>) {
     let table = &hosts.table;
     let (mut client, mut server) = hosts.pair().await;
     let mut writer = Box::pin(async move {
-        let written = client.write_all(&pattern(8 << 20)).await;
+        let written = client.write_all(&pattern(HUGE)).await;
         (client, written)
     });
     assert!(is_pending(writer.as_mut()));
@@ -143,6 +156,30 @@ async fn a_waiting_writer_is_woken_by_a_reset<P: Providers>(hosts: Hosts<P>) {
     let _reset = table.step("write", written);
     table.write("write again", &mut client, "hello").await;
     table.read("read", &mut client).await;
+}
+
+async fn a_reset_does_not_wait_for_room<P: Providers>(hosts: Hosts<P>) {
+    let table = &hosts.table;
+    let (mut client, mut server) = hosts.pair().await;
+    let bytes = pattern(HUGE);
+    // The client only writes: what it is sent fills its buffer and stays there.
+    let mut writer = Box::pin(async move {
+        let written = client.write_all(&pattern(HUGE)).await;
+        (client, written)
+    });
+    assert!(is_pending(writer.as_mut()));
+    let writer = hosts.client.task().spawn_task("writer", writer);
+    assert!(is_pending(Box::pin(server.write_all(&bytes))));
+    assert_eq!(server.read_u8().await.expect("a byte"), 0);
+    // More is under way when the reset is sent.
+    let _full = is_pending(Box::pin(server.write_all(&bytes)));
+    drop(server);
+    let (mut client, written) = writer.await.expect("joined");
+    let _reset = table.step("write", written);
+    let (received, end) = read_slowly(&hosts.client, &mut client).await;
+    let prefix = !received.is_empty() && bytes.starts_with(&received[..received.len().min(251)]);
+    table.fact("a prefix was received", prefix);
+    let _eof = table.value("read", end);
 }
 
 async fn bytes_that_arrived_before_a_reset_are_read_first<P: Providers>(hosts: Hosts<P>) {
@@ -174,7 +211,7 @@ async fn bytes_that_arrived_are_read_after_a_write_reported_the_reset<P: Provide
 async fn a_reset_discards_what_was_not_sent_yet<P: Providers>(hosts: Hosts<P>) {
     let table = &hosts.table;
     let (mut client, mut server) = hosts.pair().await;
-    let bytes = pattern(8 << 20);
+    let bytes = pattern(HUGE);
     // Fills every buffer on the way: the write is given up half-way.
     assert!(is_pending(Box::pin(server.write_all(&bytes))));
     reset_from(&mut client, server).await;
@@ -210,6 +247,20 @@ async fn after_eof_a_reset_shows_in_writes_only<P: Providers>(hosts: Hosts<P>) {
         .await;
     table.read("read", &mut client).await;
     table.write("write again", &mut client, "hello").await;
+}
+
+async fn a_reset_does_not_overtake_what_was_sent_before_it<P: Providers>(hosts: Hosts<P>) {
+    let table = &hosts.table;
+    let (mut client, mut server) = hosts.pair().await;
+    server.write_all(b"good").await.expect("written");
+    server.write_all(b"bye").await.expect("written");
+    drop(server);
+    // These bytes meet a closed socket, which answers with a reset.
+    table
+        .write_until_error("first write that fails", &hosts.client, &mut client)
+        .await;
+    table.read_exact("read", &mut client, 7).await;
+    table.read("read", &mut client).await;
 }
 
 async fn a_reset_behind_an_unread_eof_does_not_hide_it<P: Providers>(hosts: Hosts<P>) {
