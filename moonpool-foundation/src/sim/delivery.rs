@@ -65,6 +65,14 @@ impl Pipe {
         self.event.is_none() && !self.segments.is_empty()
     }
 
+    /// Whether a RST is under way behind everything else.
+    fn ends_with_reset(&self) -> bool {
+        matches!(
+            self.segments.back().map(|segment| segment.carries),
+            Some(Carries::Reset)
+        )
+    }
+
     /// Forgets what has not been delivered. Returns the event to remove.
     fn discard_under_way(&mut self) -> Option<EventKey> {
         self.bytes.truncate(self.delivered);
@@ -238,22 +246,13 @@ impl World {
         incoming.bytes.clear();
         incoming.delivered = 0;
         stale.push(incoming.discard_under_way());
-        let outgoing = connection.pipe(side);
-        outgoing.sender = Sender::Shut;
-        let stalled = outgoing.is_stalled();
-        if stalled {
-            stale.push(outgoing.discard_under_way());
+        connection.pipe(side).sender = Sender::Shut;
+        for event in stale.into_iter().flatten() {
+            self.events.remove(event);
         }
         // An end that was closed or reset before has said its last word already.
         if before == EndState::Open {
-            if stalled {
-                self.reset_later(id, side.other());
-            } else {
-                self.send(id, side, Carries::Reset);
-            }
-        }
-        for event in stale.into_iter().flatten() {
-            self.events.remove(event);
+            self.send_reset(id, side);
         }
         self.forget_if_over(id);
     }
@@ -325,7 +324,12 @@ impl World {
                 return;
             }
             // A segment larger than the whole buffer is let in when the buffer is empty.
-            Carries::Bytes(count) if pipe.delivered > 0 && pipe.delivered + count > room => return,
+            Carries::Bytes(count) if pipe.delivered > 0 && pipe.delivered + count > room => {
+                if pipe.ends_with_reset() {
+                    self.deliver_reset(id, from.other());
+                }
+                return;
+            }
             Carries::Bytes(count) => {
                 let (front, back) = pipe.bytes.as_slices();
                 let begin = pipe.delivered;
@@ -365,24 +369,30 @@ impl World {
                 self.events.remove(event);
             }
         }
-        self.reset_later(id, from);
+        self.send_reset(id, from.other());
         self.forget_if_over(id);
     }
 
-    /// Sends a RST to `to` that waits for nothing.
-    fn reset_later(&mut self, id: ConnectionId, to: Side) {
-        let is_due = self
-            .network
-            .connections
-            .get_mut(id)
-            .is_some_and(|connection| {
-                let end = connection.end(to);
-                end.state == EndState::Open && end.reset_event.is_none()
-            });
-        if !is_due {
+    /// Sends a RST, once. It arrives behind what was sent before it, but does not wait for room
+    /// there: bytes that find none are lost.
+    fn send_reset(&mut self, id: ConnectionId, from: Side) {
+        let Some(connection) = self.network.connections.get_mut(id) else {
+            return;
+        };
+        let end = connection.end(from.other());
+        let is_told = end.state != EndState::Open || end.reset_event.is_some();
+        let pipe = connection.pipe(from);
+        if is_told || pipe.ends_with_reset() {
             return;
         }
+        if !pipe.is_stalled() {
+            self.send(id, from, Carries::Reset);
+            return;
+        }
+        // What stalls has no event that would have to be removed.
+        pipe.discard_under_way();
         let latency = self.faults.segment_latency(&mut self.digest);
+        let to = from.other();
         let event = self.schedule(self.after(latency), Event::Reset { connection: id, to });
         if let Some(connection) = self.network.connections.get_mut(id) {
             connection.end(to).reset_event = Some(event);
