@@ -1,0 +1,4 @@
+//! Network tests.
+
+#[path = "network/peer.rs"]
+mod peer;
