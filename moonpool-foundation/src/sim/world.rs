@@ -530,7 +530,8 @@ impl SimWorld {
         Ok(Self::make(config, seed))
     }
 
-    fn make(config: NetworkConfiguration, seed: u64) -> Self {
+    /// A world on a network that was validated.
+    pub(crate) fn make(config: NetworkConfiguration, seed: u64) -> Self {
         Self {
             shared: Rc::new(Shared {
                 world: RefCell::new(World::new(seed, config)),
