@@ -7,15 +7,18 @@ use std::cell::Cell;
 
 use rand::RngExt;
 
+/// Gives bits while simulated code runs, and `None` otherwise.
+#[cfg(feature = "sim")]
+pub(crate) type Source = fn() -> Option<u64>;
+
 #[cfg(feature = "sim")]
 thread_local! {
-    static SOURCE: Cell<Option<fn() -> Option<u64>>> = const { Cell::new(None) };
+    static SOURCE: Cell<Option<Source>> = const { Cell::new(None) };
 }
 
-/// Lets a simulation be asked first, on this thread, from now on. The source gives `None` while no
-/// simulated code runs.
+/// Lets a simulation be asked first, on this thread, from now on.
 #[cfg(feature = "sim")]
-pub(crate) fn install(source: fn() -> Option<u64>) {
+pub(crate) fn install(source: Source) {
     SOURCE.set(Some(source));
 }
 

@@ -4,9 +4,19 @@
 //! simulator with `SimProviders`, without a line of difference.
 
 use crate::network::NetworkProvider;
+#[cfg(feature = "sim")]
+use crate::network::sim::SimNetworkProvider;
 use crate::network::tokio::TokioNetworkProvider;
+#[cfg(feature = "sim")]
+use crate::random::SimRandomProvider;
 use crate::random::{RandomProvider, SystemRandomProvider};
+#[cfg(feature = "sim")]
+use crate::sim::{SimProcess, SimWorld};
+#[cfg(feature = "sim")]
+use crate::task::SimTaskProvider;
 use crate::task::{TaskProvider, TokioTaskProvider};
+#[cfg(feature = "sim")]
+use crate::time::SimTimeProvider;
 use crate::time::{TimeProvider, TokioTimeProvider};
 
 /// Network, time, tasks and randomness of one process, as one cheaply cloned value.
@@ -69,6 +79,60 @@ impl Providers for TokioProviders {
     type Time = TokioTimeProvider;
     type Task = TokioTaskProvider;
     type Random = SystemRandomProvider;
+
+    fn network(&self) -> &Self::Network {
+        &self.network
+    }
+    fn time(&self) -> &Self::Time {
+        &self.time
+    }
+    fn task(&self) -> &Self::Task {
+        &self.task
+    }
+    fn random(&self) -> &Self::Random {
+        &self.random
+    }
+}
+
+/// The simulated world, as one process sees it.
+#[cfg(feature = "sim")]
+#[derive(Clone, Debug)]
+pub struct SimProviders {
+    network: SimNetworkProvider,
+    time: SimTimeProvider,
+    task: SimTaskProvider,
+    random: SimRandomProvider,
+}
+
+#[cfg(feature = "sim")]
+impl SimProcess {
+    /// All four providers of this process, in its current life.
+    #[must_use]
+    pub fn providers(&self) -> SimProviders {
+        SimProviders {
+            network: self.network_provider(),
+            time: self.time_provider(),
+            task: self.task_provider(),
+            random: self.random_provider(),
+        }
+    }
+}
+
+#[cfg(feature = "sim")]
+impl SimWorld {
+    /// All four providers of the world's own process.
+    #[must_use]
+    pub fn providers(&self) -> SimProviders {
+        self.world_process().providers()
+    }
+}
+
+#[cfg(feature = "sim")]
+impl Providers for SimProviders {
+    type Network = SimNetworkProvider;
+    type Time = SimTimeProvider;
+    type Task = SimTaskProvider;
+    type Random = SimRandomProvider;
 
     fn network(&self) -> &Self::Network {
         &self.network

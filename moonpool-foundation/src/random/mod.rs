@@ -7,6 +7,8 @@ mod system;
 use rand::distr::uniform::{SampleRange, SampleUniform};
 use rand::distr::{Distribution, StandardUniform};
 
+#[cfg(feature = "sim")]
+pub use sim::SimRandomProvider;
 pub use system::SystemRandomProvider;
 
 /// Draws random numbers: from the seed inside the simulator, from the system outside.

@@ -7,6 +7,8 @@ mod tokio;
 use std::borrow::Cow;
 use std::future::Future;
 
+#[cfg(feature = "sim")]
+pub use sim::{SimJoinHandle, SimTaskProvider};
 pub use tokio::{TokioJoinHandle, TokioTaskProvider};
 
 /// Starts tasks on the current thread. Futures need not be `Send`.

@@ -1,1 +1,138 @@
-//! Filled in with the simulator.
+//! Simulated tasks behind the provider trait.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::{JoinError, TaskHandle, TaskProvider, panic_message};
+use crate::sim::{JoinState, ProcessRef, SimProcess, SimWorld, WeakSimWorld};
+
+/// Tasks of one simulated process, polled in an order that the seed decides.
+#[derive(Clone, Debug)]
+pub struct SimTaskProvider {
+    world: WeakSimWorld,
+    owner: ProcessRef,
+}
+
+impl SimWorld {
+    /// Starts tasks of the world's own process.
+    #[must_use]
+    pub fn task_provider(&self) -> SimTaskProvider {
+        self.world_process().task_provider()
+    }
+}
+
+impl SimProcess {
+    /// Starts tasks of this process, in its current life.
+    #[must_use]
+    pub fn task_provider(&self) -> SimTaskProvider {
+        SimTaskProvider {
+            world: self.world.clone(),
+            owner: self.life(),
+        }
+    }
+}
+
+impl TaskProvider for SimTaskProvider {
+    type JoinHandle<T: 'static> = SimJoinHandle<T>;
+
+    #[track_caller]
+    fn spawn_task<F>(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        future: F,
+    ) -> SimJoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let spawned_at = Location::caller();
+        let state = self
+            .world
+            .upgrade()
+            .and_then(|world| world.spawn(name.into(), self.owner, spawned_at, future));
+        SimJoinHandle {
+            world: self.world.clone(),
+            state,
+        }
+    }
+
+    fn yield_now(&self) -> impl Future<Output = ()> {
+        YieldNow { yielded: false }
+    }
+
+    async fn run_blocking<F, R>(&self, work: F) -> Result<R, JoinError>
+    where
+        F: FnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        catch_unwind(AssertUnwindSafe(work))
+            .map_err(|payload| JoinError::Panicked(panic_message(&*payload)))
+    }
+
+    fn internal_random(&self) -> u64 {
+        match self.world.upgrade() {
+            Some(world) => world.library_u64(self.owner),
+            None => 0,
+        }
+    }
+}
+
+/// The handle of a simulated task. One of a sealed process gives [`JoinError::Cancelled`].
+pub struct SimJoinHandle<T> {
+    world: WeakSimWorld,
+    /// `None` if the task was never taken up.
+    state: Option<Rc<JoinState<T>>>,
+}
+
+impl<T> fmt::Debug for SimJoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimJoinHandle").finish_non_exhaustive()
+    }
+}
+
+impl<T> Future for SimJoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &self.state {
+            Some(state) => state.poll(cx),
+            None => Poll::Ready(Err(JoinError::Cancelled)),
+        }
+    }
+}
+
+impl<T: 'static> TaskHandle<T> for SimJoinHandle<T> {
+    fn abort(&self) {
+        if let (Some(state), Some(world)) = (&self.state, self.world.upgrade()) {
+            world.abort(state.key);
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.state.as_ref().is_none_or(|state| state.is_finished())
+    }
+}
+
+/// Ready at its second poll; the first lets the other ready tasks go before.
+#[derive(Debug)]
+struct YieldNow {
+    yielded: bool,
+}
+
+impl Future for YieldNow {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.yielded {
+            return Poll::Ready(());
+        }
+        self.yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
+#[cfg(feature = "sim")]
+pub use sim::SimTimeProvider;
 pub use tokio::TokioTimeProvider;
 
 /// Tells the time and sleeps. Times are durations since the run began.

@@ -1,0 +1,151 @@
+//! [`SimTcpStream`]: one end of a simulated connection.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::network::TcpStreamTrait;
+use crate::sim::{Asked, ConnectionId, ProcessRef, Side, WeakSimWorld};
+use crate::wait::{self, WaitReason};
+
+/// One end of a simulated TCP connection.
+///
+/// Dropping it sends FIN after the bytes that were accepted, or RST if received bytes were left
+/// unread, as Linux does.
+#[derive(Debug)]
+pub struct SimTcpStream {
+    world: WeakSimWorld,
+    owner: ProcessRef,
+    id: ConnectionId,
+    side: Side,
+    remote: SocketAddr,
+}
+
+impl SimTcpStream {
+    pub(super) fn new(
+        world: WeakSimWorld,
+        owner: ProcessRef,
+        id: ConnectionId,
+        side: Side,
+        remote: SocketAddr,
+    ) -> Self {
+        Self {
+            world,
+            owner,
+            id,
+            side,
+            remote,
+        }
+    }
+
+    fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        self.world
+            .upgrade()
+            .and_then(|world| world.with(|world| world.addresses(self.id, self.side)))
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl AsyncRead for SimTcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(world) = self.world.live(self.owner) else {
+            return Poll::Pending;
+        };
+        match world.with(|world| world.read(self.id, self.side, buffer, cx.waker())) {
+            Asked::Ready(result) => return Poll::Ready(result),
+            Asked::Parked => {}
+            Asked::Park => {
+                let waker = world.register(cx.waker());
+                drop(world.with(|world| world.park_reader(self.id, self.side, waker)));
+            }
+        }
+        wait::note(WaitReason::Read {
+            remote: self.remote,
+        });
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for SimTcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(world) = self.world.live(self.owner) else {
+            return Poll::Pending;
+        };
+        match world.with(|world| world.write(self.id, self.side, slices, cx.waker())) {
+            Asked::Ready(result) => return Poll::Ready(result),
+            Asked::Parked => {}
+            Asked::Park => {
+                let waker = world.register(cx.waker());
+                drop(world.with(|world| world.park_writer(self.id, self.side, waker)));
+            }
+        }
+        wait::note(WaitReason::Write {
+            remote: self.remote,
+        });
+        Poll::Pending
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.world.live(self.owner) {
+            Some(world) => Poll::Ready(world.with(|world| world.shutdown(self.id, self.side))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl TcpStreamTrait for SimTcpStream {
+    fn local_addr(&self) -> io::Result<String> {
+        self.addresses().map(|(local, _)| local.to_string())
+    }
+
+    fn peer_addr(&self) -> io::Result<String> {
+        let connected = self
+            .world
+            .upgrade()
+            .is_some_and(|world| world.with(|world| world.is_connected(self.id, self.side)));
+        if !connected {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        self.addresses().map(|(_, remote)| remote.to_string())
+    }
+
+    /// Simulated sockets always send at once: this has no effect.
+    fn set_nodelay(&self, _nodelay: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for SimTcpStream {
+    fn drop(&mut self) {
+        if let Some(world) = self.world.live(self.owner) {
+            drop(world.with(|world| world.close_end(self.id, self.side)));
+        }
+    }
+}

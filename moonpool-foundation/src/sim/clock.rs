@@ -1,0 +1,37 @@
+//! Virtual time: whole nanoseconds since the run began.
+
+use std::time::Duration;
+
+/// A point in virtual time. [`SimInstant::NEVER`] is later than any event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SimInstant(u64);
+
+impl SimInstant {
+    pub(crate) const ZERO: Self = Self(0);
+    /// A deadline that is never reached: no event is queued for it.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    /// This instant and `duration` later; saturates at [`SimInstant::NEVER`].
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(duration)))
+    }
+
+    /// The instant right after this one.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    pub(crate) fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// As the providers tell it.
+    pub(crate) fn since_start(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+}
+
+/// Whole nanoseconds of `duration`, saturating at 584 years.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

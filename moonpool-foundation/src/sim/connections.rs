@@ -1,0 +1,601 @@
+//! Sockets of the simulated network: what exists, who owns it, how it is made and how it ends.
+//! How bytes move is in `delivery`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::clock::SimInstant;
+use super::delivery::Pipe;
+use super::events::EventKey;
+use super::process::{ProcessId, ProcessRef};
+use super::slab::{Key, Slab};
+use super::world::{Event, World};
+
+pub(crate) type ConnectionId = Key;
+pub(crate) type ListenerId = Key;
+pub(crate) type AttemptId = Key;
+
+/// Linux's range of ephemeral ports.
+const EPHEMERAL_PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+/// Connections that a listener keeps until they are accepted; beyond it a connect is tried again.
+const BACKLOG: usize = 1024;
+/// When a connect that met a full backlog is tried again, as Linux does with its first SYN.
+const CONNECT_RETRY: Duration = Duration::from_secs(1);
+/// When a connect to an address that no host has gives up, as ARP does.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(3);
+
+/// An end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Dialer,
+    Acceptor,
+}
+
+impl Side {
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Dialer => Self::Acceptor,
+            Self::Acceptor => Self::Dialer,
+        }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Dialer => 0,
+            Self::Acceptor => 1,
+        }
+    }
+
+    /// For digests.
+    pub(crate) fn number(self) -> u64 {
+        match self {
+            Self::Dialer => 0,
+            Self::Acceptor => 1,
+        }
+    }
+}
+
+/// The life of one end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EndState {
+    Open,
+    /// A RST came; the first call that meets it is told with this error.
+    Reset(Option<io::ErrorKind>),
+    /// Dropped by its owner, or dead with it: what arrives is refused.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) owner: ProcessRef,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) state: EndState,
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
+    /// A RST under way to this end.
+    pub(super) reset_event: Option<EventKey>,
+}
+
+impl End {
+    fn new(owner: ProcessRef, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            owner,
+            local,
+            remote,
+            state: EndState::Open,
+            reader: None,
+            writer: None,
+            reset_event: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    /// By [`Side`].
+    pub(super) ends: [End; 2],
+    /// By the side that sends.
+    pub(super) pipes: [Pipe; 2],
+}
+
+impl Connection {
+    pub(super) fn end(&mut self, side: Side) -> &mut End {
+        &mut self.ends[side.index()]
+    }
+
+    /// What `side` sends.
+    pub(super) fn pipe(&mut self, side: Side) -> &mut Pipe {
+        &mut self.pipes[side.index()]
+    }
+
+    /// Nothing will ever happen on it again.
+    fn is_over(&self) -> bool {
+        self.ends
+            .iter()
+            .all(|end| end.state == EndState::Closed && end.reset_event.is_none())
+            && self.pipes.iter().all(Pipe::is_idle)
+    }
+}
+
+#[derive(Debug)]
+struct Listener {
+    owner: ProcessRef,
+    local: SocketAddr,
+    pending: VecDeque<ConnectionId>,
+    acceptors: Slab<Waker>,
+}
+
+/// A connect under way.
+#[derive(Debug)]
+struct Attempt {
+    owner: ProcessRef,
+    local: SocketAddr,
+    remote: SocketAddr,
+    /// The way back, once it has arrived.
+    back: Duration,
+    outcome: Outcome,
+    event: Option<EventKey>,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Unknown,
+    Connected(ConnectionId),
+    Failed(io::ErrorKind),
+}
+
+/// What a future learns when it asks.
+#[derive(Debug)]
+pub(crate) enum Asked<T> {
+    Ready(T),
+    /// Not yet, and the waker that is kept would wake the asker.
+    Parked,
+    /// Not yet, and the asker's waker must be stored first.
+    Park,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    pub(super) connections: Slab<Connection>,
+    listeners: Slab<Listener>,
+    attempts: Slab<Attempt>,
+    /// Who listens on a port of a process; several only on different addresses.
+    bound: BTreeMap<(ProcessId, u16), Vec<ListenerId>>,
+    ports: BTreeMap<ProcessId, Ports>,
+}
+
+/// The ephemeral ports of one process.
+#[derive(Debug)]
+struct Ports {
+    next: u16,
+    used: BTreeSet<u16>,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            next: *EPHEMERAL_PORTS.start(),
+            used: BTreeSet::new(),
+        }
+    }
+}
+
+impl Ports {
+    /// The next free port, in turn, so that a port rests before it is used again.
+    fn take(&mut self, is_bound: impl Fn(u16) -> bool) -> Option<u16> {
+        for _ in EPHEMERAL_PORTS {
+            let port = self.next;
+            self.next = if port == *EPHEMERAL_PORTS.end() {
+                *EPHEMERAL_PORTS.start()
+            } else {
+                port + 1
+            };
+            if !is_bound(port) && self.used.insert(port) {
+                return Some(port);
+            }
+        }
+        None
+    }
+}
+
+impl Network {
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(crate) fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
+    fn take_port(&mut self, process: ProcessId) -> io::Result<u16> {
+        let bound = &self.bound;
+        let ports = self.ports.entry(process).or_default();
+        ports
+            .take(|port| bound.contains_key(&(process, port)))
+            .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
+    fn release_port(&mut self, process: ProcessId, port: u16) {
+        if let Some(ports) = self.ports.get_mut(&process) {
+            ports.used.remove(&port);
+        }
+    }
+
+    /// The listener that a connect to `remote` on `process` meets.
+    fn listening(&self, process: ProcessId, remote: SocketAddr) -> Option<ListenerId> {
+        let bound = self.bound.get(&(process, remote.port()))?;
+        bound.iter().copied().find(|id| {
+            self.listeners
+                .get(*id)
+                .is_some_and(|listener| overlaps(listener.local.ip(), remote.ip()))
+        })
+    }
+}
+
+/// Whether a listener on `bound` is reached at, or collides with, `other`.
+fn overlaps(bound: IpAddr, other: IpAddr) -> bool {
+    bound == other || bound.is_unspecified() || other.is_unspecified()
+}
+
+fn invalid(addr: &str, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{what}: `{addr}`"))
+}
+
+impl World {
+    /// The socket address that `addr` names: `ip:port`, `[v6]:port` or `name:port`.
+    pub(crate) fn resolve(&self, addr: &str) -> io::Result<SocketAddr> {
+        if let Ok(parsed) = addr.parse() {
+            return Ok(parsed);
+        }
+        let Some((host, port)) = addr.rsplit_once(':') else {
+            return Err(invalid(addr, "invalid socket address"));
+        };
+        let port = port
+            .parse()
+            .map_err(|_not_a_number| invalid(addr, "invalid port value"))?;
+        if host == "localhost" {
+            return Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+        }
+        match self.processes.by_name(host) {
+            Some(process) => Ok(SocketAddr::new(self.processes.get(process).ip, port)),
+            None => Err(io::Error::other(format!(
+                "failed to look up address information: no process is named `{host}`"
+            ))),
+        }
+    }
+
+    /// Binds a listener at once; the caller has waited the latency.
+    pub(crate) fn bind(
+        &mut self,
+        owner: ProcessRef,
+        mut local: SocketAddr,
+    ) -> io::Result<(ListenerId, SocketAddr)> {
+        let own_ip = self.processes.get(owner.id).ip;
+        let ip = local.ip();
+        if !(ip.is_unspecified() || ip.is_loopback() || ip == own_ip) {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        let network = &mut self.network;
+        if local.port() == 0 {
+            local.set_port(network.take_port(owner.id)?);
+        }
+        let bound = network.bound.entry((owner.id, local.port())).or_default();
+        let taken = bound.iter().any(|id| {
+            network
+                .listeners
+                .get(*id)
+                .is_some_and(|listener| overlaps(listener.local.ip(), ip))
+        });
+        if taken {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let id = network.listeners.insert(Listener {
+            owner,
+            local,
+            pending: VecDeque::new(),
+            acceptors: Slab::default(),
+        });
+        bound.push(id);
+        Ok((id, local))
+    }
+
+    /// Unbinds; connections that nobody accepted are reset.
+    pub(crate) fn close_listener(&mut self, id: ListenerId) {
+        let Some(listener) = self.network.listeners.remove(id) else {
+            return;
+        };
+        let (process, port) = (listener.owner.id, listener.local.port());
+        if let Some(bound) = self.network.bound.get_mut(&(process, port)) {
+            bound.retain(|other| *other != id);
+            if bound.is_empty() {
+                self.network.bound.remove(&(process, port));
+            }
+        }
+        self.network.release_port(process, port);
+        for connection in listener.pending {
+            self.abort_end(connection, Side::Acceptor);
+        }
+        // Whoever still waits finds the listener gone.
+        self.wakes
+            .extend(listener.acceptors.iter().map(|(_, waker)| waker.clone()));
+    }
+
+    /// Whether a connection waits to be accepted; else `acceptor` is kept to be woken.
+    pub(crate) fn has_pending(&self, id: ListenerId) -> bool {
+        self.network
+            .listeners
+            .get(id)
+            .is_some_and(|listener| !listener.pending.is_empty())
+    }
+
+    /// Hands out the oldest pending connection and its dialer's address.
+    pub(crate) fn accept(&mut self, id: ListenerId) -> Option<(ConnectionId, SocketAddr)> {
+        let connection = self.network.listeners.get_mut(id)?.pending.pop_front()?;
+        let remote = self
+            .network
+            .connections
+            .get_mut(connection)?
+            .end(Side::Acceptor)
+            .remote;
+        Some((connection, remote))
+    }
+
+    /// Keeps `waker` until the acceptor is done or dropped.
+    pub(crate) fn add_acceptor(&mut self, id: ListenerId, waker: Waker) -> Option<Key> {
+        let listener = self.network.listeners.get_mut(id)?;
+        Some(listener.acceptors.insert(waker))
+    }
+
+    pub(crate) fn remove_acceptor(&mut self, id: ListenerId, acceptor: Key) -> Option<Waker> {
+        self.network
+            .listeners
+            .get_mut(id)?
+            .acceptors
+            .remove(acceptor)
+    }
+
+    /// Sends a connect on its way.
+    pub(crate) fn start_connect(
+        &mut self,
+        owner: ProcessRef,
+        mut remote: SocketAddr,
+    ) -> io::Result<AttemptId> {
+        if remote.ip().is_unspecified() {
+            // As Linux does.
+            remote.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        let ip = if remote.ip().is_loopback() {
+            remote.ip()
+        } else {
+            self.processes.get(owner.id).ip
+        };
+        let local = SocketAddr::new(ip, self.network.take_port(owner.id)?);
+        let (there, back) = self.faults.connect_latency(&mut self.digest);
+        let reachable = self.host_of(owner, remote).is_some();
+        let attempt = self.network.attempts.insert(Attempt {
+            owner,
+            local,
+            remote,
+            back,
+            outcome: if reachable {
+                Outcome::Unknown
+            } else {
+                Outcome::Failed(io::ErrorKind::HostUnreachable)
+            },
+            event: None,
+            waker: None,
+        });
+        let event = if reachable {
+            self.schedule(self.clock.after(there), Event::ConnectArrives(attempt))
+        } else {
+            self.schedule(
+                self.clock.after(UNREACHABLE_AFTER),
+                Event::ConnectAnswered(attempt),
+            )
+        };
+        if let Some(attempt) = self.network.attempts.get_mut(attempt) {
+            attempt.event = Some(event);
+        }
+        Ok(attempt)
+    }
+
+    /// The process that `remote` reaches from `owner`.
+    fn host_of(&self, owner: ProcessRef, remote: SocketAddr) -> Option<ProcessId> {
+        if remote.ip().is_loopback() {
+            Some(owner.id)
+        } else {
+            self.processes.by_ip(remote.ip())
+        }
+    }
+
+    pub(super) fn connect_arrives(&mut self, id: AttemptId) {
+        let Some(attempt) = self.network.attempts.get(id) else {
+            return;
+        };
+        let (owner, local, remote, back) =
+            (attempt.owner, attempt.local, attempt.remote, attempt.back);
+        let listener = self
+            .host_of(owner, remote)
+            .and_then(|process| self.network.listening(process, remote));
+        let (outcome, event) = match listener {
+            None => (
+                Outcome::Failed(io::ErrorKind::ConnectionRefused),
+                self.schedule(self.clock.after(back), Event::ConnectAnswered(id)),
+            ),
+            Some(listener) if self.backlog_is_full(listener) => (
+                Outcome::Unknown,
+                self.schedule(self.clock.after(CONNECT_RETRY), Event::ConnectArrives(id)),
+            ),
+            Some(listener) => (
+                Outcome::Connected(self.establish(listener, owner, local, remote)),
+                self.schedule(self.clock.after(back), Event::ConnectAnswered(id)),
+            ),
+        };
+        if let Some(attempt) = self.network.attempts.get_mut(id) {
+            attempt.outcome = outcome;
+            attempt.event = Some(event);
+        }
+    }
+
+    fn backlog_is_full(&self, listener: ListenerId) -> bool {
+        self.network
+            .listeners
+            .get(listener)
+            .is_some_and(|listener| listener.pending.len() >= BACKLOG)
+    }
+
+    fn establish(
+        &mut self,
+        listener: ListenerId,
+        dialer: ProcessRef,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> ConnectionId {
+        let acceptor = self
+            .network
+            .listeners
+            .get(listener)
+            .map_or(dialer, |listener| listener.owner);
+        let id = self.network.connections.insert(Connection {
+            ends: [
+                End::new(dialer, local, remote),
+                End::new(acceptor, remote, local),
+            ],
+            pipes: [Pipe::default(), Pipe::default()],
+        });
+        if let Some(listener) = self.network.listeners.get_mut(listener) {
+            listener.pending.push_back(id);
+            self.wakes
+                .extend(listener.acceptors.iter().map(|(_, waker)| waker.clone()));
+        }
+        id
+    }
+
+    pub(super) fn connect_answered(&mut self, id: AttemptId) {
+        if let Some(attempt) = self.network.attempts.get_mut(id) {
+            attempt.event = None;
+            self.wakes.extend(attempt.waker.take());
+        }
+    }
+
+    /// Asks how a connect went; a finished one is forgotten.
+    pub(crate) fn ask_attempt(
+        &mut self,
+        id: AttemptId,
+        waker: &Waker,
+    ) -> Asked<io::Result<ConnectionId>> {
+        let Some(attempt) = self.network.attempts.get(id) else {
+            return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        if attempt.event.is_some() {
+            return parked(attempt.waker.as_ref(), waker);
+        }
+        let (outcome, owner, port) = (attempt.outcome, attempt.owner, attempt.local.port());
+        self.network.attempts.remove(id);
+        Asked::Ready(match outcome {
+            Outcome::Connected(connection) => Ok(connection),
+            Outcome::Failed(kind) => {
+                self.network.release_port(owner.id, port);
+                Err(kind.into())
+            }
+            Outcome::Unknown => Err(io::ErrorKind::NotConnected.into()),
+        })
+    }
+
+    pub(crate) fn park_attempt(&mut self, id: AttemptId, waker: Waker) -> Option<Waker> {
+        self.network.attempts.get_mut(id)?.waker.replace(waker)
+    }
+
+    /// Gives a connect up; a connection it had made is reset.
+    pub(crate) fn cancel_connect(&mut self, id: AttemptId) -> Option<Waker> {
+        let attempt = self.network.attempts.remove(id)?;
+        if let Some(event) = attempt.event {
+            self.events.remove(event);
+        }
+        match attempt.outcome {
+            Outcome::Connected(connection) => self.abort_end(connection, Side::Dialer),
+            Outcome::Unknown | Outcome::Failed(_) => {
+                self.network
+                    .release_port(attempt.owner.id, attempt.local.port());
+            }
+        }
+        attempt.waker
+    }
+
+    /// This end's address and the other's.
+    pub(crate) fn addresses(
+        &mut self,
+        id: ConnectionId,
+        side: Side,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        let end = self.network.connections.get_mut(id)?.end(side);
+        Some((end.local, end.remote))
+    }
+
+    /// Breaks all sockets of a process that has just been sealed: its peers see RST.
+    pub(super) fn crash_sockets(&mut self, process: ProcessId) {
+        let listeners: Vec<ListenerId> = self
+            .network
+            .listeners
+            .iter()
+            .filter(|(_, listener)| listener.owner.id == process)
+            .map(|(id, _)| id)
+            .collect();
+        for id in listeners {
+            self.close_listener(id);
+        }
+        let attempts: Vec<AttemptId> = self
+            .network
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.owner.id == process)
+            .map(|(id, _)| id)
+            .collect();
+        for id in attempts {
+            self.cancel_connect(id);
+        }
+        let mut ends = Vec::new();
+        for (id, connection) in self.network.connections.iter() {
+            for side in [Side::Dialer, Side::Acceptor] {
+                if connection.ends[side.index()].owner.id == process {
+                    ends.push((id, side));
+                }
+            }
+        }
+        for (id, side) in ends {
+            self.abort_end(id, side);
+        }
+    }
+
+    /// Forgets a connection on which nothing will ever happen again.
+    pub(super) fn forget_if_over(&mut self, id: ConnectionId) {
+        let over = self
+            .network
+            .connections
+            .get(id)
+            .is_some_and(Connection::is_over);
+        if over && let Some(connection) = self.network.connections.remove(id) {
+            let dialer = &connection.ends[Side::Dialer.index()];
+            self.network
+                .release_port(dialer.owner.id, dialer.local.port());
+        }
+    }
+
+    pub(super) fn after(&self, latency: Duration) -> SimInstant {
+        self.clock.after(latency)
+    }
+}
+
+/// Whether the waker that is kept would wake the asker.
+pub(super) fn parked<T>(kept: Option<&Waker>, asker: &Waker) -> Asked<T> {
+    if kept.is_some_and(|kept| kept.will_wake(asker)) {
+        Asked::Parked
+    } else {
+        Asked::Park
+    }
+}

@@ -1,0 +1,379 @@
+//! Driving a world: poll what is ready, then move the clock to the next event.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use tracing::Span;
+
+use super::SimWorld;
+use super::clock::SimInstant;
+use super::context::{self, Current, Driving};
+use super::executor::{self, PollCount, Polled, ReadyTask, Turn};
+use super::process::ProcessId;
+use super::world::World;
+use crate::error::{SimulationError, SimulationResult};
+use crate::task::panic_message;
+
+/// How much longer background events run once nothing else is left, before that is a deadlock.
+const BACKGROUND_GRACE: Duration = Duration::from_secs(10);
+
+const MAIN: &str = "main future";
+
+/// The waker of `block_on`'s own future.
+struct MainWaker {
+    woken: AtomicBool,
+    thread: u64,
+    abroad: AtomicBool,
+}
+
+impl Wake for MainWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.thread != context::thread_tag() {
+            self.abroad.store(true, Ordering::Release);
+        }
+        self.woken.store(true, Ordering::Release);
+    }
+}
+
+/// How far a drive may move the clock.
+#[derive(Clone, Copy, Debug)]
+enum Until {
+    /// As far as it takes.
+    Idle,
+    /// Not beyond this instant.
+    Instant(SimInstant),
+}
+
+/// What moving the clock came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advance {
+    Moved,
+    /// No event, or none before the limit.
+    Nothing,
+}
+
+impl SimWorld {
+    /// Runs the world until `future` is done, and returns its output. Other tasks may still be
+    /// pending then; driving on continues them.
+    ///
+    /// `future` belongs to the world's own process.
+    ///
+    /// # Errors
+    /// - [`SimulationError::Deadlock`]: `future` waits, and nothing will ever happen again.
+    /// - [`SimulationError::Panic`]: a task, a destructor or `future` itself panicked.
+    /// - [`SimulationError::Livelock`], [`SimulationError::TimeBudget`]: a limit was reached.
+    /// - [`SimulationError::Escape`]: simulated code used the real world, or this was called from
+    ///   inside a tokio runtime.
+    pub fn block_on<F: Future>(&self, future: F) -> SimulationResult<F::Output> {
+        let _driving = self.enter()?;
+        let mut future = pin!(future);
+        let main = Arc::new(MainWaker {
+            woken: AtomicBool::new(true),
+            thread: context::thread_tag(),
+            abroad: AtomicBool::new(false),
+        });
+        let waker = Waker::from(Arc::clone(&main));
+        let mut polls = PollCount::default();
+        let mut grace_ends = None;
+        loop {
+            let woken = main.woken.load(Ordering::Acquire);
+            match self.next_turn(woken) {
+                Some(Turn::Main) => {
+                    main.woken.store(false, Ordering::Release);
+                    if let Poll::Ready(output) = self.poll_main(future.as_mut(), &waker)? {
+                        return Ok(output);
+                    }
+                    self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
+                }
+                Some(Turn::Task(task)) => self.poll_task(task)?,
+                None => self.wait_for_event(&mut grace_ends)?,
+            }
+            self.check_escape(main.abroad.load(Ordering::Acquire))?;
+        }
+    }
+
+    /// Polls what is ready, processes the next event, and polls what that made ready. True if there
+    /// is more to do.
+    ///
+    /// # Errors
+    /// As [`block_on`](Self::block_on), but for the deadlock.
+    pub fn step(&self) -> SimulationResult<bool> {
+        let _driving = self.enter()?;
+        self.poll_ready()?;
+        self.advance(Until::Idle)?;
+        self.poll_ready()?;
+        Ok(self.has_pending_events())
+    }
+
+    /// Runs until nothing is ready and no event is queued but background ones. Tasks that wait for
+    /// something else may be left: see [`pending_tasks`](Self::pending_tasks).
+    ///
+    /// # Errors
+    /// As [`block_on`](Self::block_on), but for the deadlock.
+    pub fn run_until_empty(&self) -> SimulationResult<()> {
+        let _driving = self.enter()?;
+        self.poll_ready()?;
+        while self.shared.with(|world| world.events.foreground()) > 0 {
+            self.advance(Until::Idle)?;
+            self.poll_ready()?;
+        }
+        Ok(())
+    }
+
+    /// Runs for `duration` of virtual time: the clock stands exactly that much later at the end.
+    ///
+    /// # Errors
+    /// As [`block_on`](Self::block_on), but for the deadlock.
+    pub fn run_for(&self, duration: Duration) -> SimulationResult<()> {
+        self.run_until(self.current_time().saturating_add(duration))
+    }
+
+    /// Runs until virtual time `at`, events at that instant included. Does nothing if it has passed.
+    ///
+    /// # Errors
+    /// As [`block_on`](Self::block_on), but for the deadlock.
+    pub fn run_until(&self, at: Duration) -> SimulationResult<()> {
+        let _driving = self.enter()?;
+        let limit = SimInstant::ZERO.after(at);
+        self.poll_ready()?;
+        while self.advance(Until::Instant(limit))? == Advance::Moved {
+            self.poll_ready()?;
+        }
+        self.shared
+            .with(|world| world.clock = world.clock.max(limit));
+        Ok(())
+    }
+
+    fn enter(&self) -> SimulationResult<Driving> {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(SimulationError::Escape(
+                "this world is driven from inside a tokio runtime, where tokio's own timers, \
+                 sockets and tasks would work unnoticed: use #[test] instead of #[tokio::test], \
+                 and SimWorld::block_on instead of a runtime's"
+                    .to_owned(),
+            ));
+        }
+        if context::current().is_some() {
+            return Err(SimulationError::Escape(
+                "a world is driven from inside a simulated task: await the future there instead"
+                    .to_owned(),
+            ));
+        }
+        Ok(context::drive(self.downgrade()))
+    }
+
+    fn next_turn(&self, main_woken: bool) -> Option<Turn> {
+        self.shared.with(|world| {
+            world
+                .executor
+                .next_turn(main_woken, &mut world.scheduler, &mut world.digest)
+        })
+    }
+
+    fn poll_ready(&self) -> SimulationResult<()> {
+        while let Some(turn) = self.next_turn(false) {
+            if let Turn::Task(task) = turn {
+                self.poll_task(task)?;
+            }
+            self.check_escape(false)?;
+        }
+        Ok(())
+    }
+
+    fn poll_task(&self, task: ReadyTask) -> SimulationResult<()> {
+        let meta = *task.metadata();
+        let running = context::run_as(Current {
+            process: meta.process,
+        });
+        let span = self.span(|world| (meta.process.id, world.executor.name(meta.key)));
+        let polled = span.in_scope(|| executor::run(task));
+        drop(running);
+        if let Polled::Panicked(message) = polled {
+            let site = context::take_panic_site();
+            let name = self.shared.with(|world| world.executor.name(meta.key));
+            self.shared
+                .with(|world| world.executor.after_poll(meta.key, world.clock));
+            return Err(self.panic_error(name, meta.process, message, site));
+        }
+        let polls = self.shared.with(|world| {
+            if world.trace.is_on() {
+                let name = world.executor.name(meta.key);
+                let process = world.processes.get(meta.process.id).name.clone();
+                world.record(format!("poll `{name}` of `{process}`"));
+            }
+            let polls = world.executor.after_poll(meta.key, world.clock)?;
+            (polls > world.livelock_limit).then_some(polls)
+        });
+        match polls {
+            None => Ok(()),
+            Some(polls) => {
+                let name = self.shared.with(|world| world.executor.name(meta.key));
+                self.check_livelock(polls, name)
+            }
+        }
+    }
+
+    fn poll_main<F: Future>(
+        &self,
+        future: Pin<&mut F>,
+        waker: &Waker,
+    ) -> SimulationResult<Poll<F::Output>> {
+        let process = self
+            .shared
+            .with(|world| world.processes.life(ProcessId::WORLD));
+        let running = context::run_as(Current { process });
+        let mut cx = Context::from_waker(waker);
+        crate::wait::reset();
+        let span = self.span(|_| (ProcessId::WORLD, MAIN.into()));
+        let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))));
+        drop(running);
+        self.shared.with(|world| {
+            if world.trace.is_on() {
+                world.record(format!("poll {MAIN}"));
+            }
+            world.main_waits = crate::wait::taken();
+        });
+        polled.map_err(|payload| {
+            let site = context::take_panic_site();
+            self.panic_error(MAIN.into(), process, panic_message(&*payload), site)
+        })
+    }
+
+    /// The span that stamps what a poll logs with virtual time, seed, process and task. Made only
+    /// if someone listens.
+    fn span(&self, who: impl FnOnce(&World) -> (ProcessId, Cow<'static, str>)) -> Span {
+        if !tracing::enabled!(tracing::Level::ERROR) {
+            return Span::none();
+        }
+        self.shared.with(|world| {
+            let (process, task) = who(world);
+            let process = &world.processes.get(process).name;
+            let (at, seed) = (world.clock.since_start(), world.seed);
+            tracing::error_span!("sim", ?at, seed, %process, %task)
+        })
+    }
+
+    /// Moves the clock to the next event and applies it.
+    fn advance(&self, until: Until) -> SimulationResult<Advance> {
+        let next = self.shared.with(|world| world.events.next_at());
+        let Some(at) = next else {
+            return Ok(Advance::Nothing);
+        };
+        if let Until::Instant(limit) = until
+            && at > limit
+        {
+            return Ok(Advance::Nothing);
+        }
+        self.check_budget(at)?;
+        if let Some(call) = self.shared.with(|world| world.apply_next_event()) {
+            self.call(call)?;
+        }
+        Ok(Advance::Moved)
+    }
+
+    fn call(&self, closure: Box<dyn FnOnce()>) -> SimulationResult<()> {
+        let process = self
+            .shared
+            .with(|world| world.processes.life(ProcessId::WORLD));
+        let running = context::run_as(Current { process });
+        let outcome = catch_unwind(AssertUnwindSafe(closure));
+        drop(running);
+        outcome.map_err(|payload| {
+            let site = context::take_panic_site();
+            self.panic_error(
+                "scheduled closure".into(),
+                process,
+                panic_message(&*payload),
+                site,
+            )
+        })
+    }
+
+    /// Processes the next event while the main future waits. Without one that keeps the run alive,
+    /// background events get some more time to wake somebody; then it is a deadlock.
+    fn wait_for_event(&self, grace_ends: &mut Option<SimInstant>) -> SimulationResult<()> {
+        let (foreground, now) = self
+            .shared
+            .with(|world| (world.events.foreground(), world.clock));
+        let until = if foreground > 0 {
+            *grace_ends = None;
+            Until::Idle
+        } else {
+            Until::Instant(*grace_ends.get_or_insert(now.after(BACKGROUND_GRACE)))
+        };
+        match self.advance(until)? {
+            Advance::Moved => Ok(()),
+            Advance::Nothing => {
+                // Another thread may have woken something just now: say so rather than "deadlock".
+                self.check_escape(false)?;
+                Err(SimulationError::Deadlock {
+                    at: self.current_time(),
+                    report: self.waiting_report(),
+                })
+            }
+        }
+    }
+
+    fn waiting_report(&self) -> String {
+        self.shared.with(|world| {
+            let (waits, count) = world.main_waits;
+            let waits: Vec<String> = waits[..count]
+                .iter()
+                .flatten()
+                .map(ToString::to_string)
+                .collect();
+            let waits = if waits.is_empty() {
+                "something that is not the simulation's (a channel, a lock, another thread)".into()
+            } else {
+                waits.join(", or ")
+            };
+            let tasks = world.pending_report();
+            let separator = if tasks.is_empty() { "" } else { "\n" };
+            format!("  {MAIN} waits on {waits}{separator}{tasks}")
+        })
+    }
+
+    fn check_budget(&self, next: SimInstant) -> SimulationResult<()> {
+        let budget = self.shared.with(|world| world.time_budget);
+        match budget {
+            Some(budget) if next.since_start() > budget => Err(SimulationError::TimeBudget {
+                budget,
+                report: self.waiting_report(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_livelock(&self, polls: u64, task: Cow<'static, str>) -> SimulationResult<()> {
+        if polls <= self.shared.with(|world| world.livelock_limit) {
+            return Ok(());
+        }
+        Err(SimulationError::Livelock {
+            at: self.current_time(),
+            task: task.into_owned(),
+            polls,
+        })
+    }
+
+    fn check_escape(&self, main_woken_abroad: bool) -> SimulationResult<()> {
+        let name = match executor::take_woken_abroad() {
+            Some(key) => self.shared.with(|world| world.executor.name(key)),
+            None if main_woken_abroad => MAIN.into(),
+            None => return Ok(()),
+        };
+        Err(SimulationError::Escape(format!(
+            "`{name}` was woken from another thread, at a moment that no seed decides: start work \
+             with TaskProvider::spawn_task, and blocking work with TaskProvider::run_blocking"
+        )))
+    }
+}

@@ -1,0 +1,600 @@
+//! The executor: task cells from `async-task`, a ready queue that is ours, and the next task drawn
+//! from the seed.
+//!
+//! A wake pushes the task to a list of this thread, so it needs no lock and no borrow of the world.
+//! A wake from another thread cannot be ordered by the seed: it is caught and becomes a verdict.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use async_task::{Runnable, Task};
+use pin_project_lite::pin_project;
+
+use super::clock::SimInstant;
+use super::digest::Digest;
+use super::events::index_u32;
+use super::process::{ProcessId, ProcessRef};
+use super::rng::Stream;
+use super::slab::{Key, Slab};
+use crate::task::{JoinError, panic_message};
+use crate::wait::{self, MAX_NOTES, WaitReason};
+
+/// In what order ready tasks are polled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SchedulePolicy {
+    /// The next task is drawn from the seed: another seed, another interleaving.
+    #[default]
+    Random,
+    /// In the order they were woken, as tokio's single-threaded runtime does.
+    Fifo,
+    /// By priorities drawn when tasks start; now and then the one that would run is put last
+    /// instead. Finds bugs that need `depth` ordered steps far more often than a uniform draw
+    /// does (Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of Finding
+    /// Bugs", ASPLOS 2010); the main future has the middle priority.
+    Pct {
+        /// How many ordered steps the bug is thought to need; `depth - 1` tasks in ten thousand
+        /// polls are put last.
+        depth: u32,
+    },
+}
+
+/// Names a task of one world.
+pub(crate) type TaskKey = Key;
+
+/// What a task cell carries: enough to schedule it without looking anything up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TaskMeta {
+    world: u64,
+    thread: u64,
+    pub(crate) key: TaskKey,
+    pub(crate) process: ProcessRef,
+}
+
+pub(crate) type ReadyTask = Runnable<TaskMeta>;
+
+thread_local! {
+    static WOKEN: RefCell<Vec<ReadyTask>> = const { RefCell::new(Vec::new()) };
+    /// Set by a task that panicked, read by the executor right after its poll.
+    static TASK_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    static TASK_DONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What other threads did to tasks, until their own thread asks.
+static ABROAD: Mutex<Abroad> = Mutex::new(Abroad {
+    woken: Vec::new(),
+    cells: Vec::new(),
+});
+/// How many entries there are: asked after every poll, and nearly always 0.
+static ABROAD_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+struct Abroad {
+    /// Who was woken.
+    woken: Vec<TaskMeta>,
+    /// Those that became ready by it: a task cell may only be run or dropped where it was made.
+    cells: Vec<ReadyTask>,
+}
+
+fn note_abroad(note: impl FnOnce(&mut Abroad)) {
+    note(&mut ABROAD.lock().unwrap_or_else(PoisonError::into_inner));
+    ABROAD_COUNT.fetch_add(1, Ordering::Release);
+}
+
+fn schedule(task: ReadyTask) {
+    if task.metadata().thread == super::context::thread_tag() {
+        WOKEN.with_borrow_mut(|woken| woken.push(task));
+    } else {
+        note_abroad(|abroad| abroad.cells.push(task));
+    }
+}
+
+/// The waker that a task's futures see: it tells on other threads, also while the task runs.
+struct HomeWaker {
+    cell: Waker,
+    meta: TaskMeta,
+}
+
+impl HomeWaker {
+    fn check(&self) {
+        if self.meta.thread != super::context::thread_tag() {
+            note_abroad(|abroad| abroad.woken.push(self.meta));
+        }
+    }
+}
+
+impl Wake for HomeWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.check();
+        self.cell.wake_by_ref();
+    }
+}
+
+struct TaskEntry {
+    name: Cow<'static, str>,
+    process: ProcessRef,
+    spawned_at: &'static Location<'static>,
+    /// Dropping it cancels the task.
+    cell: Task<(), TaskMeta>,
+    waits: [Option<WaitReason>; MAX_NOTES],
+    wait_count: usize,
+    polls: PollCount,
+    /// Under [`SchedulePolicy::Pct`]: the highest runs first.
+    priority: u64,
+}
+
+/// Polls among which `depth - 1` change points of [`SchedulePolicy::Pct`] fall.
+const PCT_WINDOW: u32 = 10_000;
+/// Priorities are drawn above this; those that were put last count down from it.
+const PCT_LOWEST_DRAWN: u64 = 1 << 32;
+const PCT_MAIN: u64 = PCT_LOWEST_DRAWN + (1 << 31);
+
+/// How often something was polled at one instant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PollCount {
+    at: SimInstant,
+    polls: u64,
+}
+
+impl PollCount {
+    pub(crate) fn count(&mut self, now: SimInstant) -> u64 {
+        if self.at != now {
+            *self = Self { at: now, polls: 0 };
+        }
+        self.polls += 1;
+        self.polls
+    }
+}
+
+/// One line of a deadlock report.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PendingTask {
+    /// The task's name.
+    pub name: String,
+    /// The process it belongs to.
+    pub process: ProcessId,
+    /// That process's name.
+    pub process_name: String,
+    /// Where it was spawned.
+    pub spawned_at: &'static Location<'static>,
+    /// What its last poll was waiting for; empty if that is nothing of the simulation's: a channel,
+    /// a lock, another thread.
+    pub waits_on: Vec<WaitReason>,
+}
+
+impl fmt::Display for PendingTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "task `{}` of `{}` waits on ",
+            self.name, self.process_name
+        )?;
+        if self.waits_on.is_empty() {
+            write!(
+                f,
+                "something that is not the simulation's (a channel, a lock, another thread)"
+            )?;
+        }
+        for (index, reason) in self.waits_on.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", or " };
+            write!(f, "{separator}{reason}")?;
+        }
+        write!(f, "; spawned at {}", self.spawned_at)
+    }
+}
+
+/// Whose turn it is.
+pub(crate) enum Turn {
+    Main,
+    Task(ReadyTask),
+}
+
+/// How a poll of a task went.
+pub(crate) enum Polled {
+    Fine,
+    /// A panic in the task or in a destructor, with its message.
+    Panicked(String),
+}
+
+pub(crate) struct Executor {
+    world: u64,
+    tasks: Slab<TaskEntry>,
+    ready: VecDeque<ReadyTask>,
+    policy: SchedulePolicy,
+    /// The priority of the next task that is put last.
+    next_demoted: u64,
+    main_priority: u64,
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor")
+            .field("live", &self.tasks.len())
+            .field("ready", &self.ready.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    pub(crate) fn new() -> Self {
+        thread_local! {
+            static NEXT_WORLD: Cell<u64> = const { Cell::new(0) };
+        }
+        // Tells the worlds of one thread apart in its list of woken tasks; it decides nothing else.
+        let world = NEXT_WORLD.get();
+        NEXT_WORLD.set(world + 1);
+        Self {
+            world,
+            tasks: Slab::default(),
+            ready: VecDeque::new(),
+            policy: SchedulePolicy::default(),
+            next_demoted: PCT_LOWEST_DRAWN,
+            main_priority: PCT_MAIN,
+        }
+    }
+
+    pub(crate) fn set_policy(&mut self, policy: SchedulePolicy) {
+        self.policy = policy;
+    }
+
+    /// How many tasks have not ended.
+    pub(crate) fn live(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Takes up a new task, ready to run.
+    pub(crate) fn spawn<T: 'static>(
+        &mut self,
+        name: Cow<'static, str>,
+        process: ProcessRef,
+        spawned_at: &'static Location<'static>,
+        future: impl Future<Output = T> + 'static,
+    ) -> Rc<JoinState<T>> {
+        let world = self.world;
+        let (_, (runnable, state)) = self.tasks.insert_with(|key| {
+            let state = Rc::new(JoinState::new(key));
+            let meta = TaskMeta {
+                world,
+                thread: super::context::thread_tag(),
+                key,
+                process,
+            };
+            let tracked = Tracked {
+                future: Some(future),
+                promise: JoinPromise(Rc::clone(&state)),
+                meta,
+                waker: None,
+            };
+            let (runnable, cell) = async_task::Builder::new()
+                .metadata(meta)
+                .spawn_local(move |_| tracked, schedule);
+            let entry = TaskEntry {
+                name,
+                process,
+                spawned_at,
+                cell,
+                waits: [None; MAX_NOTES],
+                wait_count: 0,
+                polls: PollCount::default(),
+                priority: 0,
+            };
+            (entry, (runnable, state))
+        });
+        self.ready.push_back(runnable);
+        state
+    }
+
+    /// Draws the next to poll among the ready tasks and, if it is woken, the main future.
+    pub(crate) fn next_turn(
+        &mut self,
+        main_woken: bool,
+        scheduler: &mut Stream,
+        digest: &mut Digest,
+    ) -> Option<Turn> {
+        self.collect_woken();
+        let ready = self.ready.len();
+        let candidates = ready + usize::from(main_woken);
+        let picked = match (candidates, self.policy) {
+            (0, _) => return None,
+            (_, SchedulePolicy::Pct { depth }) => {
+                let pick = self.pick_by_priority(main_woken, depth, scheduler, digest);
+                self.ready.swap_remove_back(pick)
+            }
+            (1, _) | (_, SchedulePolicy::Fifo) => self.ready.pop_front(),
+            (_, SchedulePolicy::Random) => {
+                let pick = scheduler.below(index_u32(candidates), digest) as usize;
+                self.ready.swap_remove_back(pick)
+            }
+        };
+        match picked {
+            Some(task) => {
+                digest.fold(task.metadata().key.number());
+                Some(Turn::Task(task))
+            }
+            None => {
+                digest.fold(u64::MAX);
+                Some(Turn::Main)
+            }
+        }
+    }
+
+    /// The place of the ready task with the highest priority; beyond the last for the main future.
+    fn pick_by_priority(
+        &mut self,
+        main_woken: bool,
+        depth: u32,
+        scheduler: &mut Stream,
+        digest: &mut Digest,
+    ) -> usize {
+        for task in &self.ready {
+            if let Some(entry) = self.tasks.get_mut(task.metadata().key)
+                && entry.priority == 0
+            {
+                let drawn = scheduler.draws(digest).next_u32();
+                entry.priority = PCT_LOWEST_DRAWN + 1 + u64::from(drawn);
+            }
+        }
+        let mut pick = self.highest(main_woken);
+        if scheduler.below(PCT_WINDOW, digest) < depth.saturating_sub(1) {
+            self.next_demoted = self.next_demoted.saturating_sub(1).max(1);
+            let key = self.ready.get(pick).map(|task| task.metadata().key);
+            match key.and_then(|key| self.tasks.get_mut(key)) {
+                Some(entry) => entry.priority = self.next_demoted,
+                None => self.main_priority = self.next_demoted,
+            }
+            pick = self.highest(main_woken);
+        }
+        pick
+    }
+
+    fn highest(&self, main_woken: bool) -> usize {
+        let tasks = self.ready.iter().enumerate().map(|(place, task)| {
+            let entry = self.tasks.get(task.metadata().key);
+            // A cancelled task goes first: only its destructors are left to run.
+            (entry.map_or(u64::MAX, |entry| entry.priority), place)
+        });
+        let main = main_woken.then_some((self.main_priority, self.ready.len()));
+        tasks.chain(main).max().map_or(0, |(_, place)| place)
+    }
+
+    fn collect_woken(&mut self) {
+        WOKEN.with_borrow_mut(|woken| {
+            if woken.iter().all(|task| task.metadata().world == self.world) {
+                self.ready.extend(woken.drain(..));
+                return;
+            }
+            // Another world of this thread has woken tasks too: they stay for it.
+            for task in std::mem::take(woken) {
+                if task.metadata().world == self.world {
+                    self.ready.push_back(task);
+                } else {
+                    woken.push(task);
+                }
+            }
+        });
+    }
+
+    /// Takes note of a finished poll. `Some(polls)` is how often the task was polled at `now`.
+    pub(crate) fn after_poll(&mut self, key: TaskKey, now: SimInstant) -> Option<u64> {
+        if TASK_DONE.take() {
+            // A finished task's cell holds no future any more: dropping it runs no user code.
+            drop(self.take(key));
+            return None;
+        }
+        let entry = self.tasks.get_mut(key)?;
+        let (waits, count) = wait::taken();
+        entry.waits[..count].copy_from_slice(&waits[..count]);
+        entry.wait_count = count;
+        Some(entry.polls.count(now))
+    }
+
+    /// Takes a task out to cancel it: drop the result outside any borrow of the world, then run
+    /// what that schedules.
+    pub(crate) fn cancel(&mut self, key: TaskKey) -> Option<CancelledTask> {
+        self.take(key).map(CancelledTask)
+    }
+
+    /// Takes out all tasks of `process`.
+    pub(crate) fn cancel_process(&mut self, process: ProcessId) -> Vec<CancelledTask> {
+        let keys: Vec<TaskKey> = self
+            .tasks
+            .iter()
+            .filter(|(_, entry)| entry.process.id == process)
+            .map(|(key, _)| key)
+            .collect();
+        keys.into_iter()
+            .filter_map(|key| self.cancel(key))
+            .collect()
+    }
+
+    /// Those of the ready tasks that were cancelled: running them drops their futures.
+    pub(crate) fn take_cancelled(&mut self) -> Vec<ReadyTask> {
+        self.collect_woken();
+        let mut cancelled = Vec::new();
+        for task in std::mem::take(&mut self.ready) {
+            if self.tasks.get(task.metadata().key).is_some() {
+                self.ready.push_back(task);
+            } else {
+                cancelled.push(task);
+            }
+        }
+        cancelled
+    }
+
+    pub(crate) fn name(&self, key: TaskKey) -> Cow<'static, str> {
+        match self.tasks.get(key) {
+            Some(entry) => entry.name.clone(),
+            None => Cow::Borrowed("a task that has ended"),
+        }
+    }
+
+    pub(crate) fn pending(&self, process_name: impl Fn(ProcessId) -> String) -> Vec<PendingTask> {
+        self.tasks
+            .iter()
+            .map(|(_, entry)| PendingTask {
+                name: entry.name.clone().into_owned(),
+                process: entry.process.id,
+                process_name: process_name(entry.process.id),
+                spawned_at: entry.spawned_at,
+                waits_on: entry.waits[..entry.wait_count]
+                    .iter()
+                    .flatten()
+                    .copied()
+                    .collect(),
+            })
+            .collect()
+    }
+
+    fn take(&mut self, key: TaskKey) -> Option<Task<(), TaskMeta>> {
+        self.tasks.remove(key).map(|entry| entry.cell)
+    }
+}
+
+/// A cancelled task's cell. Dropping it schedules the task once more, for its future to be dropped.
+pub(crate) struct CancelledTask(
+    #[expect(dead_code, reason = "held to be dropped")] Task<(), TaskMeta>,
+);
+
+/// Polls a task once, with whatever it waits on noted. Must be called with no borrow of the world.
+pub(crate) fn run(task: ReadyTask) -> Polled {
+    wait::reset();
+    TASK_DONE.set(false);
+    let outcome = catch_unwind(AssertUnwindSafe(|| task.run()));
+    let message = TASK_PANIC.take();
+    match (outcome, message) {
+        (_, Some(message)) => Polled::Panicked(message),
+        (Err(payload), None) => Polled::Panicked(panic_message(&*payload)),
+        (Ok(_), None) => Polled::Fine,
+    }
+}
+
+/// Takes note of what other threads did to this thread's tasks: the first that was woken. Those that
+/// became ready by it are ready here now.
+pub(crate) fn take_woken_abroad() -> Option<TaskKey> {
+    if ABROAD_COUNT.load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    let here = super::context::thread_tag();
+    let mut abroad = ABROAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let cells = abroad
+        .cells
+        .extract_if(.., |cell| cell.metadata().thread == here);
+    let cells: Vec<ReadyTask> = cells.collect();
+    let woken = abroad.woken.extract_if(.., |meta| meta.thread == here);
+    let woken: Vec<TaskMeta> = woken.collect();
+    ABROAD_COUNT.fetch_sub(cells.len() + woken.len(), Ordering::Release);
+    drop(abroad);
+    let first = woken.first().map(|meta| meta.key);
+    cells.into_iter().for_each(schedule);
+    first
+}
+
+/// What a join handle and its task share.
+pub(crate) struct JoinState<T> {
+    pub(crate) key: TaskKey,
+    result: RefCell<Option<Result<T, JoinError>>>,
+    finished: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl<T> JoinState<T> {
+    fn new(key: TaskKey) -> Self {
+        Self {
+            key,
+            result: RefCell::new(None),
+            finished: Cell::new(false),
+            waker: RefCell::new(None),
+        }
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
+        if let Some(result) = self.result.take() {
+            return Poll::Ready(result);
+        }
+        wait::note(WaitReason::Join {
+            task: self.key.number(),
+        });
+        let replaced = self.waker.replace(Some(cx.waker().clone()));
+        drop(replaced);
+        Poll::Pending
+    }
+
+    fn complete(&self, result: Result<T, JoinError>) {
+        if self.finished.replace(true) {
+            return;
+        }
+        self.result.replace(Some(result));
+        let waker = self.waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The task's side of a [`JoinState`]: a task that is dropped before its end was cancelled.
+struct JoinPromise<T>(Rc<JoinState<T>>);
+
+impl<T> Drop for JoinPromise<T> {
+    fn drop(&mut self) {
+        self.0.complete(Err(JoinError::Cancelled));
+    }
+}
+
+pin_project! {
+    /// A task's future, with its end told to the join handle and its panic caught.
+    struct Tracked<F: Future> {
+        // Dropped before the promise: a handle learns of the end after the destructors ran.
+        #[pin]
+        future: Option<F>,
+        promise: JoinPromise<F::Output>,
+        meta: TaskMeta,
+        // Made at the first poll. It keeps the cell alive until the task has ended or is dropped.
+        waker: Option<Waker>,
+    }
+}
+
+impl<F: Future> Future for Tracked<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            return Poll::Ready(());
+        };
+        let waker = this.waker.get_or_insert_with(|| {
+            let (cell, meta) = (cx.waker().clone(), *this.meta);
+            Arc::new(HomeWaker { cell, meta }).into()
+        });
+        let mut cx = Context::from_waker(waker);
+        let result = match catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(output)) => Ok(output),
+            Err(payload) => {
+                let message = panic_message(&*payload);
+                TASK_PANIC.set(Some(message.clone()));
+                Err(JoinError::Panicked(message))
+            }
+        };
+        TASK_DONE.set(true);
+        this.future.set(None);
+        this.promise.0.complete(result);
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,118 @@
+//! A slab whose keys die with their entries: a key that was kept too long finds nothing.
+
+use super::events::index_u32;
+
+/// Names an entry until it is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    index: u32,
+    generation: u32,
+}
+
+impl Key {
+    /// For digests, traces and reports.
+    pub(crate) fn number(self) -> u64 {
+        (u64::from(self.generation) << 32) | u64::from(self.index)
+    }
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    entry: Option<T>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+}
+
+impl<T> Slab<T> {
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Adds the entry that `make` gives for its key, and passes on what else it gives.
+    pub(crate) fn insert_with<R>(&mut self, make: impl FnOnce(Key) -> (T, R)) -> (Key, R) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                entry: None,
+            });
+            index_u32(self.slots.len() - 1)
+        });
+        let slot = &mut self.slots[index as usize];
+        let key = Key {
+            index,
+            generation: slot.generation,
+        };
+        let (entry, rest) = make(key);
+        slot.entry = Some(entry);
+        (key, rest)
+    }
+
+    pub(crate) fn insert(&mut self, entry: T) -> Key {
+        self.insert_with(|_| (entry, ())).0
+    }
+
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+        self.slots
+            .get(key.index as usize)
+            .filter(|slot| slot.generation == key.generation)
+            .and_then(|slot| slot.entry.as_ref())
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        self.slots
+            .get_mut(key.index as usize)
+            .filter(|slot| slot.generation == key.generation)
+            .and_then(|slot| slot.entry.as_mut())
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        let slot = self
+            .slots
+            .get_mut(key.index as usize)
+            .filter(|slot| slot.generation == key.generation)?;
+        let entry = slot.entry.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(key.index);
+        Some(entry)
+    }
+
+    /// All entries, by index.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let key = Key {
+                index: index_u32(index),
+                generation: slot.generation,
+            };
+            slot.entry.as_ref().map(|entry| (key, entry))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_finds_nothing_once_its_entry_is_removed() {
+        let mut slab = Slab::default();
+        let old = slab.insert('a');
+        assert_eq!(slab.remove(old), Some('a'));
+        let new = slab.insert('b');
+        assert_eq!((slab.get(old), slab.get(new)), (None, Some(&'b')));
+        assert_eq!((slab.remove(old), slab.len()), (None, 1));
+    }
+}

@@ -1,0 +1,113 @@
+//! Reaching for the real world ends the run with a verdict that names the replacement.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use moonpool_foundation::{SimWorld, SimulationError, TaskProvider, TimeProvider};
+
+fn escape_of(future: impl Future<Output = ()> + 'static) -> String {
+    let world = SimWorld::new();
+    let task = world
+        .add_process("node")
+        .task_provider()
+        .spawn_task("culprit", future);
+    match world.block_on(task).unwrap_err() {
+        SimulationError::Escape(text) => text,
+        other => panic!("not an escape: {other}"),
+    }
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the escape under test")]
+fn tokios_sleep_is_an_escape() {
+    let text = escape_of(async { tokio::time::sleep(Duration::from_secs(1)).await });
+    assert!(
+        text.contains("TimeProvider::sleep") && text.contains("`culprit`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn tokios_sockets_are_an_escape() {
+    let text = escape_of(async {
+        drop(tokio::net::TcpStream::connect("127.0.0.1:9").await);
+    });
+    assert!(text.contains("NetworkProvider::connect"), "{text}");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the escape under test")]
+fn tokios_spawn_is_an_escape() {
+    let text = escape_of(async {
+        tokio::spawn(async {});
+    });
+    assert!(text.contains("TaskProvider::spawn_task"), "{text}");
+}
+
+#[test]
+fn a_wake_from_another_thread_is_an_escape() {
+    struct WokenAbroad(bool);
+    impl Future for WokenAbroad {
+        type Output = ();
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            if self.0 {
+                return Poll::Ready(());
+            }
+            self.0 = true;
+            let waker = cx.waker().clone();
+            std::thread::spawn(move || waker.wake()).join().unwrap();
+            Poll::Pending
+        }
+    }
+    let text = escape_of(WokenAbroad(false));
+    assert!(
+        text.contains("another thread") && text.contains("run_blocking"),
+        "{text}"
+    );
+    // The main future of block_on is watched as well.
+    let error = SimWorld::new().block_on(WokenAbroad(false)).unwrap_err();
+    assert!(matches!(error, SimulationError::Escape(_)), "{error}");
+}
+
+#[test]
+fn blocking_on_another_runtime_is_an_escape() {
+    let world = SimWorld::new();
+    let time = world.time_provider();
+    let task = world.task_provider().spawn_task("culprit", async move {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(time.sleep(Duration::from_secs(1)));
+    });
+    let error = world.block_on(task).unwrap_err();
+    assert!(
+        matches!(&error, SimulationError::Escape(text) if text.contains("another runtime")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_world_driven_from_a_tokio_runtime_says_what_to_do_instead() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let error = runtime
+        .block_on(async { SimWorld::new().block_on(async {}) })
+        .unwrap_err();
+    assert!(
+        matches!(&error, SimulationError::Escape(text) if text.contains("#[test]")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_world_driven_from_inside_a_simulated_task_is_refused() {
+    let outer = SimWorld::new();
+    let error = outer
+        .block_on(async { SimWorld::new().block_on(async {}) })
+        .unwrap()
+        .unwrap_err();
+    assert!(matches!(error, SimulationError::Escape(_)), "{error}");
+}

@@ -1,0 +1,214 @@
+//! Tasks: their handles, their order, their panics.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use moonpool_foundation::{
+    JoinError, SchedulePolicy, SimWorld, SimulationError, TaskHandle, TaskProvider, TimeProvider,
+};
+
+fn order_of_ten(seed: u64, policy: SchedulePolicy) -> Vec<u32> {
+    let world = SimWorld::new_with_seed(seed);
+    world.set_schedule_policy(policy);
+    let order = Rc::new(RefCell::new(Vec::new()));
+    for number in 0..10 {
+        let order = Rc::clone(&order);
+        world
+            .task_provider()
+            .spawn_task("one of ten", async move { order.borrow_mut().push(number) });
+    }
+    world.run_until_empty().unwrap();
+    order.take()
+}
+
+#[test]
+fn the_order_of_ready_tasks_is_drawn_from_the_seed() {
+    let orders: Vec<_> = (0..20)
+        .map(|seed| order_of_ten(seed, SchedulePolicy::Random))
+        .collect();
+    let mut distinct = orders.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert!(distinct.len() >= 19, "{} distinct orders", distinct.len());
+    assert_eq!(orders[3], order_of_ten(3, SchedulePolicy::Random));
+}
+
+#[test]
+fn the_fifo_policy_keeps_the_order_of_the_wakes() {
+    assert_eq!(
+        order_of_ten(5, SchedulePolicy::Fifo),
+        (0..10).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn an_aborted_task_drops_its_future_before_its_handle_tells() {
+    let world = SimWorld::new();
+    let task = world.task_provider();
+    let alive = Rc::new(());
+    let held = Rc::clone(&alive);
+    let result = world
+        .block_on(async move {
+            let handle = task.spawn_task("stuck", async move {
+                let _held = held;
+                std::future::pending::<()>().await;
+            });
+            task.yield_now().await;
+            assert!(!handle.is_finished());
+            handle.abort();
+            let result = handle.await;
+            (result, Rc::strong_count(&alive))
+        })
+        .unwrap();
+    assert_eq!(result, (Err(JoinError::Cancelled), 1));
+    assert_eq!(world.leftovers().tasks, 0);
+}
+
+#[test]
+fn aborting_a_finished_task_keeps_its_output() {
+    let world = SimWorld::new();
+    let task = world.task_provider();
+    let result = world
+        .block_on(async move {
+            let handle = task.spawn_task("quick", async { 7 });
+            while !handle.is_finished() {
+                task.yield_now().await;
+            }
+            handle.abort();
+            handle.await
+        })
+        .unwrap();
+    assert_eq!(result, Ok(7));
+}
+
+#[test]
+fn a_panic_fails_the_run_and_names_task_process_and_place() {
+    let world = SimWorld::new();
+    let server = world.add_process("server");
+    server
+        .task_provider()
+        .spawn_task("fragile", async { panic!("broken {}", 1) });
+    let error = world.block_on(std::future::pending::<()>()).unwrap_err();
+    let SimulationError::Panic {
+        task,
+        process,
+        message,
+        location,
+    } = error
+    else {
+        panic!("not a panic: {error}");
+    };
+    assert_eq!(
+        (task.as_str(), process.as_str(), message.as_str()),
+        ("fragile", "server", "broken 1")
+    );
+    assert!(location.unwrap().contains("tasks.rs"));
+}
+
+#[test]
+fn a_panic_in_a_destructor_fails_the_run_too() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("in drop");
+        }
+    }
+    let world = SimWorld::new();
+    let time = world.time_provider();
+    world.task_provider().spawn_task("bomber", async move {
+        let _bomb = Bomb;
+        time.sleep(Duration::from_secs(1)).await;
+    });
+    let error = world.run_until_empty().unwrap_err();
+    assert!(
+        error.to_string().contains("`bomber`") && error.to_string().contains("in drop"),
+        "{error}"
+    );
+}
+
+#[test]
+fn dropping_the_world_drops_its_tasks() {
+    let world = SimWorld::new();
+    let alive = Rc::new(());
+    let held = Rc::clone(&alive);
+    world.task_provider().spawn_task("stuck", async move {
+        let _held = held;
+        std::future::pending::<()>().await;
+    });
+    world.run_until_empty().unwrap();
+    assert_eq!(Rc::strong_count(&alive), 2);
+    drop(world);
+    assert_eq!(Rc::strong_count(&alive), 1);
+}
+
+#[test]
+fn two_worlds_of_one_thread_do_not_mix_their_tasks() {
+    let first = SimWorld::new_with_seed(1);
+    let second = SimWorld::new_with_seed(2);
+    let (send, receive) = tokio::sync::oneshot::channel::<u32>();
+    let waiter = second
+        .task_provider()
+        .spawn_task("waiter", async move { receive.await.unwrap() });
+    second.run_until_empty().unwrap();
+    first
+        .block_on(async move { send.send(9).unwrap() })
+        .unwrap();
+    assert_eq!(first.leftovers().tasks, 0);
+    assert_eq!(second.block_on(waiter).unwrap(), Ok(9));
+}
+
+#[test]
+fn blocking_work_runs_inline() {
+    let world = SimWorld::new();
+    let task = world.task_provider();
+    let result = world
+        .block_on(async move {
+            let fine = task.run_blocking(|| 5).await;
+            let broken: Result<(), _> = task.run_blocking(|| panic!("no")).await;
+            (fine, broken)
+        })
+        .unwrap();
+    assert_eq!(result, (Ok(5), Err(JoinError::Panicked("no".into()))));
+}
+
+#[test]
+fn pct_runs_by_priority_and_repeats_for_a_seed() {
+    let policy = SchedulePolicy::Pct { depth: 3 };
+    let orders: Vec<_> = (0..20).map(|seed| order_of_ten(seed, policy)).collect();
+    let mut distinct = orders.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert!(distinct.len() >= 19, "{} distinct orders", distinct.len());
+    assert_eq!(orders[7], order_of_ten(7, policy));
+}
+
+/// Polls of two tasks that always yield, as the sequence of who ran.
+fn who_ran(policy: SchedulePolicy) -> String {
+    let world = SimWorld::new_with_seed(4);
+    world.set_schedule_policy(policy);
+    let ran = Rc::new(RefCell::new(String::new()));
+    for name in ['a', 'b'] {
+        let (ran, task) = (Rc::clone(&ran), world.task_provider());
+        world.task_provider().spawn_task("yielder", async move {
+            for _ in 0..20_000 {
+                ran.borrow_mut().push(name);
+                task.yield_now().await;
+            }
+        });
+    }
+    world.run_until_empty().unwrap();
+    ran.take()
+}
+
+#[test]
+fn pct_keeps_one_task_running_until_a_change_point_puts_it_last() {
+    let switches = |ran: &str| {
+        let bytes = ran.as_bytes();
+        bytes.windows(2).filter(|pair| pair[0] != pair[1]).count()
+    };
+    assert_eq!(switches(&who_ran(SchedulePolicy::Pct { depth: 1 })), 1);
+    let with_changes = switches(&who_ran(SchedulePolicy::Pct { depth: 5 }));
+    assert!((2..100).contains(&with_changes), "{with_changes}");
+    assert!(switches(&who_ran(SchedulePolicy::Random)) > 5_000);
+}
