@@ -8,11 +8,11 @@
 use std::task::Waker;
 
 use bytes::Bytes;
+use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::UID;
 use moonpool_foundation::network::peer::{PacketId, PeerId, SessionEnded};
 
 use super::endpoint_map::token_nonce;
-use super::fixed_map::FixedMap;
 use super::reply_error::ReplyError;
 use super::slot_table::{SlotKey, SlotTable};
 
@@ -79,7 +79,7 @@ pub(crate) enum Polled {
 pub(crate) struct CallTable {
     calls: SlotTable<Call>,
     /// Only peers with calls in their list have an entry.
-    lists: FixedMap<PeerId, List>,
+    lists: HashMap<PeerId, List>,
     nonce: u64,
     waiting: usize,
 }
@@ -89,7 +89,7 @@ impl CallTable {
     pub(crate) fn new(nonce: u64) -> Self {
         Self {
             calls: SlotTable::new(),
-            lists: FixedMap::default(),
+            lists: HashMap::default(),
             nonce: token_nonce(nonce),
             waiting: 0,
         }
@@ -223,6 +223,31 @@ impl CallTable {
     pub(crate) fn end_next_of_peer(&mut self, peer: PeerId) -> Option<Option<Waker>> {
         let key = self.lists.get(&peer)?.first;
         Some(self.end(key, Err(ReplyError::MaybeDelivered)))
+    }
+
+    /// Ends the call that one packet carries. Searches the peer's list, which is for rare events.
+    pub(crate) fn end_packet(
+        &mut self,
+        peer: PeerId,
+        packet: PacketId,
+        error: ReplyError,
+    ) -> Option<Waker> {
+        let mut at = Some(self.lists.get(&peer)?.first);
+        while let Some(key) = at {
+            let Place::Listed {
+                packet: found,
+                next,
+                ..
+            } = self.calls.get(key)?.place
+            else {
+                return None;
+            };
+            if found == packet {
+                return self.end(key, Err(error));
+            }
+            at = next;
+        }
+        None
     }
 
     /// Ends all calls that still wait, and gives their wakers.

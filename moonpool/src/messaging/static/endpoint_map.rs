@@ -10,13 +10,16 @@
 use std::fmt;
 use std::rc::Rc;
 
+use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::{UID, WELL_KNOWN_RESERVED_COUNT, WellKnownId};
 
-use super::fixed_map::FixedMap;
 use super::receivers::MessageReceiver;
 use super::slot_table::{SlotKey, SlotTable};
 
 type Receiver = Rc<dyn MessageReceiver>;
+
+/// Well-known ids below this one are moonpool's own.
+pub(crate) const FIRST_USER_ID: u32 = 16;
 
 /// Maps endpoint tokens to message receivers.
 ///
@@ -39,7 +42,7 @@ type Receiver = Rc<dyn MessageReceiver>;
 /// ```
 pub struct EndpointMap {
     well_known: [Option<Receiver>; WELL_KNOWN_RESERVED_COUNT],
-    chosen: FixedMap<UID, Receiver>,
+    chosen: HashMap<UID, Receiver>,
     allocated: SlotTable<Receiver>,
     /// The upper half of allocated tokens.
     nonce: u64,
@@ -76,7 +79,7 @@ impl EndpointMap {
     pub fn with_nonce(nonce: u64) -> Self {
         Self {
             well_known: [const { None }; WELL_KNOWN_RESERVED_COUNT],
-            chosen: FixedMap::default(),
+            chosen: HashMap::default(),
             allocated: SlotTable::new(),
             nonce: token_nonce(nonce),
         }
@@ -88,17 +91,16 @@ impl EndpointMap {
         token: impl Into<WellKnownId>,
         receiver: Receiver,
     ) -> Option<Receiver> {
-        let slot = well_known_index(&UID::well_known(token.into()))?;
-        self.well_known[slot].replace(receiver)
+        self.well_known[token.into().index()].replace(receiver)
     }
 
     /// Registers a receiver under a token of the map's choice, which is never used again.
     ///
-    /// The invalid token `UID::new(0, 0)` is given when 2^32 receivers are registered already.
+    /// `UID::NIL` is given when 2^32 receivers are registered already.
     pub fn insert(&mut self, receiver: Receiver) -> UID {
         match self.allocated.insert(receiver) {
             Ok(key) => UID::new(self.nonce, key.to_bits()),
-            Err(_full) => UID::new(0, 0),
+            Err(_full) => UID::NIL,
         }
     }
 
@@ -120,8 +122,8 @@ impl EndpointMap {
         receiver: Receiver,
     ) -> Result<Option<Receiver>, InvalidToken> {
         if token.is_well_known() {
-            let slot = well_known_index(&token).ok_or(InvalidToken::NotWellKnown { token })?;
-            return Ok(self.well_known[slot].replace(receiver));
+            let id = WellKnownId::of(token).ok_or(InvalidToken::NotWellKnown { token })?;
+            return Ok(self.well_known[id.index()].replace(receiver));
         }
         if token.first == self.nonce {
             return Err(InvalidToken::Allocated { token });
@@ -134,7 +136,7 @@ impl EndpointMap {
     #[must_use]
     pub fn get(&self, token: &UID) -> Option<&Receiver> {
         if token.is_well_known() {
-            return self.well_known[well_known_index(token)?].as_ref();
+            return self.well_known[WellKnownId::of(*token)?.index()].as_ref();
         }
         if token.first == self.nonce {
             return self.allocated.get(SlotKey::from_bits(token.second));
@@ -154,10 +156,10 @@ impl EndpointMap {
         self.chosen.remove(token)
     }
 
-    /// Ends all registrations, well-known ones too, and gives back the receivers.
+    /// Ends all registrations of users, well-known ones too, and gives back the receivers.
     pub(crate) fn drain(&mut self) -> Vec<Receiver> {
-        let mut receivers: Vec<Receiver> =
-            self.well_known.iter_mut().filter_map(Option::take).collect();
+        let well_known = &mut self.well_known[FIRST_USER_ID as usize..];
+        let mut receivers: Vec<Receiver> = well_known.iter_mut().filter_map(Option::take).collect();
         let mut chosen: Vec<(UID, Receiver)> = std::mem::take(&mut self.chosen)
             .into_iter()
             .collect();
@@ -204,13 +206,6 @@ pub(crate) fn token_nonce(bits: u64) -> u64 {
         0 | u64::MAX => 1,
         bits => bits,
     }
-}
-
-#[inline]
-fn well_known_index(token: &UID) -> Option<usize> {
-    usize::try_from(token.second)
-        .ok()
-        .filter(|&index| index < WELL_KNOWN_RESERVED_COUNT)
 }
 
 #[cfg(test)]
@@ -262,8 +257,9 @@ mod tests {
     #[test]
     fn well_known_entries_cannot_be_removed() {
         let mut map = EndpointMap::new();
-        map.insert_well_known(WellKnownId::user(20), mock());
-        let token = UID::well_known(WellKnownId::user(20));
+        let id = WellKnownId::user(20).unwrap();
+        map.insert_well_known(id, mock());
+        let token = id.token();
         assert!(map.remove(&token).is_none());
         assert!(map.get(&token).is_some());
     }

@@ -251,12 +251,6 @@ pub(crate) fn token_pair(body: &[u8]) -> Result<(UID, UID), EnvelopeError> {
     Ok((reader.token()?, reader.token()?))
 }
 
-/// Reads a token and gives what follows it.
-pub(crate) fn token_and_rest(body: &[u8]) -> Result<(UID, &[u8]), EnvelopeError> {
-    let mut reader = Reader::new(body);
-    Ok((reader.token()?, reader.rest()))
-}
-
 fn decode_message(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {
     refuse_unknown(flags, MESSAGE_FLAGS)?;
     let head = MessageHead {

@@ -68,7 +68,7 @@ pub struct QueueStats {
 ///         .build_listening()
 ///         .await?;
 ///     let queue = Rc::new(NetNotifiedQueue::<String, _>::new(JsonCodec));
-///     transport.add_well_known_endpoint(WellKnownId::user(20), queue.clone())?;
+///     transport.add_well_known_endpoint(WellKnownId::user(20)?, queue.clone())?;
 ///     while let Some(line) = queue.recv().await {
 ///         tracing::info!(line, "received");
 ///     }
@@ -81,6 +81,8 @@ pub struct NetNotifiedQueue<T, C> {
     stats: Cell<QueueStats>,
     endpoint: Cell<Option<Endpoint>>,
     token: Cell<Option<UID>>,
+    /// Streams that read from the queue.
+    readers: Cell<usize>,
     codec: C,
 }
 
@@ -129,6 +131,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
             stats: Cell::default(),
             endpoint: Cell::new(None),
             token: Cell::new(None),
+            readers: Cell::new(0),
             codec,
         }
     }
@@ -203,13 +206,18 @@ impl<T, C> NetNotifiedQueue<T, C> {
         self.stats.get()
     }
 
-    pub(crate) fn set_registration(&self, token: UID, endpoint: Option<Endpoint>) {
-        self.token.set(Some(token));
-        self.endpoint.set(endpoint);
+    /// Drops what is queued: requests become broken promises.
+    fn clear(&self) {
+        let messages = {
+            let mut state = self.state.borrow_mut();
+            state.bytes = 0;
+            std::mem::take(&mut state.messages)
+        };
+        drop(messages);
     }
 
     /// One poll of a receiver. `waiter` is its place in the list of waiters, kept by the receiver.
-    pub(crate) fn poll_request(
+    fn poll_request(
         &self,
         waiter: &mut Option<u64>,
         cx: &mut Context<'_>,
@@ -235,7 +243,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
 
     /// Called when a receiver goes away. If it was woken for a message that it did not take, the
     /// next one is woken instead.
-    pub(crate) fn leave(&self, waiter: &mut Option<u64>) {
+    fn leave(&self, waiter: &mut Option<u64>) {
         if waiter.is_none() {
             return;
         }
@@ -334,6 +342,11 @@ where
         }
     }
 
+    fn handle_registered(&self, token: UID, endpoint: Option<Endpoint>) {
+        self.token.set(Some(token));
+        self.endpoint.set(endpoint);
+    }
+
     fn handle_closed(&self) {
         self.close();
     }
@@ -408,6 +421,46 @@ impl<T, C> Future for Receive<'_, T, C> {
 impl<T, C> Drop for Receive<'_, T, C> {
     fn drop(&mut self) {
         self.queue.leave(&mut self.waiter);
+    }
+}
+
+/// A stream's hold on its queue. With the last one go the messages that nobody can receive any
+/// more; the queue itself may stay behind, under a well-known token that cannot be removed.
+pub(crate) struct Reader<T, C> {
+    queue: Rc<NetNotifiedQueue<T, C>>,
+    waiter: Option<u64>,
+}
+
+impl<T, C> Reader<T, C> {
+    pub(crate) fn new(queue: Rc<NetNotifiedQueue<T, C>>) -> Self {
+        queue.readers.set(queue.readers.get() + 1);
+        Self {
+            queue,
+            waiter: None,
+        }
+    }
+
+    pub(crate) fn queue(&self) -> &Rc<NetNotifiedQueue<T, C>> {
+        &self.queue
+    }
+
+    pub(crate) fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<(T, Option<ReplyRoute>)>> {
+        self.queue.poll_request(&mut self.waiter, cx)
+    }
+}
+
+impl<T, C> Drop for Reader<T, C> {
+    fn drop(&mut self) {
+        self.queue.leave(&mut self.waiter);
+        let readers = self.queue.readers.get() - 1;
+        self.queue.readers.set(readers);
+        if readers == 0 {
+            self.queue.close();
+            self.queue.clear();
+        }
     }
 }
 

@@ -205,8 +205,8 @@ mod tests {
         for _ in 0..100 {
             let base = table.insert_run(vec![1, 2, 3]).unwrap();
             for i in 0..3 {
-                let key = SlotKey::from_bits(base.to_bits() + u64::from(i));
-                assert_eq!(table.remove(key), Some(i + 1));
+                let key = SlotKey::from_bits(base.to_bits() + i);
+                assert_eq!(table.remove(key), Some(i + 1_u64));
             }
         }
         assert_eq!(table.slots.len(), 4);

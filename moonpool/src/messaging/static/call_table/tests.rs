@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const A: PeerId = PeerId::new(1);
-const B: PeerId = PeerId::new(2);
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
 
 #[derive(Default)]
 struct Counting(AtomicUsize);
@@ -172,4 +172,15 @@ proptest! {
         prop_assert_eq!(table.waiting(), 0);
         prop_assert!(table.lists.is_empty());
     }
+}
+
+#[test]
+fn a_withdrawn_packet_ends_its_own_call() {
+    let mut table = CallTable::new(7);
+    let tokens: Vec<UID> = (1..=3).map(|number| call(&mut table, A, number)).collect();
+    table.end_packet(A, packet(2), ReplyError::PayloadTooLarge);
+    table.end_packet(A, packet(9), ReplyError::PayloadTooLarge);
+    table.end_packet(B, packet(1), ReplyError::PayloadTooLarge);
+    assert_eq!(poll(&mut table, tokens[1]), Some(Err(ReplyError::PayloadTooLarge)));
+    assert_eq!(table.waiting(), 2);
 }
