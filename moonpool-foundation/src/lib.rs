@@ -19,6 +19,11 @@ pub use messaging::{
     HEADER_SIZE, MAX_PAYLOAD_SIZE, PacketHeader, WELL_KNOWN_RESERVED_COUNT, WellKnownId,
     WellKnownToken, WireError, deserialize_packet, serialize_packet, try_deserialize_packet,
 };
+pub use network::peer::{
+    CloseOutcome, ConnectionError, PacketId, Peer, PeerConfig, PeerConfigError, PeerError,
+    PeerHandle, PeerId, PeerMetrics, PeerSink, ProtocolError, ReceivedPacket, SendError,
+    SessionEnded, SessionIdentity, SessionMode,
+};
 pub use network::tokio::TokioNetworkProvider;
 pub use network::{NetworkProvider, TcpListenerTrait, TcpStreamTrait};
 pub use providers::{Providers, TokioProviders};
