@@ -8,8 +8,8 @@
 use std::task::Waker;
 
 use bytes::Bytes;
-use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::UID;
+use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::network::peer::{PacketId, PeerId, SessionEnded};
 
 use super::endpoint_map::token_nonce;
@@ -141,7 +141,13 @@ impl CallTable {
         match previous {
             Some(previous) => self.set_next(previous, Some(key)),
             None => {
-                self.lists.insert(peer, List { first: key, last: key });
+                self.lists.insert(
+                    peer,
+                    List {
+                        first: key,
+                        last: key,
+                    },
+                );
             }
         }
         if let Some(list) = self.lists.get_mut(&peer) {
@@ -153,7 +159,11 @@ impl CallTable {
     /// secret to the peers of the same transport.
     pub(crate) fn reply(&mut self, token: UID, from: Option<PeerId>, outcome: Outcome) -> Arrival {
         let key = SlotKey::from_bits(token.second);
-        let Some(call) = self.calls.get_mut(key).filter(|_| token.first == self.nonce) else {
+        let Some(call) = self
+            .calls
+            .get_mut(key)
+            .filter(|_| token.first == self.nonce)
+        else {
             return Arrival::Late;
         };
         let sent_to = match call.place {

@@ -23,9 +23,7 @@ use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
 use super::envelope::{Envelope, EnvelopeError, MessageHead};
 use super::local_queue::LocalQueue;
 use super::peer_table::PeerTable;
-use super::receivers::{
-    EndpointNotFoundReceiver, Incoming, MessageReceiver, Packet,
-};
+use super::receivers::{EndpointNotFoundReceiver, Incoming, MessageReceiver, Packet};
 use super::reply_error::ReplyError;
 use super::reply_route::ReplyRoute;
 use super::stats::{Counters, TransportStats};
@@ -345,8 +343,8 @@ impl Core {
             return Err(TransportError::Closed);
         }
         let local = self.local.borrow();
-        let full = local.len() >= self.limits.local_packets
-            || local.bytes() >= self.limits.local_bytes;
+        let full =
+            local.len() >= self.limits.local_packets || local.bytes() >= self.limits.local_bytes;
         if full && admission == Admission::WithinLimits {
             return Err(TransportError::QueueFull);
         }

@@ -160,9 +160,8 @@ impl EndpointMap {
     pub(crate) fn drain(&mut self) -> Vec<Receiver> {
         let well_known = &mut self.well_known[FIRST_USER_ID as usize..];
         let mut receivers: Vec<Receiver> = well_known.iter_mut().filter_map(Option::take).collect();
-        let mut chosen: Vec<(UID, Receiver)> = std::mem::take(&mut self.chosen)
-            .into_iter()
-            .collect();
+        let mut chosen: Vec<(UID, Receiver)> =
+            std::mem::take(&mut self.chosen).into_iter().collect();
         // The order in which queues close decides the order in which their tasks wake.
         chosen.sort_unstable_by_key(|(token, _)| *token);
         receivers.extend(chosen.into_iter().map(|(_, receiver)| receiver));
@@ -231,14 +230,18 @@ mod tests {
     }
 
     fn is_at(map: &EndpointMap, token: UID, receiver: &Receiver) -> bool {
-        map.get(&token).is_some_and(|found| Rc::ptr_eq(found, receiver))
+        map.get(&token)
+            .is_some_and(|found| Rc::ptr_eq(found, receiver))
     }
 
     #[test]
     fn test_well_known_registration() {
         let mut map = EndpointMap::new();
         let receiver = mock();
-        assert!(map.insert_well_known(WellKnownToken::Ping, receiver.clone()).is_none());
+        assert!(
+            map.insert_well_known(WellKnownToken::Ping, receiver.clone())
+                .is_none()
+        );
         let token = UID::well_known(WellKnownToken::Ping as u32);
         assert!(is_at(&map, token, &receiver));
         let replaced = map.insert_well_known(WellKnownToken::Ping, mock()).unwrap();
@@ -271,7 +274,10 @@ mod tests {
         for index in 0..64 {
             map.insert_at(UID::new(u64::MAX, index), mock()).unwrap();
         }
-        assert_eq!((map.len(), map.chosen.len(), map.allocated.len()), (64, 0, 0));
+        assert_eq!(
+            (map.len(), map.chosen.len(), map.allocated.len()),
+            (64, 0, 0)
+        );
         assert!(map.get(&UID::new(u64::MAX, 63)).is_some());
         assert!(map.get(&UID::new(u64::MAX, 64)).is_none());
         assert!(map.get(&UID::new(u64::MAX, u64::MAX)).is_none());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
-    Peer, PeerConfig, PeerHandle, PeerSink, SessionIdentity, SessionMode,
+    CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionIdentity, SessionMode,
 };
 use moonpool_foundation::{
     Endpoint, NetworkAddress, NetworkProvider, TaskHandle, TaskProvider, TimeProvider, UID,
@@ -229,7 +229,8 @@ where
         if !self.core.is_open() {
             return Err(TransportError::Closed);
         }
-        self.core.send_local(token, Admission::WithinLimits, encode)?;
+        self.core
+            .send_local(token, Admission::WithinLimits, encode)?;
         if self.local_task.borrow().is_none() {
             let core = Rc::downgrade(&self.core);
             let deliver = poll_fn(move |cx| match core.upgrade() {
@@ -247,7 +248,11 @@ where
     pub fn stats(&self) -> TransportStats {
         let mut stats = self.core.stats();
         for task in [&self.accept_task, &self.local_task] {
-            if task.borrow().as_ref().is_some_and(|task| !task.is_finished()) {
+            if task
+                .borrow()
+                .as_ref()
+                .is_some_and(|task| !task.is_finished())
+            {
                 stats.tasks += 1;
             }
         }
@@ -268,7 +273,9 @@ where
         let peers: Vec<PeerHandle> = self.core.peers.borrow().handles().cloned().collect();
         tracing::debug!(peers = peers.len(), "shutting down");
         let closing = peers.into_iter().map(|peer| async move {
-            peer.close(grace).await;
+            if let CloseOutcome::Incomplete(left) = peer.close(grace).await {
+                tracing::debug!(peer = peer.peer_name(), ?left, "closed with packets left");
+            }
         });
         all(closing).await;
         self.core.finish_close();

@@ -36,9 +36,7 @@ mod test_support;
 pub use builder::FlowTransportBuilder;
 pub use endpoint_map::{EndpointMap, InvalidToken};
 pub use flow_transport::FlowTransport;
-pub use net_notified_queue::{
-    NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue,
-};
+pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue};
 pub use receivers::{Incoming, MessageReceiver};
 pub use reply_error::ReplyError;
 pub use reply_future::ReplyFuture;

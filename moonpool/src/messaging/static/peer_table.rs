@@ -4,10 +4,9 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::NetworkAddress;
+use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::network::peer::{PeerHandle, PeerId};
-
 
 /// What makes two addresses the same destination. Flags say how to talk to it, not where it is.
 type Destination = (IpAddr, u16);
@@ -75,7 +74,10 @@ impl PeerTable {
     pub(crate) fn remove(&mut self, id: PeerId) -> Option<PeerEntry> {
         let entry = self.peers.remove(&id)?;
         if let Some(destination) = &entry.destination
-            && self.dialled.get(destination).is_some_and(|handle| handle.id() == id)
+            && self
+                .dialled
+                .get(destination)
+                .is_some_and(|handle| handle.id() == id)
         {
             self.dialled.remove(destination);
         }

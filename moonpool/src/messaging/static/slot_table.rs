@@ -75,7 +75,9 @@ impl<V> SlotTable<V> {
     /// Takes the values into adjacent slots of one generation, and names the first: the i-th
     /// value's key has the same generation and `index + i`. `None` if there is no room, or no value.
     pub(crate) fn insert_run(&mut self, values: Vec<V>) -> Option<SlotKey> {
-        let count = u32::try_from(values.len()).ok().filter(|&count| count > 0)?;
+        let count = u32::try_from(values.len())
+            .ok()
+            .filter(|&count| count > 0)?;
         let start = match self.free_run(count) {
             Some(start) => start,
             None => self.grow(count)?,
@@ -87,7 +89,8 @@ impl<V> SlotTable<V> {
             self.fill(index, value);
         }
         let slots = &self.slots;
-        self.free.retain(|&index| slots[index as usize].value.is_none());
+        self.free
+            .retain(|&index| slots[index as usize].value.is_none());
         Some(SlotKey {
             index: start,
             generation,
@@ -130,7 +133,9 @@ impl<V> SlotTable<V> {
     /// Removes all values, in order of their slots.
     pub(crate) fn drain(&mut self) -> Vec<V> {
         let keys: Vec<SlotKey> = self.keys().collect();
-        keys.into_iter().filter_map(|key| self.remove(key)).collect()
+        keys.into_iter()
+            .filter_map(|key| self.remove(key))
+            .collect()
     }
 
     /// The keys of all values, in order of their slots.

@@ -57,10 +57,19 @@ fn a_reply_ends_its_call_once() {
     let mut table = CallTable::new(7);
     let token = call(&mut table, A, 1);
     let reply = || Ok(Bytes::from_static(b"42"));
-    assert!(matches!(table.reply(token, Some(A), reply()), Arrival::Ended(None)));
-    assert!(matches!(table.reply(token, Some(A), reply()), Arrival::Late));
+    assert!(matches!(
+        table.reply(token, Some(A), reply()),
+        Arrival::Ended(None)
+    ));
+    assert!(matches!(
+        table.reply(token, Some(A), reply()),
+        Arrival::Late
+    ));
     assert_eq!(poll(&mut table, token), Some(reply()));
-    assert!(matches!(table.reply(token, Some(A), reply()), Arrival::Late));
+    assert!(matches!(
+        table.reply(token, Some(A), reply()),
+        Arrival::Late
+    ));
     assert!(matches!(table.poll(token, Waker::noop()), Polled::Unknown));
     assert_eq!((table.waiting(), table.len(), table.lists.len()), (0, 0, 0));
 }
@@ -70,9 +79,15 @@ fn a_reply_from_another_peer_is_late() {
     let mut table = CallTable::new(7);
     let (remote, local) = (call(&mut table, A, 1), table.start().unwrap());
     for (token, from) in [(remote, Some(B)), (remote, None), (local, Some(A))] {
-        assert!(matches!(table.reply(token, from, Ok(Bytes::new())), Arrival::Late));
+        assert!(matches!(
+            table.reply(token, from, Ok(Bytes::new())),
+            Arrival::Late
+        ));
     }
-    assert!(matches!(table.reply(local, None, Ok(Bytes::new())), Arrival::Ended(_)));
+    assert!(matches!(
+        table.reply(local, None, Ok(Bytes::new())),
+        Arrival::Ended(_)
+    ));
 }
 
 #[test]
@@ -81,8 +96,14 @@ fn the_last_waker_is_woken_and_the_others_are_handed_out() {
     let token = call(&mut table, A, 1);
     let (first, second) = (Arc::new(Counting::default()), Arc::new(Counting::default()));
     let waker = Waker::from(first.clone());
-    assert!(matches!(table.poll(token, &waker), Polled::Waiting { replaced: None }));
-    assert!(matches!(table.poll(token, &waker), Polled::Waiting { replaced: None }));
+    assert!(matches!(
+        table.poll(token, &waker),
+        Polled::Waiting { replaced: None }
+    ));
+    assert!(matches!(
+        table.poll(token, &waker),
+        Polled::Waiting { replaced: None }
+    ));
     let Polled::Waiting { replaced: Some(_) } = table.poll(token, &second.clone().into()) else {
         panic!("the first waker is not handed out");
     };
@@ -103,9 +124,18 @@ fn a_dead_connection_ends_its_own_calls_by_what_happened_to_each() {
     let withdrawn = call(&mut table, A, 4);
     let queued = call(&mut table, A, 5);
     assert_eq!(end_session(&mut table, A, &ended(2..4, 4..5)), 3);
-    assert_eq!(poll(&mut table, acknowledged), Some(Err(ReplyError::MaybeDelivered)));
-    assert_eq!(poll(&mut table, written), Some(Err(ReplyError::MaybeDelivered)));
-    assert_eq!(poll(&mut table, withdrawn), Some(Err(ReplyError::ConnectionFailed)));
+    assert_eq!(
+        poll(&mut table, acknowledged),
+        Some(Err(ReplyError::MaybeDelivered))
+    );
+    assert_eq!(
+        poll(&mut table, written),
+        Some(Err(ReplyError::MaybeDelivered))
+    );
+    assert_eq!(
+        poll(&mut table, withdrawn),
+        Some(Err(ReplyError::ConnectionFailed))
+    );
     assert_eq!(poll(&mut table, queued), None);
     assert_eq!(poll(&mut table, other), None);
     assert_eq!(table.waiting(), 2);
@@ -117,7 +147,10 @@ fn a_queued_call_survives_a_session_that_never_was() {
     let token = call(&mut table, A, 1);
     assert_eq!(end_session(&mut table, A, &ended(1..1, 1..1)), 0);
     assert_eq!(end_session(&mut table, A, &ended(1..1, 1..2)), 1);
-    assert_eq!(poll(&mut table, token), Some(Err(ReplyError::ConnectionFailed)));
+    assert_eq!(
+        poll(&mut table, token),
+        Some(Err(ReplyError::ConnectionFailed))
+    );
 }
 
 #[test]
@@ -181,6 +214,9 @@ fn a_withdrawn_packet_ends_its_own_call() {
     table.end_packet(A, packet(2), ReplyError::PayloadTooLarge);
     table.end_packet(A, packet(9), ReplyError::PayloadTooLarge);
     table.end_packet(B, packet(1), ReplyError::PayloadTooLarge);
-    assert_eq!(poll(&mut table, tokens[1]), Some(Err(ReplyError::PayloadTooLarge)));
+    assert_eq!(
+        poll(&mut table, tokens[1]),
+        Some(Err(ReplyError::PayloadTooLarge))
+    );
     assert_eq!(table.waiting(), 2);
 }

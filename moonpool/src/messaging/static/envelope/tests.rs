@@ -135,7 +135,10 @@ fn every_prefix_of_the_optional_parts_is_truncated() {
 #[test]
 fn what_this_version_does_not_know_is_a_typed_error() {
     let cases = [
-        ("02 00 0000", EnvelopeError::UnsupportedVersion { version: 2 }),
+        (
+            "02 00 0000",
+            EnvelopeError::UnsupportedVersion { version: 2 },
+        ),
         ("01 02 0000", EnvelopeError::UnknownKind { kind: 2 }),
         ("01 00 1100", EnvelopeError::UnknownFlags { flags: 0x10 }),
         ("01 01 0100 00", EnvelopeError::UnknownFlags { flags: 1 }),

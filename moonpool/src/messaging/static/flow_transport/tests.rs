@@ -22,9 +22,17 @@ fn loopback() -> NetworkAddress {
 #[test]
 fn test_build_listening_address_in_use() {
     block_on(async {
-        let first = builder().local_address(loopback()).build_listening().await.unwrap();
+        let first = builder()
+            .local_address(loopback())
+            .build_listening()
+            .await
+            .unwrap();
         let taken = first.local_address().unwrap();
-        let error = builder().local_address(taken).build_listening().await.unwrap_err();
+        let error = builder()
+            .local_address(taken)
+            .build_listening()
+            .await
+            .unwrap_err();
         let BuildError::Bind { address, source } = error else {
             panic!("{error}");
         };
@@ -45,7 +53,11 @@ fn test_build_listening_missing_local_address() {
 fn an_address_that_asks_for_tls_is_refused() {
     block_on(async {
         let tls = loopback().with_flags(NetworkAddress::FLAG_TLS);
-        let error = builder().local_address(tls).build_listening().await.unwrap_err();
+        let error = builder()
+            .local_address(tls)
+            .build_listening()
+            .await
+            .unwrap_err();
         assert!(matches!(error, BuildError::TlsNotSupported { .. }));
         let client = builder().build();
         let destination = NetworkAddress { port: 4500, ..tls };
@@ -58,7 +70,10 @@ fn an_address_that_asks_for_tls_is_refused() {
 #[test]
 fn an_invalid_peer_configuration_is_refused() {
     block_on(async {
-        let config = PeerConfig { max_payload_bytes: 0, ..PeerConfig::default() };
+        let config = PeerConfig {
+            max_payload_bytes: 0,
+            ..PeerConfig::default()
+        };
         let listening = builder().local_address(loopback()).peer_config(config);
         let error = listening.build_listening().await.unwrap_err();
         assert!(matches!(error, BuildError::PeerConfig(_)));
@@ -72,7 +87,10 @@ fn what_is_no_destination_is_refused() {
         for address in ["0.0.0.0:4500", "127.0.0.1:0"] {
             let endpoint = Endpoint::new(address.parse().unwrap(), UID::new(1, 1));
             let error = client.send_reliable(&endpoint, b"1").unwrap_err();
-            assert!(matches!(error, TransportError::NoDestination { .. }), "{address}");
+            assert!(
+                matches!(error, TransportError::NoDestination { .. }),
+                "{address}"
+            );
         }
     });
 }
@@ -119,7 +137,10 @@ fn local_messages_have_the_limits_of_remote_ones() {
         let error = transport.send_reliable(&endpoint, &[0; 97]).unwrap_err();
         assert!(matches!(
             error,
-            TransportError::PayloadTooLarge { size: 101, limit: 100 }
+            TransportError::PayloadTooLarge {
+                size: 101,
+                limit: 100
+            }
         ));
         transport.send_reliable(&endpoint, &[0; 96]).unwrap();
         transport.send_reliable(&endpoint, &[0; 96]).unwrap();
@@ -136,7 +157,9 @@ fn well_known_endpoints_last_and_are_never_taken_over() {
         let transport = local_transport();
         let id = WellKnownId::user(16).unwrap();
         let queue = SharedNetNotifiedQueue::<u32, _>::new(JsonCodec);
-        transport.add_well_known_endpoint(id, queue.receiver()).unwrap();
+        transport
+            .add_well_known_endpoint(id, queue.receiver())
+            .unwrap();
         let token = id.token();
         assert_eq!(
             transport.add_well_known_endpoint(id, queue.receiver()),
@@ -161,7 +184,11 @@ fn a_well_known_token_without_a_receiver_is_not_found() {
 #[test]
 fn peers_are_opened_once_per_address() {
     block_on(async {
-        let server = builder().local_address(loopback()).build_listening().await.unwrap();
+        let server = builder()
+            .local_address(loopback())
+            .build_listening()
+            .await
+            .unwrap();
         let address = server.local_address().unwrap();
         let client = builder().build();
         let first = client.get_or_open_peer(&address).unwrap();

@@ -10,9 +10,7 @@ use moonpool_traits::JsonCodec;
 
 use super::super::receivers::Incoming;
 use super::super::reply_error::ReplyError;
-use super::super::test_support::{
-    TokioTransport, block_on, local_endpoint, local_transport,
-};
+use super::super::test_support::{TokioTransport, block_on, local_endpoint, local_transport};
 use super::*;
 
 const TOKEN: UID = UID::new(0xEC40, 1);
@@ -125,10 +123,7 @@ fn a_request_without_encoding_is_given_back() {
         );
         let not_sent = sent.unwrap_err();
         assert_eq!(not_sent.request, request);
-        assert!(matches!(
-            not_sent.error,
-            crate::TransportError::Codec(_)
-        ));
+        assert!(matches!(not_sent.error, crate::TransportError::Codec(_)));
         assert_eq!(transport.stats().pending_calls, 0);
     });
 }
