@@ -49,6 +49,7 @@ pub use messaging::{
 };
 pub use moonpool_foundation as foundation;
 pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};
+pub use moonpool_foundation::select;
 pub use moonpool_foundation::{
     Elapsed, Endpoint, JoinError, NetworkAddress, NetworkProvider, Providers, RandomProvider,
     SimulationError, SimulationResult, SystemRandomProvider, TaskHandle, TaskProvider,

@@ -14,11 +14,11 @@ use moonpool::{
 };
 
 /// A transport over a bundle of providers.
-pub type Transport<P> =
+pub(crate) type Transport<P> =
     FlowTransport<<P as Providers>::Network, <P as Providers>::Time, <P as Providers>::Task>;
 
 /// Two hosts. In the real world both are this process.
-pub struct Hosts<P> {
+pub(crate) struct Hosts<P> {
     pub server: P,
     pub client: P,
     pub server_ip: IpAddr,
@@ -26,25 +26,25 @@ pub struct Hosts<P> {
 
 impl<P: Providers> Hosts<P> {
     /// A builder for the server, listening on a free port.
-    pub fn server_builder(&self) -> FlowTransportBuilder<P::Network, P::Time, P::Task> {
+    pub(crate) fn server_builder(&self) -> FlowTransportBuilder<P::Network, P::Time, P::Task> {
         FlowTransportBuilder::from_providers(&self.server)
             .local_address(NetworkAddress::new(self.server_ip, 0))
     }
 
-    pub async fn serve(&self) -> Rc<Transport<P>> {
+    pub(crate) async fn serve(&self) -> Rc<Transport<P>> {
         self.server_builder().build_listening().await.unwrap()
     }
 
-    pub fn client_builder(&self) -> FlowTransportBuilder<P::Network, P::Time, P::Task> {
+    pub(crate) fn client_builder(&self) -> FlowTransportBuilder<P::Network, P::Time, P::Task> {
         FlowTransportBuilder::from_providers(&self.client)
     }
 
-    pub fn connect(&self) -> Rc<Transport<P>> {
+    pub(crate) fn connect(&self) -> Rc<Transport<P>> {
         self.client_builder().build()
     }
 
     /// Starts a task of the server.
-    pub fn spawn_server<F>(&self, future: F) -> impl TaskHandle<F::Output>
+    pub(crate) fn spawn_server<F>(&self, future: F) -> impl TaskHandle<F::Output>
     where
         F: Future + 'static,
     {
@@ -52,14 +52,14 @@ impl<P: Providers> Hosts<P> {
     }
 
     /// Waits until the condition holds, however long that takes: a test that hangs is a red test.
-    pub async fn until(&self, mut condition: impl FnMut() -> bool) {
+    pub(crate) async fn until(&self, mut condition: impl FnMut() -> bool) {
         while !condition() {
             self.client.time().sleep(Duration::from_millis(1)).await;
         }
     }
 
     /// A failure to connect is reported this soon. In the real world it is waited for.
-    pub fn impatient(&self) -> PeerConfig {
+    pub(crate) fn impatient(&self) -> PeerConfig {
         PeerConfig {
             patience: Some(Duration::from_millis(40)),
             ..PeerConfig::default()
@@ -67,7 +67,7 @@ impl<P: Providers> Hosts<P> {
     }
 }
 
-pub fn gauges(stats: &TransportStats) -> Vec<(&'static str, usize)> {
+pub(crate) fn gauges(stats: &TransportStats) -> Vec<(&'static str, usize)> {
     vec![
         ("peers", stats.peers),
         ("incoming_connections", stats.incoming_connections),
@@ -82,7 +82,7 @@ pub fn gauges(stats: &TransportStats) -> Vec<(&'static str, usize)> {
 }
 
 /// Shuts a transport down and checks that nothing of it is left.
-pub async fn shut_down<P: Providers>(transport: &Transport<P>) {
+pub(crate) async fn shut_down<P: Providers>(transport: &Transport<P>) {
     transport.shutdown(Duration::from_secs(1)).await;
     let left: Vec<_> = gauges(&transport.stats())
         .into_iter()
@@ -92,7 +92,9 @@ pub async fn shut_down<P: Providers>(transport: &Transport<P>) {
 }
 
 /// Runs a body on real TCP.
-pub fn on_tokio<Fut: Future>(body: impl FnOnce(Hosts<TokioProviders>) -> Fut) -> Fut::Output {
+pub(crate) fn on_tokio<Fut: Future>(
+    body: impl FnOnce(Hosts<TokioProviders>) -> Fut,
+) -> Fut::Output {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default())
@@ -107,7 +109,7 @@ pub fn on_tokio<Fut: Future>(body: impl FnOnce(Hosts<TokioProviders>) -> Fut) ->
 
 /// Runs a body in simulated worlds, each twice: the runs of one seed have to agree in every step,
 /// and leave no task, connection or listener behind.
-pub fn in_simulation<Fut: Future>(seeds: u64, body: impl Fn(Hosts<SimProviders>) -> Fut) {
+pub(crate) fn in_simulation<Fut: Future>(seeds: u64, body: impl Fn(Hosts<SimProviders>) -> Fut) {
     for seed in 0..seeds {
         let digest = simulate(seed, &body);
         if seed < 2 {
