@@ -27,6 +27,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 struct World<P> {
     providers: P,
     host: String,
+    /// More than the buffers of a connection hold.
+    too_many_bytes: usize,
 }
 
 impl<P: Providers> World<P> {
@@ -194,6 +196,7 @@ fn on_real_sockets<F: Future<Output = ()>>(body: impl FnOnce(World<TokioProvider
         let body = body(World {
             providers,
             host: "127.0.0.1".into(),
+            too_many_bytes: 40 << 20,
         });
         // A guard against a hang, far longer than any case takes.
         let done = time.timeout(Duration::from_secs(60), body).await;
@@ -221,7 +224,11 @@ fn in_simulation<F: Future<Output = ()>>(
             let world = SimWorld::new_with_network_config_and_seed(config, seed).unwrap();
             let process = world.add_process("both ends");
             let (providers, host) = (process.providers(), process.ip().to_string());
-            if let Err(error) = world.block_on(body(World { providers, host })) {
+            if let Err(error) = world.block_on(body(World {
+                providers,
+                host,
+                too_many_bytes: 1 << 20,
+            })) {
                 panic!("seed {seed}: {error}");
             }
             world.run_until_empty().unwrap();
@@ -493,8 +500,7 @@ async fn a_full_inbox_stops_the_sender_and_loses_nothing<P: Providers>(world: Wo
     let (time, task) = (p.time().clone(), p.task().clone());
     let reader = PeerOf::<P>::new_incoming(stream, String::new(), time, task, config);
     let sender = world.adopt(from);
-    // Far more than the buffers of two sockets.
-    let payload = Bytes::from(vec![7; 1 << 20]);
+    let payload = Bytes::from(vec![7; world.too_many_bytes / 40]);
     for _ in 0..40 {
         sender.send_reliable(TOKEN, payload.clone()).unwrap();
     }
