@@ -435,8 +435,8 @@ mod tests {
 
         #[test]
         fn no_input_panics(data: Vec<u8>, max_payload in 0usize..1000) {
-            let _ = deserialize_packet(&data);
-            let _ = PacketHeader::deserialize(&data);
+            drop(deserialize_packet(&data));
+            drop(PacketHeader::deserialize(&data));
             if let Ok(Some(packet)) = try_deserialize_packet(&data, max_payload) {
                 prop_assert!(packet.size <= data.len());
                 prop_assert!(packet.size <= max_packet_size(max_payload));

@@ -192,7 +192,7 @@ fn on_real_sockets<F: Future<Output = ()>>(body: impl FnOnce(World<TokioProvider
         .unwrap();
     runtime.block_on(async {
         let providers = TokioProviders::new();
-        let time = providers.time().clone();
+        let time = *providers.time();
         let body = body(World {
             providers,
             host: "127.0.0.1".into(),
