@@ -325,14 +325,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if budget == 0 {
                 return Ok(Progress::OutOfBudget);
             }
-            let batch = {
-                let mut state = self.handle.state();
-                state.lay_out();
-                state.take_batch()
-            };
-            if batch.is_empty() {
+            // An empty batch stays where it is, and keeps its memory.
+            let Some(batch) = self.handle.state().lay_out() else {
                 return Ok(Progress::Blocked);
-            }
+            };
             let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
             let count = batch.slices(&mut slices);
             let pieces = slices.get(..count).unwrap_or_default();

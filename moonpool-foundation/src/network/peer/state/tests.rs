@@ -152,8 +152,9 @@ impl Kit {
         let mut written = Vec::new();
         while written.len() < limit {
             let mut state = self.handle.state();
-            state.lay_out();
-            let batch = state.take_batch();
+            let Some(batch) = state.lay_out() else {
+                break;
+            };
             let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
             let count = batch.slices(&mut slices);
             let bytes: Vec<u8> = slices[..count]
