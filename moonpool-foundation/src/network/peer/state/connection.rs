@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crate::messaging::{UID, WellKnownToken, WireError};
-use crate::network::peer::error::ConnectionError;
+use crate::network::peer::error::{ConnectionError, ProtocolError};
 use crate::network::peer::exchange::{Exchange, Greeted, Inbound};
-use crate::network::peer::outbox::{Batch, LaidOut};
+use crate::network::peer::frame::Batch;
+use crate::network::peer::outbox::LaidOut;
 use crate::network::peer::packet::SessionEnded;
-use crate::network::peer::session::{HelloAnswer, ProtocolError};
+use crate::network::peer::session::HelloAnswer;
 
 use super::{EndStep, Event, INCOMPATIBLE_PROBE, MAX_EVENTS, PeerState, Phase, Role};
 
@@ -129,8 +130,9 @@ impl PeerState {
         };
     }
 
-    /// Lays out what can be written now.
-    pub(in crate::network::peer) fn lay_out(&mut self) {
+    /// Lays out what can be written now. The batch is to be written from;
+    /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
+    pub(in crate::network::peer) fn lay_out(&mut self) -> Option<Batch> {
         let is_open = self.is_open();
         if is_open && let Some(exchange) = &mut self.exchange {
             exchange.lay_out_urgent(&mut self.outbox);
@@ -155,11 +157,7 @@ impl PeerState {
         {
             exchange.lay_out_ack(&mut self.outbox);
         }
-    }
-
-    /// What is laid out, to write from it; [`put_back`](Self::put_back) has to follow at once.
-    pub(in crate::network::peer) fn take_batch(&mut self) -> Batch {
-        self.outbox.take_batch()
+        (!self.outbox.batch().is_empty()).then(|| self.outbox.take_batch())
     }
 
     /// `bytes` more bytes of the batch are written.

@@ -16,10 +16,11 @@ use crate::messaging::{
     NetworkAddress, UID, WellKnownToken, WireError, deserialize_packet, serialize_packet,
     try_deserialize_packet,
 };
+use crate::network::peer::error::ProtocolError;
+use crate::network::peer::frame::BATCH_SLICES;
 use crate::network::peer::handle::PeerHandle;
-use crate::network::peer::outbox::BATCH_SLICES;
 use crate::network::peer::session::{
-    Frame, Hello, HelloAnswer, HelloKind, Outcome, ProtocolError, SessionIdentity, VERSION,
+    Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION,
 };
 use crate::network::peer::{
     ConnectionError, PacketId, PeerConfig, PeerError, PeerId, SendError, SessionEnded, SessionMode,
@@ -151,8 +152,9 @@ impl Kit {
         let mut written = Vec::new();
         while written.len() < limit {
             let mut state = self.handle.state();
-            state.lay_out();
-            let batch = state.take_batch();
+            let Some(batch) = state.lay_out() else {
+                break;
+            };
             let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
             let count = batch.slices(&mut slices);
             let bytes: Vec<u8> = slices[..count]
