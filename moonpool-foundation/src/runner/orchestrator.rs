@@ -313,8 +313,12 @@ fn finish(world: &SimWorld, progress: &Progress) -> SimulationResult<()> {
 }
 
 /// Ends the world. A destructor that panics then fails a seed that has passed so far.
-fn closed(world: SimWorld, run: SeedRun) -> SeedRun {
-    drop(world);
+fn closed(world: SimWorld, mut run: SeedRun) -> SeedRun {
+    if let Err(panic) = world.close()
+        && run.verdict.is_passed()
+    {
+        run.verdict = Verdict::of(panic, Vec::new);
+    }
     run
 }
 
