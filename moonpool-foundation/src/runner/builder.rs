@@ -94,6 +94,7 @@ pub struct SimulationBuilder {
     jobs: Option<NonZeroUsize>,
     check: Check,
     time_budget: Duration,
+    livelock_limit: Option<u64>,
     shutdown_after: ShutdownAfter,
     stop_on_failure: bool,
 }
@@ -116,6 +117,7 @@ impl SimulationBuilder {
             jobs: None,
             check: Check::default(),
             time_budget: DEFAULT_TIME_BUDGET,
+            livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             stop_on_failure: false,
         }
@@ -259,6 +261,13 @@ impl SimulationBuilder {
         self
     }
 
+    /// How often one task may be polled at one instant; a million times by default. A seed in which
+    /// one is polled more often fails with [`Verdict::Livelock`].
+    pub fn set_livelock_limit(mut self, polls: u64) -> Self {
+        self.livelock_limit = Some(polls);
+        self
+    }
+
     /// Ends the campaign with the first seed that fails, in order; later seeds are not reported.
     pub fn stop_on_failure(mut self) -> Self {
         self.stop_on_failure = true;
@@ -332,6 +341,7 @@ impl SimulationBuilder {
         plan.jobs = jobs.map_or(1, NonZeroUsize::get);
         plan.check = environment.check.unwrap_or(self.check);
         plan.time_budget = self.time_budget;
+        plan.livelock_limit = self.livelock_limit;
         plan.shutdown_after = self.shutdown_after;
         plan.stop_on_failure = self.stop_on_failure;
         Ok(plan)
@@ -392,8 +402,9 @@ fn tell(plan: &Plan<'_>, report: &mut SimulationReport, invocation: &Invocation)
         return;
     };
     report.replay_command = Some(invocation.replay_command(seed));
-    let (again, recording) =
-        campaign::undisturbed(|| orchestrator::run_recorded(plan, seed, TraceMode::Recent));
+    let (again, recording) = campaign::undisturbed(|| {
+        orchestrator::run_recorded(plan, seed, TraceMode::Recent, 0..u64::MAX)
+    });
     // On the calling thread, whose output libtest captures.
     eprint!(
         "{}",

@@ -1,6 +1,7 @@
 //! [`SimWorld`]: the owner of everything that a seed decides, as tests and the runner use it.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -283,6 +284,11 @@ impl SimWorld {
     /// What is recorded from now on.
     pub fn set_trace(&self, mode: TraceMode) {
         self.shared.with(|world| world.trace.set_mode(mode));
+    }
+
+    /// Of what is recorded, only the steps with these numbers are kept.
+    pub(crate) fn set_trace_window(&self, window: Range<u64>) {
+        self.shared.with(|world| world.trace.set_window(window));
     }
 
     /// The recorded steps, oldest first.
