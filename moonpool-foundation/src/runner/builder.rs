@@ -327,7 +327,10 @@ impl SimulationBuilder {
             found.divergence = campaign::undisturbed(|| divergence::find(&plan, seed));
         }
         let mut report = SimulationReport::of(seeds, wall_time);
-        tell(&plan, &mut report, &Invocation::current(lookup));
+        if let Some(text) = failure(&plan, &mut report, &Invocation::current(lookup)) {
+            // On the calling thread, whose output libtest captures.
+            eprint!("{text}");
+        }
         Ok(report)
     }
 
@@ -396,26 +399,25 @@ fn check_names(workloads: &[Workload]) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Prints what happened in the first seed that failed, if one did, and keeps how to replay it.
-fn tell(plan: &Plan<'_>, report: &mut SimulationReport, invocation: &Invocation) {
-    let Some(seed) = report.seeds_failing.first().copied() else {
-        return;
-    };
+/// What happened in the first seed that failed, if one did. Keeps how to replay it.
+fn failure(
+    plan: &Plan<'_>,
+    report: &mut SimulationReport,
+    invocation: &Invocation,
+) -> Option<String> {
+    let seed = *report.seeds_failing.first()?;
     report.replay_command = Some(invocation.replay_command(seed));
     let (again, recording) = campaign::undisturbed(|| {
         orchestrator::run_recorded(plan, seed, TraceMode::Recent, 0..u64::MAX)
     });
-    // On the calling thread, whose output libtest captures.
-    eprint!(
-        "{}",
-        Failure {
-            plan,
-            report,
-            again: &again,
-            recording: &recording,
-            test: invocation.test_name(),
-        }
-    );
+    let failure = Failure {
+        plan,
+        report,
+        again: &again,
+        recording: &recording,
+        test: invocation.test_name(),
+    };
+    Some(failure.to_string())
 }
 
 #[cfg(test)]
@@ -505,5 +507,80 @@ mod tests {
             let error = run(&builder, &[]).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    /// What is printed for a campaign of `builder` under `cargo test`.
+    fn printed(builder: &SimulationBuilder) -> String {
+        let plan = builder.plan(Environment::default()).unwrap();
+        let mut report = SimulationReport::of(campaign::run(&plan), Duration::ZERO);
+        let invocation = Invocation {
+            package: Some("my-service".into()),
+            thread: Some("orders::are_answered".into()),
+            executable: "/target/debug/deps/orders-0123456789abcdef".into(),
+            ..Invocation::default()
+        };
+        failure(&plan, &mut report, &invocation).unwrap_or_default()
+    }
+
+    fn waiting_for_ever() -> SimulationBuilder {
+        SimulationBuilder::new()
+            .with_seed_range(3..6)
+            .register_workload("client", |_, _, time, task, _| async move {
+                for _ in 0..30 {
+                    time.sleep(Duration::from_millis(1)).await;
+                }
+                task.spawn_task("helper", std::future::pending::<()>());
+                std::future::pending().await
+            })
+    }
+
+    #[test]
+    fn a_failure_is_told_on_one_screen() {
+        let text = printed(&waiting_for_ever());
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() < 40, "{text}");
+        for expected in [
+            "Deadlock       nothing is ready and no event is queued at 30ms, but workloads wait",
+            "seed           3 (3 of 3 seeds failed)",
+            "test           orders::are_answered",
+            "configuration  workloads client; network default; time budget 3600s; check sampled",
+            "faults         none fired: none are configured",
+            "also failed    4 Deadlock, 5 Deadlock",
+        ] {
+            assert!(lines.contains(&expected), "{expected} is not in {text}");
+        }
+        assert!(text.contains("task `client` of `client` waits on"), "{text}");
+        assert!(text.contains("task `helper` of `client` waits on"), "{text}");
+        let steps = lines.iter().filter(|line| line.contains(" poll `") || line.contains("timer"));
+        assert_eq!(steps.count(), 20, "{text}");
+        assert_eq!(
+            lines[lines.len() - 2],
+            "replay         MOONPOOL_SEED=3 cargo test -p my-service orders::are_answered \
+             -- --exact --nocapture"
+        );
+    }
+
+    #[test]
+    fn a_campaign_that_passes_prints_nothing() {
+        assert_eq!(printed(&ok()), "");
+    }
+
+    #[test]
+    fn a_rerun_that_ends_otherwise_is_admitted() {
+        let runs = std::sync::atomic::AtomicU64::new(0);
+        let text = printed(&ok().set_iterations(1).check(Check::Off).register_workload(
+            "moody",
+            move |_, _, _, _, _| {
+                let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                async move {
+                    match run {
+                        0 => Err(crate::SimulationError::workload("only once")),
+                        _ => Ok(SimulationMetrics::default()),
+                    }
+                }
+            },
+        ));
+        assert!(text.contains("WorkloadError  workload `moody`"), "{text}");
+        assert!(text.contains("differed and ended with: Passed"), "{text}");
     }
 }

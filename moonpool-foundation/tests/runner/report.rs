@@ -109,7 +109,7 @@ fn assert_passed_says_what_failed_and_ends_with_the_command_that_replays_it() {
         *text,
         format!(
             "seed 12 failed with WorkloadError: workload `sleeper` returned an error: twelve \
-             (1 of 4 seeds failed.) Replay with: {command}"
+             (1 of 4 seeds failed). Replay with: {command}"
         )
     );
     assert!(!text.contains('\n'));
