@@ -423,6 +423,8 @@ fn failure(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::TaskProvider;
+    use crate::time::TimeProvider;
 
     fn ok() -> SimulationBuilder {
         SimulationBuilder::new()
@@ -549,9 +551,17 @@ mod tests {
         ] {
             assert!(lines.contains(&expected), "{expected} is not in {text}");
         }
-        assert!(text.contains("task `client` of `client` waits on"), "{text}");
-        assert!(text.contains("task `helper` of `client` waits on"), "{text}");
-        let steps = lines.iter().filter(|line| line.contains(" poll `") || line.contains("timer"));
+        assert!(
+            text.contains("task `client` of `client` waits on"),
+            "{text}"
+        );
+        assert!(
+            text.contains("task `helper` of `client` waits on"),
+            "{text}"
+        );
+        let steps = lines
+            .iter()
+            .filter(|line| line.contains(" poll `") || line.contains("timer"));
         assert_eq!(steps.count(), 20, "{text}");
         assert_eq!(
             lines[lines.len() - 2],

@@ -23,7 +23,7 @@ pub(crate) async fn server<P: Providers>(
             () = topology.shutdown_signal.cancelled() => return Ok(SimulationMetrics::default()),
             accepted = listener.accept() => {
                 let (stream, _peer) = accepted?;
-                drop(providers.task().spawn_task("echo", echo(stream)));
+                providers.task().spawn_task("echo", echo(stream));
             }
         }
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    JoinError, KillKind, SchedulePolicy, SimJoinHandle, SimProcess, SimWorld, SimulationError,
-    TaskHandle, TaskProvider, TimeProvider, TraceMode,
+    JoinError, JoinHandle, KillKind, SchedulePolicy, SimProcess, SimWorld, SimulationError,
+    TaskProvider, TimeProvider, TraceMode,
 };
 
 fn order_of_ten(seed: u64, policy: SchedulePolicy) -> Vec<u32> {
@@ -116,7 +116,7 @@ impl Drop for Bomb {
 }
 
 /// A task that holds a bomb until `time` has passed, or until it is dropped.
-fn plant(process: &SimProcess, time: Duration) -> SimJoinHandle<()> {
+fn plant(process: &SimProcess, time: Duration) -> JoinHandle<()> {
     let sleep = process.time_provider().sleep(time);
     process.task_provider().spawn_task("bomber", async move {
         let _bomb = Bomb;
