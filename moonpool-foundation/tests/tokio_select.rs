@@ -1,6 +1,10 @@
 //! The inner rules of tokio's `select!` that `moonpool_foundation::select!` relies on, looked up in the
 //! source of the tokio that is compiled. They are not public API. This target uses neither macro, so
 //! it still compiles, and explains, when a new tokio makes the others fail to.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking; clippy allows it in #[test] functions but not in helpers"
+)]
 
 use std::path::PathBuf;
 use std::process::Command;

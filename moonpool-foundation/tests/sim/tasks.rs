@@ -140,6 +140,14 @@ fn a_panic_in_a_destructor_fails_the_run_too() {
 }
 
 #[test]
+fn a_panic_in_the_destructor_of_an_output_that_nobody_awaits_fails_the_run() {
+    let world = SimWorld::new();
+    let tasks = world.add_process("host").task_provider();
+    drop(tasks.spawn_task("bomber", async { Bomb }));
+    assert_names_the_bomber(&world.run_until_empty().unwrap_err());
+}
+
+#[test]
 fn a_panic_in_a_destructor_of_an_aborted_task_fails_the_run() {
     let world = SimWorld::new();
     let handle = plant(&world.add_process("host"), Duration::from_secs(9));
