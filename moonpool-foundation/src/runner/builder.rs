@@ -94,6 +94,7 @@ pub struct SimulationBuilder {
     jobs: Option<NonZeroUsize>,
     check: Check,
     time_budget: Duration,
+    livelock_limit: Option<u64>,
     shutdown_after: ShutdownAfter,
     stop_on_failure: bool,
 }
@@ -116,6 +117,7 @@ impl SimulationBuilder {
             jobs: None,
             check: Check::default(),
             time_budget: DEFAULT_TIME_BUDGET,
+            livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             stop_on_failure: false,
         }
@@ -259,6 +261,13 @@ impl SimulationBuilder {
         self
     }
 
+    /// How often one task may be polled at one instant; a million times by default. A seed in which
+    /// one is polled more often fails with [`Verdict::Livelock`].
+    pub fn set_livelock_limit(mut self, polls: u64) -> Self {
+        self.livelock_limit = Some(polls);
+        self
+    }
+
     /// Ends the campaign with the first seed that fails, in order; later seeds are not reported.
     pub fn stop_on_failure(mut self) -> Self {
         self.stop_on_failure = true;
@@ -318,7 +327,10 @@ impl SimulationBuilder {
             found.divergence = campaign::undisturbed(|| divergence::find(&plan, seed));
         }
         let mut report = SimulationReport::of(seeds, wall_time);
-        tell(&plan, &mut report, &Invocation::current(lookup));
+        if let Some(text) = failure(&plan, &mut report, &Invocation::current(lookup)) {
+            // On the calling thread, whose output libtest captures.
+            eprint!("{text}");
+        }
         Ok(report)
     }
 
@@ -332,6 +344,7 @@ impl SimulationBuilder {
         plan.jobs = jobs.map_or(1, NonZeroUsize::get);
         plan.check = environment.check.unwrap_or(self.check);
         plan.time_budget = self.time_budget;
+        plan.livelock_limit = self.livelock_limit;
         plan.shutdown_after = self.shutdown_after;
         plan.stop_on_failure = self.stop_on_failure;
         Ok(plan)
@@ -386,30 +399,32 @@ fn check_names(workloads: &[Workload]) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Prints what happened in the first seed that failed, if one did, and keeps how to replay it.
-fn tell(plan: &Plan<'_>, report: &mut SimulationReport, invocation: &Invocation) {
-    let Some(seed) = report.seeds_failing.first().copied() else {
-        return;
-    };
+/// What happened in the first seed that failed, if one did. Keeps how to replay it.
+fn failure(
+    plan: &Plan<'_>,
+    report: &mut SimulationReport,
+    invocation: &Invocation,
+) -> Option<String> {
+    let seed = *report.seeds_failing.first()?;
     report.replay_command = Some(invocation.replay_command(seed));
-    let (again, recording) =
-        campaign::undisturbed(|| orchestrator::run_recorded(plan, seed, TraceMode::Recent));
-    // On the calling thread, whose output libtest captures.
-    eprint!(
-        "{}",
-        Failure {
-            plan,
-            report,
-            again: &again,
-            recording: &recording,
-            test: invocation.test_name(),
-        }
-    );
+    let (again, recording) = campaign::undisturbed(|| {
+        orchestrator::run_recorded(plan, seed, TraceMode::Recent, 0..u64::MAX)
+    });
+    let failure = Failure {
+        plan,
+        report,
+        again: &again,
+        recording: &recording,
+        test: invocation.test_name(),
+    };
+    Some(failure.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::TaskProvider;
+    use crate::time::TimeProvider;
 
     fn ok() -> SimulationBuilder {
         SimulationBuilder::new()
@@ -494,5 +509,88 @@ mod tests {
             let error = run(&builder, &[]).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    /// What is printed for a campaign of `builder` under `cargo test`.
+    fn printed(builder: &SimulationBuilder) -> String {
+        let plan = builder.plan(Environment::default()).unwrap();
+        let mut report = SimulationReport::of(campaign::run(&plan), Duration::ZERO);
+        let invocation = Invocation {
+            package: Some("my-service".into()),
+            thread: Some("orders::are_answered".into()),
+            executable: "/target/debug/deps/orders-0123456789abcdef".into(),
+            ..Invocation::default()
+        };
+        failure(&plan, &mut report, &invocation).unwrap_or_default()
+    }
+
+    fn waiting_for_ever() -> SimulationBuilder {
+        SimulationBuilder::new()
+            .with_seed_range(3..6)
+            .register_workload("client", |_, _, time, task, _| async move {
+                for _ in 0..30 {
+                    time.sleep(Duration::from_millis(1)).await;
+                }
+                task.spawn_task("helper", std::future::pending::<()>());
+                std::future::pending().await
+            })
+    }
+
+    #[test]
+    fn a_failure_is_told_on_one_screen() {
+        let text = printed(&waiting_for_ever());
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() < 40, "{text}");
+        for expected in [
+            "Deadlock       nothing is ready and no event is queued at 30ms, but workloads wait",
+            "seed           3 (3 of 3 seeds failed)",
+            "test           orders::are_answered",
+            "configuration  workloads client; network default; time budget 3600s; check sampled",
+            "faults         none fired: none are configured",
+            "also failed    4 Deadlock, 5 Deadlock",
+        ] {
+            assert!(lines.contains(&expected), "{expected} is not in {text}");
+        }
+        assert!(
+            text.contains("task `client` of `client` waits on"),
+            "{text}"
+        );
+        assert!(
+            text.contains("task `helper` of `client` waits on"),
+            "{text}"
+        );
+        let steps = lines
+            .iter()
+            .filter(|line| line.contains(" poll `") || line.contains("timer"));
+        assert_eq!(steps.count(), 20, "{text}");
+        assert_eq!(
+            lines[lines.len() - 2],
+            "replay         MOONPOOL_SEED=3 cargo test -p my-service orders::are_answered \
+             -- --exact --nocapture"
+        );
+    }
+
+    #[test]
+    fn a_campaign_that_passes_prints_nothing() {
+        assert_eq!(printed(&ok()), "");
+    }
+
+    #[test]
+    fn a_rerun_that_ends_otherwise_is_admitted() {
+        let runs = std::sync::atomic::AtomicU64::new(0);
+        let text = printed(&ok().set_iterations(1).check(Check::Off).register_workload(
+            "moody",
+            move |_, _, _, _, _| {
+                let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                async move {
+                    match run {
+                        0 => Err(crate::SimulationError::workload("only once")),
+                        _ => Ok(SimulationMetrics::default()),
+                    }
+                }
+            },
+        ));
+        assert!(text.contains("WorkloadError  workload `moody`"), "{text}");
+        assert!(text.contains("differed and ended with: Passed"), "{text}");
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::ops::Range;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -174,6 +175,7 @@ pub(super) struct Plan<'a> {
     pub(super) workloads: &'a [Workload],
     pub(super) network: &'a NetworkConfiguration,
     pub(super) time_budget: Duration,
+    pub(super) livelock_limit: Option<u64>,
     pub(super) shutdown_after: ShutdownAfter,
     pub(super) seeds: Vec<u64>,
     pub(super) jobs: usize,
@@ -210,6 +212,7 @@ impl<'a> Plan<'a> {
             workloads,
             network,
             time_budget: Duration::MAX,
+            livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             seeds: Vec::new(),
             jobs: 1,
@@ -245,10 +248,16 @@ pub(super) fn run_seed(plan: &Plan<'_>, seed: u64) -> SeedRun {
     closed(world, run)
 }
 
-/// Runs `seed` with its steps recorded as `mode` says.
-pub(super) fn run_recorded(plan: &Plan<'_>, seed: u64, mode: TraceMode) -> (SeedRun, Recording) {
+/// Runs `seed` with its steps recorded as `mode` says, of those the ones within `window`.
+pub(super) fn run_recorded(
+    plan: &Plan<'_>,
+    seed: u64,
+    mode: TraceMode,
+    window: Range<u64>,
+) -> (SeedRun, Recording) {
     let world = SimWorld::make(plan.network.clone(), seed);
     world.set_trace(mode);
+    world.set_trace_window(window);
     let run = drive(plan, &world);
     let recording = Recording {
         steps: world.recent_steps(),
@@ -260,6 +269,9 @@ pub(super) fn run_recorded(plan: &Plan<'_>, seed: u64, mode: TraceMode) -> (Seed
 /// Runs the workloads in `world` to their end, or to the first failure.
 fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     world.set_time_budget(Some(plan.time_budget));
+    if let Some(polls) = plan.livelock_limit {
+        world.set_livelock_limit(polls);
+    }
     let progress = Rc::new(Progress {
         remaining: Cell::new(plan.workloads.len()),
         failure: RefCell::new(None),
@@ -313,8 +325,12 @@ fn finish(world: &SimWorld, progress: &Progress) -> SimulationResult<()> {
 }
 
 /// Ends the world. A destructor that panics then fails a seed that has passed so far.
-fn closed(world: SimWorld, run: SeedRun) -> SeedRun {
-    drop(world);
+fn closed(world: SimWorld, mut run: SeedRun) -> SeedRun {
+    if let Err(panic) = world.close()
+        && run.verdict.is_passed()
+    {
+        run.verdict = Verdict::of(panic, Vec::new);
+    }
     run
 }
 

@@ -143,7 +143,7 @@ impl SimulationReport {
             None => String::new(),
         };
         panic!(
-            "seed {} failed with {}: {} ({} of {} seeds failed.){replay}",
+            "seed {} failed with {}: {} ({} of {} seeds failed).{replay}",
             first.seed,
             first.verdict.name(),
             first.verdict.headline().replace('\n', " "),

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -148,6 +148,8 @@ pub(crate) struct Executor {
     tasks: Slab<TaskEntry>,
     ready: VecDeque<ReadyTask>,
     policy: SchedulePolicy,
+    /// The names of cancelled tasks whose futures have not been dropped yet.
+    cancelled: BTreeMap<u64, Cow<'static, str>>,
     /// The priority of the next task that is put last.
     next_demoted: u64,
     main_priority: u64,
@@ -175,6 +177,7 @@ impl Executor {
             tasks: Slab::default(),
             ready: VecDeque::new(),
             policy: SchedulePolicy::default(),
+            cancelled: BTreeMap::new(),
             next_demoted: PCT_LOWEST_DRAWN,
             main_priority: PCT_MAIN,
         }
@@ -307,10 +310,13 @@ impl Executor {
     pub(crate) fn after_poll(&mut self, key: TaskKey, now: SimInstant) -> Option<u64> {
         if TASK_DONE.take() {
             // A finished task's cell holds no future any more: dropping it runs no user code.
-            drop(self.take(key));
+            drop(self.tasks.remove(key));
             return None;
         }
-        let entry = self.tasks.get_mut(key)?;
+        let Some(entry) = self.tasks.get_mut(key) else {
+            self.forget_cancelled(key);
+            return None;
+        };
         let (waits, count) = wait::taken();
         entry.waits[..count].copy_from_slice(&waits[..count]);
         entry.wait_count = count;
@@ -320,7 +326,14 @@ impl Executor {
     /// Takes a task out to cancel it: drop the result outside any borrow of the world, then run
     /// what that schedules.
     pub(crate) fn cancel(&mut self, key: TaskKey) -> Option<CancelledTask> {
-        self.take(key).map(CancelledTask)
+        let entry = self.tasks.remove(key)?;
+        self.cancelled.insert(key.number(), entry.name);
+        Some(CancelledTask(entry.cell))
+    }
+
+    /// A cancelled task's future has been dropped.
+    pub(crate) fn forget_cancelled(&mut self, key: TaskKey) {
+        self.cancelled.remove(&key.number());
     }
 
     /// Takes out all tasks of `process`.
@@ -351,8 +364,10 @@ impl Executor {
     }
 
     pub(crate) fn name(&self, key: TaskKey) -> Cow<'static, str> {
-        match self.tasks.get(key) {
-            Some(entry) => entry.name.clone(),
+        let cancelled = || self.cancelled.get(&key.number());
+        let name = self.tasks.get(key).map(|entry| &entry.name);
+        match name.or_else(cancelled) {
+            Some(name) => name.clone(),
             None => Cow::Borrowed("a task that has ended"),
         }
     }
@@ -374,8 +389,9 @@ impl Executor {
             .collect()
     }
 
-    fn take(&mut self, key: TaskKey) -> Option<Task<(), TaskMeta>> {
-        self.tasks.remove(key).map(|entry| entry.cell)
+    /// Takes note of wakes from other threads: the first of our tasks that was woken so.
+    pub(super) fn take_woken_abroad(&self) -> Option<TaskKey> {
+        wakes::take_woken_abroad(self.world)
     }
 }
 
@@ -388,6 +404,8 @@ pub(crate) struct CancelledTask(
 pub(crate) fn run(task: ReadyTask) -> Polled {
     wait::reset();
     TASK_DONE.set(false);
+    // Left behind by a cell that was dropped, not run.
+    drop(TASK_PANIC.take());
     let outcome = catch_unwind(AssertUnwindSafe(|| task.run()));
     let message = TASK_PANIC.take();
     match (outcome, message) {

@@ -79,7 +79,21 @@ pin_project! {
         promise: JoinPromise<F::Output>,
         meta: TaskMeta,
         // Made at the first poll. It keeps the cell alive until the task has ended or is dropped.
-        waker: Option<Waker>,
+        waker: Option<(Arc<HomeWaker>, Waker)>,
+    }
+
+    impl<F: Future> PinnedDrop for Tracked<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some((home, _)) = this.waker {
+                home.end();
+            }
+            // A cell aborts the whole process if a destructor panics in it.
+            let dropped = catch_unwind(AssertUnwindSafe(|| this.future.set(None)));
+            if let Err(payload) = dropped {
+                TASK_PANIC.set(Some(panic_message(&*payload)));
+            }
+        }
     }
 }
 
@@ -102,9 +116,9 @@ impl<F: Future> Future for Tracked<F> {
         let Some(future) = this.future.as_mut().as_pin_mut() else {
             return Poll::Ready(());
         };
-        let waker = this.waker.get_or_insert_with(|| {
-            let (cell, meta) = (cx.waker().clone(), *this.meta);
-            Arc::new(HomeWaker { cell, meta }).into()
+        let (_, waker) = this.waker.get_or_insert_with(|| {
+            let home = Arc::new(HomeWaker::new(cx.waker().clone(), *this.meta));
+            (Arc::clone(&home), home.into())
         });
         let mut cx = Context::from_waker(waker);
         let result = match catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))) {
@@ -118,7 +132,12 @@ impl<F: Future> Future for Tracked<F> {
         };
         TASK_DONE.set(true);
         this.future.set(None);
-        this.promise.0.complete(result);
+        if Rc::strong_count(&this.promise.0) == 1 {
+            // Nobody will ask for it. Here its destructor may panic; in the cell it would abort.
+            drop(result);
+        } else {
+            this.promise.0.complete(result);
+        }
         Poll::Ready(())
     }
 }

@@ -1,16 +1,15 @@
 //! [`SimWorld`]: the owner of everything that a seed decides, as tests and the runner use it.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::context;
 use super::executor::{PendingTask, SchedulePolicy};
 use super::process::{KillKind, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};
-use crate::error::SimulationError;
+use crate::error::SimulationResult;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 
 /// A simulated world: clock, event queue, executor, network and random streams, all of one seed.
@@ -287,6 +286,11 @@ impl SimWorld {
         self.shared.with(|world| world.trace.set_mode(mode));
     }
 
+    /// Of what is recorded, only the steps with these numbers are kept.
+    pub(crate) fn set_trace_window(&self, window: Range<u64>) {
+        self.shared.with(|world| world.trace.set_window(window));
+    }
+
     /// The recorded steps, oldest first.
     #[must_use]
     pub fn recent_steps(&self) -> Vec<TraceStep> {
@@ -310,53 +314,23 @@ impl SimWorld {
         })
     }
 
-    /// A panic of a task or destructor, as the verdict it is.
-    pub(super) fn panic_error(
-        &self,
-        task: Cow<'static, str>,
-        process: ProcessRef,
-        message: String,
-        site: context::PanicSite,
-    ) -> SimulationError {
-        let process = self
-            .shared
-            .with(|world| world.processes.get(process.id).name.to_string());
-        match site.escape {
-            Some(advice) => SimulationError::Escape(format!(
-                "task `{task}` of process `{process}`{}: {advice}",
-                match site.location {
-                    Some(location) => format!(" at {location}"),
-                    None => String::new(),
-                }
-            )),
-            None => SimulationError::Panic {
-                task: task.into_owned(),
-                process,
-                message,
-                location: site.location,
-            },
+    /// Ends the world as dropping it does: its tasks are dropped, sealed, so that what their
+    /// destructors do reaches nobody.
+    ///
+    /// # Errors
+    /// [`SimulationError::Panic`](crate::SimulationError::Panic) if a destructor panicked, now or in a [`kill`](Self::kill).
+    pub fn close(self) -> SimulationResult<()> {
+        match self.shared.end() {
+            Some(panic) => Err(panic),
+            None => Ok(()),
         }
     }
 }
 
 impl Drop for SimWorld {
     fn drop(&mut self) {
-        // Tasks hold weak handles only, so the state is still there while their destructors run;
-        // sealed, they reach nobody.
-        let cancelled: Vec<_> = self.shared.with(|world| {
-            let ids: Vec<ProcessId> = std::iter::once(ProcessId::WORLD)
-                .chain(world.processes.ids())
-                .collect();
-            ids.into_iter()
-                .flat_map(|id| {
-                    world.processes.seal(id);
-                    world.executor.cancel_process(id)
-                })
-                .collect()
-        });
-        drop(cancelled);
-        if let Some((message, _)) = self.shared.run_cancelled() {
-            tracing::error!(message, "a destructor panicked while its world was dropped");
+        if let Some(panic) = self.shared.end() {
+            tracing::error!(%panic, "a destructor panicked while its world was dropped");
         }
     }
 }

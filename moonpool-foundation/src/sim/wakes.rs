@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -68,13 +68,28 @@ pub(super) fn schedule(task: ReadyTask) {
 
 /// The waker that a task's futures see: it tells on other threads, also while the task runs.
 pub(super) struct HomeWaker {
-    pub(super) cell: Waker,
-    pub(super) meta: TaskMeta,
+    cell: Waker,
+    meta: TaskMeta,
+    /// A thread that wakes a task after its end does no harm, and must not be held against the next
+    /// world of this thread.
+    ended: AtomicBool,
 }
 
 impl HomeWaker {
+    pub(super) fn new(cell: Waker, meta: TaskMeta) -> Self {
+        Self {
+            cell,
+            meta,
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
     fn check(&self) {
-        if self.meta.thread != thread_tag() {
+        if self.meta.thread != thread_tag() && !self.ended.load(Ordering::Acquire) {
             note_abroad(|abroad| abroad.woken.push(self.meta));
         }
     }
@@ -91,19 +106,23 @@ impl Wake for HomeWaker {
     }
 }
 
-/// Takes note of what other threads did to this thread's tasks: the first that was woken. Those that
-/// became ready by it are ready here now.
-pub(crate) fn take_woken_abroad() -> Option<TaskKey> {
-    if ABROAD_COUNT.load(Ordering::Acquire) == 0 {
-        return None;
-    }
+/// Whether other threads did anything to tasks of any.
+pub(super) fn is_any_abroad() -> bool {
+    ABROAD_COUNT.load(Ordering::Acquire) > 0
+}
+
+/// Takes note of what other threads did to the tasks of `world`: the first that was woken. Those of
+/// this thread that became ready by it are ready here now.
+pub(super) fn take_woken_abroad(world: u64) -> Option<TaskKey> {
     let here = thread_tag();
     let mut abroad = ABROAD.lock().unwrap_or_else(PoisonError::into_inner);
     let cells = abroad
         .cells
         .extract_if(.., |cell| cell.metadata().thread == here);
     let cells: Vec<ReadyTask> = cells.collect();
-    let woken = abroad.woken.extract_if(.., |meta| meta.thread == here);
+    let woken = abroad
+        .woken
+        .extract_if(.., |meta| meta.thread == here && meta.world == world);
     let woken: Vec<TaskMeta> = woken.collect();
     ABROAD_COUNT.fetch_sub(cells.len() + woken.len(), Ordering::Release);
     drop(abroad);

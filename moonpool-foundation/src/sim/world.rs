@@ -21,6 +21,7 @@ use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::{context, executor};
+use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
 use crate::wait::{MAX_NOTES, WaitReason};
 
@@ -124,6 +125,8 @@ pub(crate) struct World {
     pub(super) events_processed: u64,
     pub(super) time_budget: Option<Duration>,
     pub(super) livelock_limit: u64,
+    /// A destructor panicked in a kill: told when the world is driven next, or closed.
+    unreported_panic: Option<SimulationError>,
     /// What the main future's last poll was waiting for.
     pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
     /// What sealed processes draw from: their draws must not disturb the living.
@@ -151,6 +154,7 @@ impl World {
             events_processed: 0,
             time_budget: None,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
+            unreported_panic: None,
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
@@ -374,11 +378,42 @@ impl Shared {
             world.executor.cancel_process(process)
         });
         drop(cancelled);
-        self.run_cancelled();
+        if let Some(panic) = self.run_cancelled() {
+            self.with(|world| {
+                world.unreported_panic.get_or_insert(panic);
+            });
+        }
+    }
+
+    /// A panic of a destructor that ran while the world was not driven.
+    pub(super) fn take_unreported_panic(&self) -> Option<SimulationError> {
+        self.with(|world| world.unreported_panic.take())
+    }
+
+    /// Seals all processes, drops all tasks, and returns the first panic of a destructor.
+    pub(super) fn end(&self) -> Option<SimulationError> {
+        // Tasks hold weak handles only, so the state is still there while their destructors run;
+        // sealed, they reach nobody.
+        let cancelled: Vec<_> = self.with(|world| {
+            world.executor.take_woken_abroad();
+            let ids: Vec<ProcessId> = std::iter::once(ProcessId::WORLD)
+                .chain(world.processes.ids())
+                .collect();
+            ids.into_iter()
+                .flat_map(|id| {
+                    world.processes.seal(id);
+                    world.executor.cancel_process(id)
+                })
+                .collect()
+        });
+        drop(cancelled);
+        let unreported = self.take_unreported_panic();
+        let panic = self.run_cancelled();
+        unreported.or(panic)
     }
 
     /// Drops the futures of cancelled tasks. Returns the first panic of a destructor.
-    pub(super) fn run_cancelled(&self) -> Option<(String, context::PanicSite)> {
+    fn run_cancelled(&self) -> Option<SimulationError> {
         let mut panicked = None;
         loop {
             let cancelled = self.with(|world| world.executor.take_cancelled());
@@ -386,12 +421,41 @@ impl Shared {
                 return panicked;
             }
             for task in cancelled {
-                let process = task.metadata().process;
+                let (key, process) = (task.metadata().key, task.metadata().process);
                 let _running = context::run_as(context::Current { process });
                 if let executor::Polled::Panicked(message) = executor::run(task) {
-                    panicked.get_or_insert((message, context::take_panic_site()));
+                    let site = context::take_panic_site();
+                    let name = self.with(|world| world.executor.name(key));
+                    panicked.get_or_insert_with(|| self.panic_error(name, process, message, site));
                 }
+                self.with(|world| world.executor.forget_cancelled(key));
             }
+        }
+    }
+
+    /// A panic of a task or destructor, as the verdict it is.
+    pub(super) fn panic_error(
+        &self,
+        task: Cow<'static, str>,
+        process: ProcessRef,
+        message: String,
+        site: context::PanicSite,
+    ) -> SimulationError {
+        let process = self.with(|world| world.processes.get(process.id).name.to_string());
+        match site.escape {
+            Some(advice) => SimulationError::Escape(format!(
+                "task `{task}` of process `{process}`{}: {advice}",
+                match site.location {
+                    Some(location) => format!(" at {location}"),
+                    None => String::new(),
+                }
+            )),
+            None => SimulationError::Panic {
+                task: task.into_owned(),
+                process,
+                message,
+                location: site.location,
+            },
         }
     }
 }
