@@ -336,6 +336,23 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_a_packet_are_fixed() {
+        let golden: Vec<u8> = include_str!("../../tests/golden/packet.hex")
+            .lines()
+            .flat_map(|line| {
+                line.split('#')
+                    .next()
+                    .unwrap_or_default()
+                    .split_whitespace()
+            })
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect();
+        let token = UID::new(0x0102_0304_0506_0708, 0x1112_1314_1516_1718);
+        assert_eq!(serialize_packet(token, b"hello"), golden);
+        assert_eq!(deserialize_packet(&golden), Ok((token, &b"hello"[..])));
+    }
+
+    #[test]
     fn a_length_is_judged_before_the_packet_is_there() {
         let limit = max_packet_size(100);
         let at = |length: u32| packet_length(&length.to_le_bytes(), 100);
@@ -418,8 +435,8 @@ mod tests {
 
         #[test]
         fn no_input_panics(data: Vec<u8>, max_payload in 0usize..1000) {
-            let _ = deserialize_packet(&data);
-            let _ = PacketHeader::deserialize(&data);
+            drop(deserialize_packet(&data));
+            drop(PacketHeader::deserialize(&data));
             if let Ok(Some(packet)) = try_deserialize_packet(&data, max_payload) {
                 prop_assert!(packet.size <= data.len());
                 prop_assert!(packet.size <= max_packet_size(max_payload));

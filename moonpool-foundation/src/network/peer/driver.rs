@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::messaging::UID;
@@ -19,95 +18,17 @@ use crate::time::TimeProvider;
 use super::config::PeerConfig;
 use super::error::ConnectionError;
 use super::exchange::Inbound;
+use super::frame::BATCH_SLICES;
 use super::handle::PeerHandle;
 use super::inbox::Inbox;
-use super::outbox::BATCH_SLICES;
-use super::packet::{PeerSink, ReceivedPacket};
+use super::packet::ReceivedPacket;
 use super::reader::{Block, PacketReader};
-use super::state::{Action, Event};
+use super::receiver::Receiver;
+use super::state::Action;
+use super::timer::Timer;
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
-
-/// Where received packets and reports go.
-pub(super) enum Receiver {
-    Sink(Rc<dyn PeerSink>),
-    Inbox(Rc<Inbox>),
-}
-
-impl Receiver {
-    fn is_full(&self) -> bool {
-        match self {
-            Self::Sink(_) => false,
-            Self::Inbox(inbox) => inbox.is_full(),
-        }
-    }
-
-    fn deliver(&self, handle: &PeerHandle, packet: ReceivedPacket<'_>) {
-        match self {
-            Self::Sink(sink) => sink.handle_packet(handle, packet),
-            Self::Inbox(inbox) => inbox.push(packet),
-        }
-    }
-
-    fn report(&self, handle: &PeerHandle, event: Event) {
-        match (self, event) {
-            (Self::Sink(sink), Event::SessionEnded(ended)) => {
-                sink.handle_session_ended(handle, ended);
-            }
-            (Self::Sink(sink), Event::Withdrawn { id, limit }) => {
-                sink.handle_withdrawn(handle, id, limit);
-            }
-            (Self::Inbox(inbox), Event::SessionEnded(ended)) => inbox.push_report(ended),
-            // Plain mode learns of no limit of the other end's.
-            (Self::Inbox(_), Event::Withdrawn { .. }) => {}
-        }
-    }
-}
-
-pin_project! {
-    /// One timer that is armed for the state's next deadline, and only anew when that changes.
-    pub(super) struct Timer<T: TimeProvider> {
-        time: T,
-        deadline: Option<Duration>,
-        #[pin]
-        sleep: Option<T::Sleep>,
-    }
-}
-
-impl<T: TimeProvider> Timer<T> {
-    fn new(time: T) -> Self {
-        Self {
-            time,
-            deadline: None,
-            sleep: None,
-        }
-    }
-
-    /// Ready once `deadline` has passed; never, if there is none.
-    fn poll(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        now: Duration,
-        deadline: Option<Duration>,
-    ) -> Poll<()> {
-        let mut this = self.project();
-        if *this.deadline != deadline {
-            *this.deadline = deadline;
-            let sleep = deadline.map(|at| this.time.sleep(at.saturating_sub(now)));
-            this.sleep.set(sleep);
-        }
-        let Some(sleep) = this.sleep.as_mut().as_pin_mut() else {
-            return Poll::Pending;
-        };
-        if sleep.poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        *this.deadline = None;
-        this.sleep.set(None);
-        Poll::Ready(())
-    }
-}
 
 /// Ends the handles' hopes when the task is gone, in whatever way.
 struct EndGuard {

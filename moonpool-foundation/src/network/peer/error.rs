@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::messaging::{UID, WireError};
+use crate::messaging::{UID, WellKnownToken, WireError};
 
 use super::config::PeerConfigError;
-use super::session::ProtocolError;
 
 /// Why a peer did not take a packet, or cannot give one. A refused payload is given back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,4 +155,79 @@ impl ConnectionError {
             message: error.to_string(),
         }
     }
+}
+
+/// What the other end did that the protocol forbids. The connection is dropped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A session frame is shorter or longer than its kind.
+    #[error("a {frame:?} frame of {size} bytes")]
+    FrameSize {
+        /// The kind.
+        frame: WellKnownToken,
+        /// Bytes of its payload.
+        size: usize,
+    },
+    /// A greeting does not begin with the magic letters: another protocol dialled this port.
+    #[error("a {frame:?} frame without the magic letters")]
+    Magic {
+        /// The kind.
+        frame: WellKnownToken,
+    },
+    /// A Hello was answered with a version that it did not offer.
+    #[error("answered with version {version}, which was not offered")]
+    UnknownVersion {
+        /// The version.
+        version: u16,
+    },
+    /// A Hello was answered with an outcome that does not exist.
+    #[error("answered with the unknown outcome {code}")]
+    UnknownOutcome {
+        /// The code.
+        code: u8,
+    },
+    /// A Hello was answered with an outcome that it did not ask for.
+    #[error("answered with an outcome that was not asked for")]
+    UnexpectedOutcome,
+    /// An address is of no known family.
+    #[error("an address of the unknown family {family}")]
+    AddressFamily {
+        /// The family.
+        family: u8,
+    },
+    /// The first packet is no greeting: the other end is a bare peer, or another protocol.
+    #[error("the first packet is to {token}, a greeting was expected")]
+    NoHello {
+        /// Where it is to.
+        token: UID,
+    },
+    /// A greeting, or any session frame in plain mode, where none may be.
+    #[error("an unexpected {frame:?} frame")]
+    UnexpectedFrame {
+        /// The kind.
+        frame: WellKnownToken,
+    },
+    /// A sequence number beyond the one expected next: packets are missing.
+    #[error("sequence number {sequence}, expected {expected}")]
+    SequenceGap {
+        /// The number.
+        sequence: u64,
+        /// The one expected next.
+        expected: u64,
+    },
+    /// An acknowledgement of something that was not sent.
+    #[error("acknowledgement of everything below {ack}, but only {sent} was sent")]
+    AckOfUnsent {
+        /// The acknowledgement.
+        ack: u64,
+        /// The last sequence number that was sent.
+        sent: u64,
+    },
+    /// A packet with a session frame's token inside a sequenced packet.
+    #[error("a session frame's token {token} inside a sequenced packet")]
+    ReservedToken {
+        /// The token.
+        token: UID,
+    },
 }

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 
-use super::error::ConnectionError;
+use super::error::{ConnectionError, ProtocolError};
 use super::outbox::Outbox;
-use super::session::{
-    Frame, Hello, HelloAnswer, HelloKind, Outcome, ProtocolError, SessionIdentity, VERSION,
-};
+use super::session::{Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION};
 
 /// Received packets after which an acknowledgement goes out by itself.
 const ACK_PACKETS: u32 = 64;

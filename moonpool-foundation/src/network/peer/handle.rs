@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 
 use super::error::{PeerError, SendError};
+use super::frame::Prefix;
 use super::metrics::PeerMetrics;
-use super::outbox::Prefix;
 use super::packet::{PacketId, PeerId, SessionEnded};
 use super::state::{PeerState, Refusal};
 use super::waiters::Waiters;

@@ -9,14 +9,17 @@ mod config;
 mod driver;
 mod error;
 mod exchange;
+mod frame;
 mod handle;
 mod inbox;
 mod metrics;
 mod outbox;
 mod packet;
 mod reader;
+mod receiver;
 mod session;
 mod state;
+mod timer;
 mod waiters;
 
 use std::fmt;
@@ -32,14 +35,15 @@ use crate::task::{JoinHandle, TaskProvider};
 use crate::time::TimeProvider;
 
 pub use config::{PeerConfig, PeerConfigError};
-pub use error::{ConnectionError, PeerError, SendError};
+pub use error::{ConnectionError, PeerError, ProtocolError, SendError};
 pub use handle::{CloseOutcome, PeerHandle};
 pub use metrics::PeerMetrics;
 pub use packet::{PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded};
-pub use session::{ProtocolError, SessionIdentity, SessionMode};
+pub use session::{SessionIdentity, SessionMode};
 
-use driver::{Driver, Receiver};
+use driver::Driver;
 use inbox::{Inbox, Taken};
+use receiver::Receiver;
 use state::PeerState;
 
 /// A peer and its task. Dropping it ends the task at once; [`close`](PeerHandle::close) ends it in

@@ -7,202 +7,17 @@
 //! taken back and laid out anew on another connection.
 
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::ops::Range;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::messaging::wire::{HEADER_SIZE, SEQUENCED_PREFIX_SIZE};
-use crate::messaging::{UID, WellKnownToken};
+use crate::messaging::WellKnownToken;
+use crate::messaging::wire::HEADER_SIZE;
 
 use super::config::PeerConfig;
+use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD};
 use super::packet::PacketId;
-
-/// Bytes that are laid out for one write. A single packet may be larger.
-const BATCH_BYTES: usize = 128 * 1024;
-
-/// Pieces of memory that one write takes at most.
-pub(super) const BATCH_SLICES: usize = 256;
-
-/// Bytes in front of the payload of a sequenced frame.
-const SEQUENCED_HEAD: usize = HEADER_SIZE + SEQUENCED_PREFIX_SIZE;
-
-/// How a frame's packet is to travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FrameKind {
-    /// In a Sequenced frame, or as it is in plain mode.
-    Reliable(PacketId),
-    Unreliable,
-    /// A frame of the session itself.
-    Control,
-}
-
-/// The front of a packet with everything filled in that is known when it is accepted.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Prefix {
-    Plain(UID),
-    Sequenced(UID),
-}
-
-impl Prefix {
-    /// Appends the front to `head`, with zeroes for what layout fills in.
-    pub(super) fn write(self, head: &mut BytesMut) {
-        head.extend_from_slice(&[0; 8]);
-        match self {
-            Self::Plain(token) => head.extend_from_slice(&token.to_le_bytes()),
-            Self::Sequenced(token) => {
-                head.extend_from_slice(&WellKnownToken::Sequenced.token().to_le_bytes());
-                head.extend_from_slice(&[0; 16]);
-                head.extend_from_slice(&token.to_le_bytes());
-            }
-        }
-    }
-
-    pub(super) const fn size(self) -> usize {
-        match self {
-            Self::Plain(_) => HEADER_SIZE,
-            Self::Sequenced(_) => SEQUENCED_HEAD,
-        }
-    }
-}
-
-/// One packet on its way out: in one piece, or with a payload of its own that was not copied.
-#[derive(Debug)]
-pub(super) struct Frame {
-    head: BytesMut,
-    body: Bytes,
-    /// When it was accepted, or when the last connection was lost if that was later. Unknown until
-    /// the driver runs, since handles have no clock.
-    waits_since: Option<Duration>,
-    kind: FrameKind,
-}
-
-impl Frame {
-    pub(super) fn new(head: BytesMut, body: Bytes, kind: FrameKind) -> Self {
-        Self {
-            head,
-            body,
-            waits_since: None,
-            kind,
-        }
-    }
-
-    fn size(&self) -> usize {
-        self.head.len() + self.body.len()
-    }
-
-    fn slice_count(&self) -> usize {
-        1 + usize::from(!self.body.is_empty())
-    }
-
-    /// Fills in what depends on the connection it is written to.
-    fn lay_out(&mut self, sequence: Option<(u64, u64)>) {
-        let size = self.size();
-        debug_assert!(
-            u32::try_from(size).is_ok(),
-            "payloads are limited to 64 MiB"
-        );
-        if let Some((sequence, ack)) = sequence {
-            put(&mut self.head, HEADER_SIZE, &sequence.to_le_bytes());
-            put(&mut self.head, HEADER_SIZE + 8, &ack.to_le_bytes());
-        }
-        let checked = self.head.get(8..).unwrap_or_default();
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(checked), &self.body);
-        let length = u32::try_from(size).unwrap_or(u32::MAX);
-        put(&mut self.head, 0, &length.to_le_bytes());
-        put(&mut self.head, 4, &checksum.to_le_bytes());
-    }
-}
-
-fn put(head: &mut [u8], at: usize, bytes: &[u8]) {
-    if let Some(place) = head.get_mut(at..at + bytes.len()) {
-        place.copy_from_slice(bytes);
-    }
-}
-
-/// Frames that are laid out, in the order they are written.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    frames: VecDeque<Frame>,
-    /// Bytes of the first frame that are written already.
-    written: usize,
-    /// Bytes of all frames, those included.
-    bytes: usize,
-    slices: usize,
-    sequenced: u64,
-}
-
-impl Batch {
-    pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    pub(super) fn has_room(&self) -> bool {
-        self.bytes < BATCH_BYTES && self.slices < BATCH_SLICES
-    }
-
-    /// The unwritten bytes, as many pieces of them as `out` takes. Gives how many there are.
-    pub(super) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let mut skip = self.written;
-        let mut places = out.iter_mut();
-        let mut count = 0;
-        for frame in &self.frames {
-            for piece in [&frame.head[..], &frame.body[..]] {
-                let rest = piece.get(skip..).unwrap_or_default();
-                skip = skip.saturating_sub(piece.len());
-                if rest.is_empty() {
-                    continue;
-                }
-                let Some(place) = places.next() else {
-                    return count;
-                };
-                *place = IoSlice::new(rest);
-                count += 1;
-            }
-        }
-        count
-    }
-
-    fn push(&mut self, frame: Frame) {
-        self.count_in(&frame);
-        self.frames.push_back(frame);
-    }
-
-    /// Puts `frame` in front of everything of which no byte was written yet.
-    fn push_urgent(&mut self, frame: Frame) {
-        self.count_in(&frame);
-        let at = usize::from(self.written > 0);
-        self.frames.insert(at, frame);
-    }
-
-    fn count_in(&mut self, frame: &Frame) {
-        self.bytes += frame.size();
-        self.slices += frame.slice_count();
-        self.sequenced += u64::from(matches!(frame.kind, FrameKind::Reliable(_)));
-    }
-
-    fn pop(&mut self) -> Option<Frame> {
-        let frame = self.frames.pop_front()?;
-        self.bytes -= frame.size();
-        self.slices -= frame.slice_count();
-        self.sequenced -= u64::from(matches!(frame.kind, FrameKind::Reliable(_)));
-        Some(frame)
-    }
-
-    /// The first frame if `bytes` more bytes, and what was written before, complete it.
-    fn complete(&mut self, bytes: &mut usize) -> Option<Frame> {
-        let size = self.frames.front()?.size();
-        if self.written + *bytes < size {
-            self.written += *bytes;
-            *bytes = 0;
-            return None;
-        }
-        *bytes -= size - self.written;
-        self.written = 0;
-        self.pop()
-    }
-}
 
 /// What came of laying out the next packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -340,12 +155,12 @@ impl Outbox {
         let Some(mut frame) = self.queue.pop_front() else {
             return LaidOut::Nothing;
         };
-        let front = match frame.kind {
+        let front = match frame.kind() {
             FrameKind::Reliable(_) if self.sequenced => SEQUENCED_HEAD,
             _ => HEADER_SIZE,
         };
         let is_too_large = frame.size() - front > max_payload;
-        match frame.kind {
+        match frame.kind() {
             FrameKind::Reliable(id) if is_too_large => {
                 self.release_reliable(frame.size());
                 self.reliable_queued -= 1;
@@ -391,7 +206,7 @@ impl Outbox {
     }
 
     fn finish_frame(&mut self, frame: &Frame) {
-        match frame.kind {
+        match frame.kind() {
             FrameKind::Reliable(id) => {
                 self.reliable_queued -= 1;
                 self.counters.packets_sent += 1;
@@ -425,7 +240,7 @@ impl Outbox {
     /// # Errors
     /// The last sequence number that was written, if `ack` acknowledges more.
     pub(super) fn acknowledge(&mut self, ack: u64) -> Result<(), u64> {
-        let written = self.next_sequence - self.batch.sequenced;
+        let written = self.next_sequence - self.batch.sequenced();
         if ack > written {
             return Err(written - 1);
         }
@@ -445,7 +260,7 @@ impl Outbox {
     /// `lost_at`, if it was a working connection that was lost.
     pub(super) fn end_connection(&mut self, lost_at: Option<Duration>) -> Range<PacketId> {
         let mut batch = std::mem::take(&mut self.batch);
-        if batch.written > 0
+        if batch.has_begun()
             && let Some(frame) = batch.pop()
         {
             self.abandon_written(&frame);
@@ -453,7 +268,7 @@ impl Outbox {
         while let Some((_, bytes)) = self.unacked.pop_front() {
             self.release_reliable(bytes);
         }
-        while let Some(frame) = batch.frames.pop_back() {
+        for frame in batch.into_frames().into_iter().rev() {
             self.queue.push_front(frame);
         }
         self.drop_unreliable_frames();
@@ -471,7 +286,7 @@ impl Outbox {
 
     /// Of `frame` some bytes were written, and the rest never will be.
     fn abandon_written(&mut self, frame: &Frame) {
-        match frame.kind {
+        match frame.kind() {
             FrameKind::Reliable(_) => {
                 self.reliable_queued -= 1;
                 self.release_reliable(frame.size());
@@ -483,7 +298,7 @@ impl Outbox {
 
     fn drop_unreliable_frames(&mut self) {
         let mut queue = std::mem::take(&mut self.queue);
-        queue.retain(|frame| match frame.kind {
+        queue.retain(|frame| match frame.kind() {
             FrameKind::Reliable(_) => true,
             FrameKind::Unreliable => {
                 self.drop_unreliable(frame);
@@ -495,7 +310,7 @@ impl Outbox {
     }
 
     fn first_unwritten(&self) -> PacketId {
-        let mut ids = self.queue.iter().filter_map(|frame| match frame.kind {
+        let mut ids = self.queue.iter().filter_map(|frame| match frame.kind() {
             FrameKind::Reliable(id) => Some(id),
             FrameKind::Unreliable | FrameKind::Control => None,
         });
@@ -513,7 +328,7 @@ impl Outbox {
     pub(super) fn drop_all(&mut self) -> Range<PacketId> {
         let dropped = std::mem::take(&mut self.queue);
         for frame in &dropped {
-            match frame.kind {
+            match frame.kind() {
                 FrameKind::Reliable(_) => self.drop_reliable(frame.size()),
                 FrameKind::Unreliable => self.drop_unreliable(frame),
                 FrameKind::Control => {}
@@ -552,7 +367,7 @@ impl Outbox {
             let Some(frame) = self.queue.pop_front() else {
                 break;
             };
-            match frame.kind {
+            match frame.kind() {
                 FrameKind::Reliable(id) => {
                     self.drop_reliable(frame.size());
                     end = Some(id.next());

@@ -59,6 +59,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 
+use super::error::ProtocolError;
+
 /// The version spoken.
 pub(super) const VERSION: u16 = 1;
 
@@ -449,77 +451,196 @@ impl Reader<'_> {
     }
 }
 
-/// What the other end did that the protocol forbids. The connection is dropped.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProtocolError {
-    /// A session frame is shorter or longer than its kind.
-    #[error("a {frame:?} frame of {size} bytes")]
-    FrameSize {
-        /// The kind.
-        frame: WellKnownToken,
-        /// Bytes of its payload.
-        size: usize,
-    },
-    /// A greeting does not begin with the magic letters: another protocol dialled this port.
-    #[error("a {frame:?} frame without the magic letters")]
-    Magic {
-        /// The kind.
-        frame: WellKnownToken,
-    },
-    /// A Hello was answered with a version that it did not offer.
-    #[error("answered with version {version}, which was not offered")]
-    UnknownVersion {
-        /// The version.
-        version: u16,
-    },
-    /// A Hello was answered with an outcome that does not exist.
-    #[error("answered with the unknown outcome {code}")]
-    UnknownOutcome {
-        /// The code.
-        code: u8,
-    },
-    /// A Hello was answered with an outcome that it did not ask for.
-    #[error("answered with an outcome that was not asked for")]
-    UnexpectedOutcome,
-    /// An address is of no known family.
-    #[error("an address of the unknown family {family}")]
-    AddressFamily {
-        /// The family.
-        family: u8,
-    },
-    /// The first packet is no greeting: the other end is a bare peer, or another protocol.
-    #[error("the first packet is to {token}, a greeting was expected")]
-    NoHello {
-        /// Where it is to.
-        token: UID,
-    },
-    /// A greeting, or any session frame in plain mode, where none may be.
-    #[error("an unexpected {frame:?} frame")]
-    UnexpectedFrame {
-        /// The kind.
-        frame: WellKnownToken,
-    },
-    /// A sequence number beyond the one expected next: packets are missing.
-    #[error("sequence number {sequence}, expected {expected}")]
-    SequenceGap {
-        /// The number.
-        sequence: u64,
-        /// The one expected next.
-        expected: u64,
-    },
-    /// An acknowledgement of something that was not sent.
-    #[error("acknowledgement of everything below {ack}, but only {sent} was sent")]
-    AckOfUnsent {
-        /// The acknowledgement.
-        ack: u64,
-        /// The last sequence number that was sent.
-        sent: u64,
-    },
-    /// A packet with a session frame's token inside a sequenced packet.
-    #[error("a session frame's token {token} inside a sequenced packet")]
-    ReservedToken {
-        /// The token.
-        token: UID,
-    },
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ADDRESS: &str = "10.0.0.9:4500(tls)";
+
+    fn hello() -> Hello {
+        Hello {
+            version_min: 1,
+            version_max: 2,
+            max_payload: 0x0010_0000,
+            features: 0x0102_0304_0506_0708,
+            incarnation: UID::new(0xA1, 0xA2),
+            session: UID::new(0xB1, 0xB2),
+            next_expected: 0xC1,
+            generation: 0xC2,
+            expected_peer: Some(UID::new(0xD1, 0xD2)),
+            address: Some(ADDRESS.parse().unwrap()),
+        }
+    }
+
+    fn answer(outcome: Outcome) -> HelloAnswer {
+        HelloAnswer {
+            version: 1,
+            outcome,
+            max_payload: 0x0010_0000,
+            features: 0,
+            incarnation: UID::new(0xA1, 0xA2),
+            address: Some("[::1]:443".parse().unwrap()),
+        }
+    }
+
+    /// Compares bytes with a golden file: hexadecimal text, with comments behind `#`.
+    fn assert_golden(bytes: &[u8], golden: &str) {
+        let expected: Vec<u8> = golden
+            .lines()
+            .flat_map(|line| {
+                line.split('#')
+                    .next()
+                    .unwrap_or_default()
+                    .split_whitespace()
+            })
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect();
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn the_bytes_of_a_hello_are_fixed() {
+        let golden = include_str!("../../../tests/golden/hello.hex");
+        assert_golden(&hello().encode(), golden);
+    }
+
+    #[test]
+    fn the_bytes_of_the_answers_are_fixed() {
+        let fresh = answer(Outcome::Fresh {
+            session: UID::new(0xB1, 0xB2),
+        });
+        assert_golden(
+            &fresh.encode(),
+            include_str!("../../../tests/golden/answer_fresh.hex"),
+        );
+        let resumed = answer(Outcome::Resumed {
+            next_expected: 0x0102,
+        });
+        assert_eq!(resumed.encode()[10], 1);
+        assert_eq!(
+            resumed.encode()[40..56],
+            [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        );
+        let superseded = answer(Outcome::Superseded { generation: 0x0102 });
+        assert_eq!(superseded.encode()[10], 3);
+        assert_eq!(superseded.encode()[40..48], [2, 1, 0, 0, 0, 0, 0, 0]);
+        let refusal = HelloAnswer::incompatible(UID::new(0xA1, 0xA2), 3, 5);
+        assert_golden(
+            &refusal.encode(),
+            include_str!("../../../tests/golden/answer_incompatible.hex"),
+        );
+    }
+
+    #[test]
+    fn greetings_survive() {
+        for address in [None, Some(ADDRESS), Some("[2001:db8::1]:1(public)")] {
+            let address = address.map(|text| text.parse().unwrap());
+            for expected_peer in [None, Some(UID::new(1, 2))] {
+                let hello = Hello {
+                    address,
+                    expected_peer,
+                    ..hello()
+                };
+                assert_eq!(
+                    Hello::decode(&hello.encode()),
+                    Ok(HelloKind::Compatible(hello))
+                );
+            }
+            for outcome in [
+                Outcome::Resumed {
+                    next_expected: u64::MAX,
+                },
+                Outcome::Fresh {
+                    session: UID::new(3, 4),
+                },
+                Outcome::Superseded { generation: 7 },
+            ] {
+                let answer = HelloAnswer {
+                    address,
+                    ..answer(outcome)
+                };
+                assert_eq!(HelloAnswer::decode(&answer.encode()), Ok(answer));
+            }
+        }
+    }
+
+    #[test]
+    fn greetings_of_later_versions_may_be_longer() {
+        let mut bytes = hello().encode().to_vec();
+        bytes.extend_from_slice(b"something new");
+        assert_eq!(Hello::decode(&bytes), Ok(HelloKind::Compatible(hello())));
+        let mut bytes = answer(Outcome::Fresh {
+            session: UID::new(3, 4),
+        })
+        .encode()
+        .to_vec();
+        bytes.extend_from_slice(b"something new");
+        assert!(HelloAnswer::decode(&bytes).is_ok());
+    }
+
+    #[test]
+    fn versions_that_do_not_meet_are_told_from_the_front_alone() {
+        let other = Hello {
+            version_min: 5,
+            version_max: 9,
+            ..hello()
+        }
+        .encode();
+        let told = HelloKind::Incompatible {
+            version_min: 5,
+            version_max: 9,
+        };
+        assert_eq!(Hello::decode(&other[..12]), Ok(told));
+        let refusal = HelloAnswer::incompatible(UID::NIL, 5, 9).encode();
+        for length in [11, 41, 80] {
+            let answer = HelloAnswer::decode(&refusal[..length]).unwrap();
+            let version_min = if length < 42 { 9 } else { 5 };
+            assert_eq!(answer.outcome, Outcome::Incompatible { version_min });
+            assert_eq!(answer.version, 9);
+        }
+    }
+
+    #[test]
+    fn greetings_that_are_none_are_typed_errors() {
+        let frame = WellKnownToken::Hello;
+        let good = hello().encode();
+        let short = Hello::decode(&good[..111]);
+        assert_eq!(short, Err(ProtocolError::FrameSize { frame, size: 111 }));
+        let mut magic = good;
+        magic[0] = b'M';
+        assert_eq!(Hello::decode(&magic), Err(ProtocolError::Magic { frame }));
+        let mut family = good;
+        family[88] = 5;
+        assert_eq!(
+            Hello::decode(&family),
+            Err(ProtocolError::AddressFamily { family: 5 })
+        );
+        let mut outcome = answer(Outcome::Superseded { generation: 1 }).encode();
+        outcome[10] = 9;
+        let unknown = HelloAnswer::decode(&outcome);
+        assert_eq!(unknown, Err(ProtocolError::UnknownOutcome { code: 9 }));
+        outcome[8] = 2;
+        let unknown = HelloAnswer::decode(&outcome);
+        assert_eq!(unknown, Err(ProtocolError::UnknownVersion { version: 2 }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_panics(id in 0u32..16, payload: Vec<u8>, has_magic: bool) {
+            let mut payload = payload;
+            if has_magic && payload.len() >= 12 {
+                payload[..8].copy_from_slice(&MAGIC);
+                payload[8..12].copy_from_slice(&[1, 0, 1, 0]);
+            }
+            drop(Hello::decode(&payload));
+            drop(HelloAnswer::decode(&payload));
+            if let Some(kind) = WellKnownToken::session_frame(UID::well_known(id)) {
+                let is_greeting = matches!(kind, WellKnownToken::Hello | WellKnownToken::HelloAnswer);
+                if let Ok(frame) = Frame::decode(kind, &payload) {
+                    prop_assert_eq!(frame.is_none(), is_greeting);
+                }
+            }
+        }
+    }
 }

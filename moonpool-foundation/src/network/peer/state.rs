@@ -19,8 +19,9 @@ use super::backoff::Backoff;
 use super::config::PeerConfig;
 use super::error::{ConnectionError, PeerError};
 use super::exchange::{Exchange, Remote};
+use super::frame::Prefix;
 use super::metrics::PeerMetrics;
-use super::outbox::{Outbox, Prefix};
+use super::outbox::Outbox;
 use super::packet::{PacketId, SessionEnded};
 use super::session::SessionMode;
 

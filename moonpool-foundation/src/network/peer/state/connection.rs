@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crate::messaging::{UID, WellKnownToken, WireError};
-use crate::network::peer::error::ConnectionError;
+use crate::network::peer::error::{ConnectionError, ProtocolError};
 use crate::network::peer::exchange::{Exchange, Greeted, Inbound};
-use crate::network::peer::outbox::{Batch, LaidOut};
+use crate::network::peer::frame::Batch;
+use crate::network::peer::outbox::LaidOut;
 use crate::network::peer::packet::SessionEnded;
-use crate::network::peer::session::{HelloAnswer, ProtocolError};
+use crate::network::peer::session::HelloAnswer;
 
 use super::{EndStep, Event, INCOMPATIBLE_PROBE, MAX_EVENTS, PeerState, Phase, Role};
 

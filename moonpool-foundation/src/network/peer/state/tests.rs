@@ -16,10 +16,11 @@ use crate::messaging::{
     NetworkAddress, UID, WellKnownToken, WireError, deserialize_packet, serialize_packet,
     try_deserialize_packet,
 };
+use crate::network::peer::error::ProtocolError;
+use crate::network::peer::frame::BATCH_SLICES;
 use crate::network::peer::handle::PeerHandle;
-use crate::network::peer::outbox::BATCH_SLICES;
 use crate::network::peer::session::{
-    Frame, Hello, HelloAnswer, HelloKind, Outcome, ProtocolError, SessionIdentity, VERSION,
+    Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION,
 };
 use crate::network::peer::{
     ConnectionError, PacketId, PeerConfig, PeerError, PeerId, SendError, SessionEnded, SessionMode,

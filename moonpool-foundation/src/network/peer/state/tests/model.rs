@@ -125,7 +125,7 @@ impl Model {
         assert_eq!(id.get(), self.sent);
         if let Some(acceptor) = &self.acceptor {
             // Acknowledgements ride on what goes the other way, too.
-            let _ = acceptor.handle.send_reliable(TOKEN, "back".into());
+            drop(acceptor.handle.send_reliable(TOKEN, "back".into()));
         }
     }
 

@@ -1,0 +1,216 @@
+//! Packets on their way out as bytes: frames, and the batch of them that the next write takes.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::messaging::wire::{HEADER_SIZE, SEQUENCED_PREFIX_SIZE};
+use crate::messaging::{UID, WellKnownToken};
+
+use super::packet::PacketId;
+
+/// Bytes that are laid out for one write. A single packet may be larger.
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// Pieces of memory that one write takes at most.
+pub(super) const BATCH_SLICES: usize = 256;
+
+/// Bytes in front of the payload of a sequenced frame.
+pub(super) const SEQUENCED_HEAD: usize = HEADER_SIZE + SEQUENCED_PREFIX_SIZE;
+
+/// How a frame's packet is to travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameKind {
+    /// In a Sequenced frame, or as it is in plain mode.
+    Reliable(PacketId),
+    Unreliable,
+    /// A frame of the session itself.
+    Control,
+}
+
+/// The front of a packet with everything filled in that is known when it is accepted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Prefix {
+    Plain(UID),
+    Sequenced(UID),
+}
+
+impl Prefix {
+    /// Appends the front to `head`, with zeroes for what layout fills in.
+    pub(super) fn write(self, head: &mut BytesMut) {
+        head.extend_from_slice(&[0; 8]);
+        match self {
+            Self::Plain(token) => head.extend_from_slice(&token.to_le_bytes()),
+            Self::Sequenced(token) => {
+                head.extend_from_slice(&WellKnownToken::Sequenced.token().to_le_bytes());
+                head.extend_from_slice(&[0; 16]);
+                head.extend_from_slice(&token.to_le_bytes());
+            }
+        }
+    }
+
+    pub(super) const fn size(self) -> usize {
+        match self {
+            Self::Plain(_) => HEADER_SIZE,
+            Self::Sequenced(_) => SEQUENCED_HEAD,
+        }
+    }
+}
+
+/// One packet on its way out: in one piece, or with a payload of its own that was not copied.
+#[derive(Debug)]
+pub(super) struct Frame {
+    head: BytesMut,
+    body: Bytes,
+    /// When it was accepted, or when the last connection was lost if that was later. Unknown until
+    /// the driver runs, since handles have no clock.
+    pub(super) waits_since: Option<Duration>,
+    kind: FrameKind,
+}
+
+impl Frame {
+    pub(super) fn new(head: BytesMut, body: Bytes, kind: FrameKind) -> Self {
+        Self {
+            head,
+            body,
+            waits_since: None,
+            kind,
+        }
+    }
+
+    pub(super) fn kind(&self) -> FrameKind {
+        self.kind
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    fn slice_count(&self) -> usize {
+        1 + usize::from(!self.body.is_empty())
+    }
+
+    /// Fills in what depends on the connection it is written to.
+    pub(super) fn lay_out(&mut self, sequence: Option<(u64, u64)>) {
+        let size = self.size();
+        debug_assert!(
+            u32::try_from(size).is_ok(),
+            "payloads are limited to 64 MiB"
+        );
+        if let Some((sequence, ack)) = sequence {
+            put(&mut self.head, HEADER_SIZE, &sequence.to_le_bytes());
+            put(&mut self.head, HEADER_SIZE + 8, &ack.to_le_bytes());
+        }
+        let checked = self.head.get(8..).unwrap_or_default();
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(checked), &self.body);
+        let length = u32::try_from(size).unwrap_or(u32::MAX);
+        put(&mut self.head, 0, &length.to_le_bytes());
+        put(&mut self.head, 4, &checksum.to_le_bytes());
+    }
+}
+
+fn put(head: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(place) = head.get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
+}
+
+/// Frames that are laid out, in the order they are written.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    frames: VecDeque<Frame>,
+    /// Bytes of the first frame that are written already.
+    written: usize,
+    /// Bytes of all frames, those included.
+    bytes: usize,
+    slices: usize,
+    sequenced: u64,
+}
+
+impl Batch {
+    /// Whether bytes of the first frame are written, but not all.
+    pub(super) fn has_begun(&self) -> bool {
+        self.written > 0
+    }
+
+    /// Sequence numbers that are given out and not written completely.
+    pub(super) fn sequenced(&self) -> u64 {
+        self.sequenced
+    }
+
+    /// The frames, in the order they would have been written.
+    pub(super) fn into_frames(self) -> VecDeque<Frame> {
+        self.frames
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes < BATCH_BYTES && self.slices < BATCH_SLICES
+    }
+
+    /// The unwritten bytes, as many pieces of them as `out` takes. Gives how many there are.
+    pub(super) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let mut skip = self.written;
+        let mut places = out.iter_mut();
+        let mut count = 0;
+        for frame in &self.frames {
+            for piece in [&frame.head[..], &frame.body[..]] {
+                let rest = piece.get(skip..).unwrap_or_default();
+                skip = skip.saturating_sub(piece.len());
+                if rest.is_empty() {
+                    continue;
+                }
+                let Some(place) = places.next() else {
+                    return count;
+                };
+                *place = IoSlice::new(rest);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.count_in(&frame);
+        self.frames.push_back(frame);
+    }
+
+    /// Puts `frame` in front of everything of which no byte was written yet.
+    pub(super) fn push_urgent(&mut self, frame: Frame) {
+        self.count_in(&frame);
+        let at = usize::from(self.written > 0);
+        self.frames.insert(at, frame);
+    }
+
+    fn count_in(&mut self, frame: &Frame) {
+        self.bytes += frame.size();
+        self.slices += frame.slice_count();
+        self.sequenced += u64::from(matches!(frame.kind, FrameKind::Reliable(_)));
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Frame> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.size();
+        self.slices -= frame.slice_count();
+        self.sequenced -= u64::from(matches!(frame.kind, FrameKind::Reliable(_)));
+        Some(frame)
+    }
+
+    /// The first frame if `bytes` more bytes, and what was written before, complete it.
+    pub(super) fn complete(&mut self, bytes: &mut usize) -> Option<Frame> {
+        let size = self.frames.front()?.size();
+        if self.written + *bytes < size {
+            self.written += *bytes;
+            *bytes = 0;
+            return None;
+        }
+        *bytes -= size - self.written;
+        self.written = 0;
+        self.pop()
+    }
+}

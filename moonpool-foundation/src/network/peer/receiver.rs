@@ -1,0 +1,44 @@
+//! Where a peer's packets and reports go: to a sink, or into an inbox.
+
+use std::rc::Rc;
+
+use super::handle::PeerHandle;
+use super::inbox::Inbox;
+use super::packet::{PeerSink, ReceivedPacket};
+use super::state::Event;
+
+/// Where received packets and reports go.
+pub(super) enum Receiver {
+    Sink(Rc<dyn PeerSink>),
+    Inbox(Rc<Inbox>),
+}
+
+impl Receiver {
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Sink(_) => false,
+            Self::Inbox(inbox) => inbox.is_full(),
+        }
+    }
+
+    pub(super) fn deliver(&self, handle: &PeerHandle, packet: ReceivedPacket<'_>) {
+        match self {
+            Self::Sink(sink) => sink.handle_packet(handle, packet),
+            Self::Inbox(inbox) => inbox.push(packet),
+        }
+    }
+
+    pub(super) fn report(&self, handle: &PeerHandle, event: Event) {
+        match (self, event) {
+            (Self::Sink(sink), Event::SessionEnded(ended)) => {
+                sink.handle_session_ended(handle, ended);
+            }
+            (Self::Sink(sink), Event::Withdrawn { id, limit }) => {
+                sink.handle_withdrawn(handle, id, limit);
+            }
+            (Self::Inbox(inbox), Event::SessionEnded(ended)) => inbox.push_report(ended),
+            // Plain mode learns of no limit of the other end's.
+            (Self::Inbox(_), Event::Withdrawn { .. }) => {}
+        }
+    }
+}
