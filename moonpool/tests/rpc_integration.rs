@@ -1,5 +1,11 @@
 //! Requests and replies between two hosts: every body runs on real TCP and in the simulator.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends with a panic; clippy allows it in #[test] functions but not in helpers"
+)]
+
 mod common;
 #[path = "rpc_integration/failures.rs"]
 mod failures;

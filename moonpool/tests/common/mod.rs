@@ -58,10 +58,11 @@ impl<P: Providers> Hosts<P> {
         }
     }
 
-    /// A failure to connect is reported this soon. In the real world it is waited for.
+    /// A failure to connect is reported this soon, after several attempts. In the real world it is
+    /// waited for.
     pub(crate) fn impatient(&self) -> PeerConfig {
         PeerConfig {
-            patience: Some(Duration::from_millis(40)),
+            patience: Some(Duration::from_millis(250)),
             ..PeerConfig::default()
         }
     }

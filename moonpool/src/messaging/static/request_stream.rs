@@ -305,7 +305,6 @@ pub struct Request<Req, C> {
 
 impl<Req, C> Request<Req, C> {
     /// The request and the promise to answer it.
-    #[must_use]
     pub fn into_parts<Resp>(self) -> (Req, ReplyPromise<Resp, C>) {
         (self.message, ReplyPromise::new(self.route, self.codec))
     }
