@@ -1,4 +1,52 @@
-//! stub
+//! The ground that moonpool stands on: provider traits, a deterministic simulator behind them, the
+//! wire format, and peers that keep a connection alive.
+//!
+//! Application code is written against four traits - [`NetworkProvider`], [`TimeProvider`],
+//! [`TaskProvider`], [`RandomProvider`], bundled as [`Providers`] - and runs unchanged on real
+//! sockets ([`TokioProviders`]) and inside [`SimWorld`], where one `u64` seed decides everything:
+//! the order of tasks, how long a segment travels, every random number.
+//!
+//! ```
+//! use moonpool_foundation::{
+//!     NetworkProvider, Providers, SimWorld, TaskProvider, TcpListenerTrait,
+//! };
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! async fn greet<P: Providers>(providers: P) -> std::io::Result<()> {
+//!     let listener = providers.network().bind("server:7000").await?;
+//!     let (mut stream, _peer) = listener.accept().await?;
+//!     stream.write_all(b"hello").await
+//! }
+//!
+//! let world = SimWorld::new_with_seed(42);
+//! let server = world.add_process("server").providers();
+//! let client = world.add_process("client").network_provider();
+//! server.task().spawn_task("greeter", greet(server.clone()));
+//! let greeting = world.block_on(async move {
+//!     let mut stream = loop {
+//!         if let Ok(stream) = client.connect("server:7000").await {
+//!             break stream;
+//!         }
+//!     };
+//!     let mut greeting = String::new();
+//!     stream.read_to_string(&mut greeting).await.map(|_| greeting)
+//! })?;
+//! assert_eq!(greeting?, "hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What a seed does not control
+//!
+//! Code that reaches past the providers. What can be caught ends the run with
+//! [`SimulationError::Escape`], which names the replacement: tokio's timers, sockets and tasks, a
+//! wake from another thread, a runtime inside the runtime. What cannot be caught, `docs/determinism.md`
+//! lists together with the lints that find it at compile time.
+//!
+//! # Features
+//!
+//! `sim` (on by default) is the simulator. With `default-features = false` only the traits, their
+//! tokio implementations, the wire format and peers are compiled.
+
 mod ambient;
 pub mod collections;
 mod error;
@@ -15,6 +63,15 @@ pub mod wait;
 
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};
+pub use messaging::{
+    HEADER_SIZE, MAX_PAYLOAD_SIZE, PacketHeader, WELL_KNOWN_RESERVED_COUNT, WellKnownId,
+    WellKnownToken, WireError, deserialize_packet, serialize_packet, try_deserialize_packet,
+};
+pub use network::peer::{
+    CloseOutcome, ConnectionError, PacketId, Peer, PeerConfig, PeerConfigError, PeerError,
+    PeerHandle, PeerId, PeerMetrics, PeerSink, ProtocolError, ReceivedPacket, SendError,
+    SessionEnded, SessionIdentity, SessionMode,
+};
 pub use network::tokio::TokioNetworkProvider;
 pub use network::{NetworkProvider, TcpListenerTrait, TcpStreamTrait};
 pub use providers::{Providers, TokioProviders};

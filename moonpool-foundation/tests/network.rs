@@ -8,4 +8,5 @@
 
 mod network {
     mod conformance;
+    mod peer;
 }

@@ -14,8 +14,9 @@ use tracing::Span;
 use super::SimWorld;
 use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
-use super::executor::{self, PollCount, Polled, ReadyTask, Turn};
+use super::executor::{self, PollCount, Polled, Turn};
 use super::process::ProcessId;
+use super::wakes::{self, ReadyTask};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
 use crate::task::panic_message;
@@ -366,7 +367,7 @@ impl SimWorld {
     }
 
     fn check_escape(&self, main_woken_abroad: bool) -> SimulationResult<()> {
-        let name = match executor::take_woken_abroad() {
+        let name = match wakes::take_woken_abroad() {
             Some(key) => self.shared.with(|world| world.executor.name(key)),
             None if main_woken_abroad => MAIN.into(),
             None => return Ok(()),

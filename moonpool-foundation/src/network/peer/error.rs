@@ -1,0 +1,159 @@
+//! What a peer refuses, and why connections end.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::messaging::{UID, WireError};
+
+use super::config::PeerConfigError;
+use super::session::ProtocolError;
+
+/// Why a peer did not take a packet, or cannot give one. A refused payload is given back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// As many packets or bytes wait as the configuration allows. Await `ready()`, or shed load.
+    #[error("the peer's queue is full")]
+    QueueFull {
+        /// What was to be sent.
+        payload: Bytes,
+    },
+    /// The payload is larger than this end, or the other one, takes. Split it, or raise the limit
+    /// at both ends.
+    #[error("payload of {size} bytes is too large, the limit is {limit}")]
+    PayloadTooLarge {
+        /// Bytes of the payload.
+        size: usize,
+        /// Bytes that it may have.
+        limit: usize,
+        /// What was to be sent.
+        payload: Bytes,
+    },
+    /// The token is one of the sessions' own frames. Use another.
+    #[error("token {token} is reserved for session frames")]
+    ReservedToken {
+        /// The token.
+        token: UID,
+        /// What was to be sent.
+        payload: Bytes,
+    },
+    /// The peer is closed or closing, gave up, or was dropped. Make another one; the metrics'
+    /// `last_error` says why.
+    #[error("the peer is closed")]
+    Closed {
+        /// What was to be sent, if anything was.
+        payload: Option<Bytes>,
+    },
+}
+
+impl PeerError {
+    /// What was to be sent.
+    #[must_use]
+    pub fn into_payload(self) -> Option<Bytes> {
+        match self {
+            Self::QueueFull { payload }
+            | Self::PayloadTooLarge { payload, .. }
+            | Self::ReservedToken { payload, .. } => Some(payload),
+            Self::Closed { payload } => payload,
+        }
+    }
+}
+
+/// Why a packet that was to be encoded in place was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError<E> {
+    /// The encoder failed. Nothing was queued.
+    #[error("the payload could not be encoded")]
+    Encode(#[source] E),
+    /// The peer refused it.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+}
+
+/// Why a connection, or an attempt to get one, ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// Connecting failed.
+    #[error("cannot connect: {message}")]
+    Connect {
+        /// What kind of failure.
+        kind: io::ErrorKind,
+        /// What the operating system said.
+        message: String,
+    },
+    /// Connecting and greeting took longer than allowed.
+    #[error("no connection within {after:?}")]
+    TimedOut {
+        /// The time that was allowed.
+        after: Duration,
+    },
+    /// A read or write failed: the other end is gone, or the network is.
+    #[error("connection lost: {message}")]
+    Lost {
+        /// What kind of failure.
+        kind: io::ErrorKind,
+        /// What the operating system said.
+        message: String,
+    },
+    /// The other end ended its half of the stream, without a Close frame.
+    #[error("the other end ended the connection")]
+    Ended,
+    /// The other end closed the session in order.
+    #[error("the other end closed the session")]
+    RemoteClosed,
+    /// What arrived is not the packet format, or was changed on the way.
+    #[error("bad packet")]
+    Wire(#[from] WireError),
+    /// What arrived is well-formed packets in an order, or of a kind, that the protocol forbids.
+    #[error("protocol violation")]
+    Protocol(#[from] ProtocolError),
+    /// The other end does not speak our version or mode. It is asked again every 60 s.
+    #[error("the other end is incompatible: it speaks versions {version_min} to {version_max}")]
+    Incompatible {
+        /// The oldest version it speaks; 0 if it speaks none.
+        version_min: u16,
+        /// The newest.
+        version_max: u16,
+    },
+    /// The other end has a newer connection of the same session.
+    #[error("superseded by generation {generation}")]
+    Superseded {
+        /// The generation it has.
+        generation: u64,
+    },
+    /// `reconnect()` was called.
+    #[error("dropped to reconnect")]
+    Reconnect,
+    /// `close()` was called, or the peer was dropped.
+    #[error("closed")]
+    Closed,
+    /// Too many attempts failed in a row.
+    #[error("gave up after {failures} failed attempts")]
+    GaveUp {
+        /// How many.
+        failures: u32,
+    },
+    /// The configuration cannot work.
+    #[error("invalid configuration")]
+    Config(#[from] PeerConfigError),
+}
+
+impl ConnectionError {
+    pub(super) fn connect(error: &io::Error) -> Self {
+        Self::Connect {
+            kind: error.kind(),
+            message: error.to_string(),
+        }
+    }
+
+    pub(super) fn lost(error: &io::Error) -> Self {
+        Self::Lost {
+            kind: error.kind(),
+            message: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! One connection's session as this end sees it: who the other end is, what was received, what is
+//! owed. Pure: frames in, frames and verdicts out.
+
+use std::time::Duration;
+
+use crate::messaging::{NetworkAddress, UID, WellKnownToken};
+
+use super::error::ConnectionError;
+use super::outbox::Outbox;
+use super::session::{
+    Frame, Hello, HelloAnswer, HelloKind, Outcome, ProtocolError, SessionIdentity, VERSION,
+};
+
+/// Received packets after which an acknowledgement goes out by itself.
+const ACK_PACKETS: u32 = 64;
+
+/// Received bytes after which an acknowledgement goes out by itself.
+const ACK_BYTES: usize = 64 * 1024;
+
+/// What a packet turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inbound<'a> {
+    /// It is for the user.
+    Deliver {
+        token: UID,
+        payload: &'a [u8],
+        reliable: bool,
+    },
+    /// It was the session's own, or is not wanted.
+    Consumed,
+}
+
+/// What a Hello leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Greeted {
+    Open,
+    /// The versions do not meet: the answer has to leave, then the connection ends.
+    Refused {
+        version_min: u16,
+        version_max: u16,
+    },
+}
+
+/// What is known of the other end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Remote {
+    pub(super) incarnation: Option<UID>,
+    pub(super) address: Option<NetworkAddress>,
+    pub(super) max_payload: Option<u32>,
+}
+
+/// The session's state on the current connection, and what outlives it.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    identity: SessionIdentity,
+    max_payload: u32,
+    /// The session id that is proposed until it is answered.
+    proposed: Option<UID>,
+    generation: u64,
+    hello_sent_at: Option<Duration>,
+    /// Who answered last. Survives connections: it is the next Hello's expected peer.
+    remote: Remote,
+    next_expected: u64,
+    unacked_packets: u32,
+    unacked_bytes: usize,
+    pong: Option<u64>,
+    ping: Option<u64>,
+    pub(super) round_trip: Option<Duration>,
+}
+
+impl Exchange {
+    pub(super) fn new(identity: SessionIdentity, max_payload: u32) -> Self {
+        Self {
+            identity,
+            max_payload,
+            proposed: None,
+            generation: 0,
+            hello_sent_at: None,
+            remote: Remote::default(),
+            next_expected: 1,
+            unacked_packets: 0,
+            unacked_bytes: 0,
+            pong: None,
+            ping: None,
+            round_trip: None,
+        }
+    }
+
+    pub(super) fn remote(&self) -> Remote {
+        self.remote
+    }
+
+    /// The sequence number expected next: what outgoing frames acknowledge.
+    pub(super) fn ack(&self) -> u64 {
+        self.next_expected
+    }
+
+    /// Forgets the connection.
+    pub(super) fn handle_closed(&mut self) {
+        self.next_expected = 1;
+        self.unacked_packets = 0;
+        self.unacked_bytes = 0;
+        self.pong = None;
+        self.ping = None;
+    }
+
+    /// Lays the dialler's Hello out. `session` is the id of a session that begins with it.
+    pub(super) fn greet(&mut self, now: Duration, session: UID, outbox: &mut Outbox) {
+        self.generation += 1;
+        self.hello_sent_at = Some(now);
+        let hello = Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            max_payload: self.max_payload,
+            features: 0,
+            incarnation: self.identity.incarnation,
+            session: *self.proposed.get_or_insert(session),
+            next_expected: self.next_expected,
+            generation: self.generation,
+            expected_peer: self.remote.incarnation,
+            address: self.identity.address,
+        };
+        outbox.push_control(WellKnownToken::Hello, &hello.encode());
+    }
+
+    /// The acceptor's first packet arrived.
+    pub(super) fn handle_answer(
+        &mut self,
+        now: Duration,
+        token: UID,
+        payload: &[u8],
+    ) -> Result<(), ConnectionError> {
+        if token != WellKnownToken::HelloAnswer.token() {
+            return Err(ProtocolError::NoHello { token }.into());
+        }
+        let answer = HelloAnswer::decode(payload)?;
+        match answer.outcome {
+            Outcome::Fresh { .. } => {}
+            // Nothing is retained yet, so no session was offered for resuming.
+            Outcome::Resumed { .. } => return Err(ProtocolError::UnexpectedOutcome.into()),
+            Outcome::Superseded { generation } => {
+                self.generation = self.generation.max(generation);
+                return Err(ConnectionError::Superseded { generation });
+            }
+            Outcome::Incompatible { version_min } => {
+                let version_max = answer.version;
+                return Err(ConnectionError::Incompatible {
+                    version_min,
+                    version_max,
+                });
+            }
+        }
+        self.remote = Remote {
+            incarnation: Some(answer.incarnation),
+            address: answer.address,
+            max_payload: Some(answer.max_payload),
+        };
+        self.proposed = None;
+        self.generation = 0;
+        self.round_trip = self.hello_sent_at.map(|sent| now.saturating_sub(sent));
+        Ok(())
+    }
+
+    /// The dialler's first packet arrived: lays the answer out.
+    pub(super) fn handle_hello(
+        &mut self,
+        token: UID,
+        payload: &[u8],
+        outbox: &mut Outbox,
+    ) -> Result<Greeted, ConnectionError> {
+        if token != WellKnownToken::Hello.token() {
+            return Err(ProtocolError::NoHello { token }.into());
+        }
+        let hello = match Hello::decode(payload)? {
+            HelloKind::Compatible(hello) => hello,
+            HelloKind::Incompatible {
+                version_min,
+                version_max,
+            } => {
+                let incarnation = self.identity.incarnation;
+                let answer = HelloAnswer::incompatible(incarnation, VERSION, VERSION);
+                outbox.push_control(WellKnownToken::HelloAnswer, &answer.encode());
+                return Ok(Greeted::Refused {
+                    version_min,
+                    version_max,
+                });
+            }
+        };
+        self.remote = Remote {
+            incarnation: Some(hello.incarnation),
+            address: hello.address,
+            max_payload: Some(hello.max_payload),
+        };
+        let answer = HelloAnswer {
+            version: VERSION,
+            outcome: Outcome::Fresh {
+                session: hello.session,
+            },
+            max_payload: self.max_payload,
+            features: 0,
+            incarnation: self.identity.incarnation,
+            address: self.identity.address,
+        };
+        outbox.push_control(WellKnownToken::HelloAnswer, &answer.encode());
+        Ok(Greeted::Open)
+    }
+
+    /// A packet arrived after the greeting.
+    pub(super) fn handle_packet<'a>(
+        &mut self,
+        now: Duration,
+        token: UID,
+        payload: &'a [u8],
+        outbox: &mut Outbox,
+    ) -> Result<Inbound<'a>, ConnectionError> {
+        let Some(kind) = WellKnownToken::session_frame(token) else {
+            return Ok(Inbound::Deliver {
+                token,
+                payload,
+                reliable: false,
+            });
+        };
+        let Some(frame) = Frame::decode(kind, payload)? else {
+            return Err(ProtocolError::UnexpectedFrame { frame: kind }.into());
+        };
+        match frame {
+            Frame::Sequenced {
+                sequence,
+                ack,
+                token,
+                payload,
+            } => {
+                acknowledge(outbox, ack)?;
+                self.handle_sequenced(sequence, token, payload)
+            }
+            Frame::Skip { sequence, ack } => {
+                acknowledge(outbox, ack)?;
+                self.advance(sequence, 0)?;
+                Ok(Inbound::Consumed)
+            }
+            Frame::Ack { ack } => consumed(acknowledge(outbox, ack)),
+            Frame::Ping { ack, nonce } => {
+                acknowledge(outbox, ack)?;
+                self.pong = Some(nonce);
+                Ok(Inbound::Consumed)
+            }
+            Frame::Pong { ack, nonce } => {
+                self.handle_pong(now, nonce);
+                consumed(acknowledge(outbox, ack))
+            }
+            Frame::Close { ack } => {
+                acknowledge(outbox, ack)?;
+                Err(ConnectionError::RemoteClosed)
+            }
+        }
+    }
+
+    fn handle_sequenced<'a>(
+        &mut self,
+        sequence: u64,
+        token: UID,
+        payload: &'a [u8],
+    ) -> Result<Inbound<'a>, ConnectionError> {
+        if WellKnownToken::session_frame(token).is_some() {
+            return Err(ProtocolError::ReservedToken { token }.into());
+        }
+        if self.advance(sequence, payload.len())? {
+            return Ok(Inbound::Deliver {
+                token,
+                payload,
+                reliable: true,
+            });
+        }
+        Ok(Inbound::Consumed)
+    }
+
+    /// Whether `sequence` is the one expected next. A lower one is a repetition.
+    fn advance(&mut self, sequence: u64, bytes: usize) -> Result<bool, ConnectionError> {
+        let expected = self.next_expected;
+        if sequence > expected {
+            return Err(ProtocolError::SequenceGap { sequence, expected }.into());
+        }
+        self.unacked_packets = self.unacked_packets.saturating_add(1);
+        self.unacked_bytes = self.unacked_bytes.saturating_add(bytes);
+        if sequence < expected {
+            return Ok(false);
+        }
+        self.next_expected += 1;
+        Ok(true)
+    }
+
+    fn handle_pong(&mut self, now: Duration, nonce: u64) {
+        // The nonce of a ping is the time it was laid out.
+        let sent = Duration::from_nanos(nonce);
+        if sent <= now {
+            self.round_trip = Some(now - sent);
+        }
+    }
+
+    /// Asks the other end to say what it has received.
+    pub(super) fn ask(&mut self, now: Duration) {
+        self.ping = Some(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Lays out what is owed at once.
+    pub(super) fn lay_out_urgent(&mut self, outbox: &mut Outbox) {
+        let pings = [
+            (WellKnownToken::SessionPong, self.pong.take()),
+            (WellKnownToken::SessionPing, self.ping.take()),
+        ];
+        for (token, nonce) in pings {
+            if let Some(nonce) = nonce {
+                let mut payload = [0; 16];
+                payload[..8].copy_from_slice(&self.next_expected.to_le_bytes());
+                payload[8..].copy_from_slice(&nonce.to_le_bytes());
+                outbox.push_control(token, &payload);
+                self.handle_ack_laid_out();
+            }
+        }
+    }
+
+    /// A frame that carries the acknowledgement was laid out.
+    pub(super) fn handle_ack_laid_out(&mut self) {
+        self.unacked_packets = 0;
+        self.unacked_bytes = 0;
+    }
+
+    /// Lays out an acknowledgement by itself, if one is due that no packet carried.
+    pub(super) fn lay_out_ack(&mut self, outbox: &mut Outbox) {
+        if self.unacked_packets >= ACK_PACKETS || self.unacked_bytes >= ACK_BYTES {
+            outbox.push_control(WellKnownToken::Ack, &self.next_expected.to_le_bytes());
+            self.handle_ack_laid_out();
+        }
+    }
+
+    /// Lays out the last frame.
+    pub(super) fn lay_out_close(&mut self, outbox: &mut Outbox) {
+        outbox.push_last_control(WellKnownToken::Close, &self.next_expected.to_le_bytes());
+    }
+}
+
+fn acknowledge(outbox: &mut Outbox, ack: u64) -> Result<(), ConnectionError> {
+    outbox
+        .acknowledge(ack)
+        .map_err(|sent| ProtocolError::AckOfUnsent { ack, sent }.into())
+}
+
+fn consumed<'a>(done: Result<(), ConnectionError>) -> Result<Inbound<'a>, ConnectionError> {
+    done.map(|()| Inbound::Consumed)
+}

@@ -1,0 +1,422 @@
+//! [`PeerHandle`]: what callers hold, without type parameters.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::fmt;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::messaging::{NetworkAddress, UID, WellKnownToken};
+
+use super::error::{PeerError, SendError};
+use super::metrics::PeerMetrics;
+use super::outbox::Prefix;
+use super::packet::{PacketId, PeerId, SessionEnded};
+use super::state::{PeerState, Refusal};
+use super::waiters::Waiters;
+
+/// Bytes of memory that frames are cut from.
+const CHUNK_SIZE: usize = 16 * 1024;
+
+/// Room that is made for a payload whose size is not known yet.
+const EXPECTED_PAYLOAD: usize = 256;
+
+/// Payloads up to this size are copied behind their header, so that they leave in one piece;
+/// larger ones are written from where they are.
+const COPY_LIMIT: usize = 1024;
+
+/// A cheap, cloneable handle to a peer. It keeps the peer's state, not its connection: dropping the
+/// [`Peer`](super::Peer) ends that, and handles then report [`PeerError::Closed`].
+#[derive(Clone)]
+pub struct PeerHandle(Rc<Shared>);
+
+struct Shared {
+    id: PeerId,
+    name: String,
+    state: RefCell<PeerState>,
+    /// What the next frame is cut from. Taken out while an encoder runs.
+    chunk: Cell<BytesMut>,
+    waker: Cell<Option<Waker>>,
+    /// The driver runs, or is going to: it need not be woken.
+    is_scheduled: Cell<bool>,
+    /// A handle changed something since the driver looked last.
+    is_dirty: Cell<bool>,
+    is_ready_wanted: Cell<bool>,
+    has_ended: Cell<bool>,
+    ready: Waiters,
+    ended: Waiters,
+}
+
+/// What became of a `close()`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "packets may not have been delivered"]
+pub enum CloseOutcome {
+    /// Every accepted packet was written and, in acknowledged mode, acknowledged.
+    Complete,
+    /// The grace expired, or the connection was lost: these packets were not, or may not have been,
+    /// delivered.
+    Incomplete(SessionEnded),
+}
+
+impl PeerHandle {
+    pub(super) fn new(id: PeerId, name: String, state: PeerState) -> Self {
+        Self(Rc::new(Shared {
+            id,
+            name,
+            state: RefCell::new(state),
+            chunk: Cell::default(),
+            waker: Cell::new(None),
+            is_scheduled: Cell::new(false),
+            is_dirty: Cell::new(false),
+            is_ready_wanted: Cell::new(false),
+            has_ended: Cell::new(false),
+            ready: Waiters::default(),
+            ended: Waiters::default(),
+        }))
+    }
+
+    /// The name that the peer's creator gave it.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.0.id
+    }
+
+    /// The address that is dialled, or that of the accepted stream's other end.
+    #[must_use]
+    pub fn peer_name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Queues a packet that is delivered, or reported in a [`SessionEnded`]. Never waits.
+    ///
+    /// A payload of more than 1 KiB is not copied.
+    ///
+    /// # Errors
+    /// [`PeerError`]; every variant gives the payload back.
+    pub fn send_reliable(&self, token: UID, payload: Bytes) -> Result<PacketId, PeerError> {
+        let admitted = {
+            let state = self.state();
+            state.admit(payload.len(), state.accepts_reliable())
+        };
+        let (head, body) = self.prepare(true, token, payload, admitted)?;
+        self.push_reliable(head, body)
+    }
+
+    /// Queues a packet that is written once if there is a connection, and dropped and counted if
+    /// there is none or it ends first. Never waits.
+    ///
+    /// # Errors
+    /// [`PeerError`]; every variant gives the payload back.
+    pub fn send_unreliable(&self, token: UID, payload: Bytes) -> Result<(), PeerError> {
+        let admitted = {
+            let state = self.state();
+            state.admit(payload.len(), state.accepts_unreliable())
+        };
+        let (head, body) = self.prepare(false, token, payload, admitted)?;
+        self.push_unreliable(head, body)
+    }
+
+    /// [`send_reliable`](Self::send_reliable), with the payload encoded straight into the frame.
+    /// `encode` appends to the buffer it is given; if it fails, nothing is queued.
+    ///
+    /// # Errors
+    /// [`SendError::Encode`] with what `encode` gave, [`SendError::Peer`] if the peer refuses; it
+    /// may do so before `encode` is called, and then there is no payload to give back.
+    pub fn send_reliable_with<E>(
+        &self,
+        token: UID,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+    ) -> Result<PacketId, SendError<E>> {
+        let admitted = {
+            let state = self.state();
+            state.admit(0, state.accepts_reliable())
+        };
+        let (head, body) = self.encode(true, token, encode, admitted)?;
+        Ok(self.push_reliable(head, body)?)
+    }
+
+    /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
+    ///
+    /// # Errors
+    /// As [`send_reliable_with`](Self::send_reliable_with).
+    pub fn send_unreliable_with<E>(
+        &self,
+        token: UID,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+    ) -> Result<(), SendError<E>> {
+        let admitted = {
+            let state = self.state();
+            state.admit(0, state.accepts_unreliable())
+        };
+        let (head, body) = self.encode(false, token, encode, admitted)?;
+        Ok(self.push_unreliable(head, body)?)
+    }
+
+    /// Waits until a reliable packet can be accepted. Another sender may be faster: a send that
+    /// follows can still be refused.
+    ///
+    /// # Errors
+    /// [`PeerError::Closed`] once nothing more is accepted.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect.
+    pub async fn ready(&self) -> Result<(), PeerError> {
+        self.0.ready.until(|| self.check_ready()).await
+    }
+
+    fn check_ready(&self) -> Option<Result<(), PeerError>> {
+        let state = self.state();
+        if state.is_closed() {
+            return Some(Err(PeerError::Closed { payload: None }));
+        }
+        if state.accepts_reliable() {
+            return Some(Ok(()));
+        }
+        self.0.is_ready_wanted.set(true);
+        None
+    }
+
+    /// Drops the connection, or the attempt to get one. A peer that dials then dials at once, also
+    /// if it was waiting for its backoff; one that was accepted ends.
+    pub fn reconnect(&self) {
+        self.state().request_reconnect();
+        self.signal();
+    }
+
+    /// Stops accepting packets, delivers those that were accepted, says goodbye and ends the peer's
+    /// task; after `grace` it ends whatever is left, also in the middle of connecting.
+    ///
+    /// Resolves when the task has ended. Several closes may wait; the earliest deadline counts.
+    ///
+    /// # Cancel safety
+    /// The close goes on when the future is dropped.
+    pub async fn close(&self, grace: Duration) -> CloseOutcome {
+        self.start_close(grace);
+        let has_ended = || self.0.has_ended.get().then_some(());
+        self.0.ended.until(has_ended).await;
+        match self.state().undelivered() {
+            None => CloseOutcome::Complete,
+            Some(ended) => CloseOutcome::Incomplete(ended),
+        }
+    }
+
+    /// Begins a [`close`](Self::close) without waiting for it.
+    pub fn start_close(&self, grace: Duration) {
+        self.state().request_close(grace);
+        self.signal();
+        self.0.ready.wake_all();
+    }
+
+    /// The peer's gauges and counters now.
+    #[must_use]
+    pub fn metrics(&self) -> PeerMetrics {
+        self.state().metrics()
+    }
+
+    /// Whether packets can flow: connected, and in acknowledged mode greeted.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.state().is_open()
+    }
+
+    /// Whether the peer has ended for good, or is about to without doing anything more.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.state().is_finished()
+    }
+
+    /// The incarnation that the other end said last in its greeting.
+    #[must_use]
+    pub fn remote_incarnation(&self) -> Option<UID> {
+        self.state().remote().incarnation
+    }
+
+    /// The canonical listening address that the other end said last in its greeting. A claim: it
+    /// is not checked, and must not be dialled for that alone.
+    #[must_use]
+    pub fn remote_address(&self) -> Option<NetworkAddress> {
+        self.state().remote().address
+    }
+
+    /// The largest payload, in bytes, that both ends take, as far as is known yet.
+    #[must_use]
+    pub fn peer_max_payload(&self) -> u32 {
+        self.state().max_payload()
+    }
+
+    /// The front of a packet, and the payload if it is large.
+    fn prepare(
+        &self,
+        reliable: bool,
+        token: UID,
+        payload: Bytes,
+        admitted: Result<(), Refusal>,
+    ) -> Result<(BytesMut, Bytes), PeerError> {
+        if let Err(refusal) = admitted {
+            return Err(refusal.into_error(payload));
+        }
+        if WellKnownToken::session_frame(token).is_some() {
+            return Err(PeerError::ReservedToken { token, payload });
+        }
+        let prefix = self.state().prefix(reliable, token);
+        let is_copied = payload.len() <= COPY_LIMIT;
+        let copied = if is_copied { payload.len() } else { 0 };
+        let mut chunk = self.chunk_with(prefix, copied);
+        prefix.write(&mut chunk);
+        if is_copied {
+            chunk.extend_from_slice(&payload);
+        }
+        let head = chunk.split();
+        self.0.chunk.set(chunk);
+        Ok((head, if is_copied { Bytes::new() } else { payload }))
+    }
+
+    /// The front of a packet and the payload that `encode` writes: in one piece, unless it outgrew
+    /// the chunk.
+    fn encode<E>(
+        &self,
+        reliable: bool,
+        token: UID,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+        admitted: Result<(), Refusal>,
+    ) -> Result<(BytesMut, Bytes), SendError<E>> {
+        if let Err(refusal) = admitted {
+            return Err(SendError::Peer(refusal.into_error(Bytes::new())));
+        }
+        if WellKnownToken::session_frame(token).is_some() {
+            let payload = Bytes::new();
+            return Err(SendError::Peer(PeerError::ReservedToken { token, payload }));
+        }
+        let prefix = self.state().prefix(reliable, token);
+        let mut chunk = self.chunk_with(prefix, EXPECTED_PAYLOAD);
+        prefix.write(&mut chunk);
+        // The encoder sees an empty buffer: it could not spoil the front if it tried.
+        let mut head = chunk.split();
+        let encoded = encode(&mut chunk);
+        if let Err(error) = encoded {
+            chunk.clear();
+            self.0.chunk.set(chunk);
+            return Err(SendError::Encode(error));
+        }
+        let payload = chunk.split();
+        self.0.chunk.set(chunk);
+        if std::ptr::eq(head.as_ptr_range().end, payload.as_ptr()) {
+            head.unsplit(payload);
+            return Ok((head, Bytes::new()));
+        }
+        Ok((head, payload.freeze()))
+    }
+
+    fn chunk_with(&self, prefix: Prefix, payload: usize) -> BytesMut {
+        let mut chunk = self.0.chunk.take();
+        let needed = prefix.size() + payload;
+        if chunk.capacity() < needed {
+            chunk.reserve(needed.max(CHUNK_SIZE));
+        }
+        chunk
+    }
+
+    fn push_reliable(&self, head: BytesMut, body: Bytes) -> Result<PacketId, PeerError> {
+        let pushed = self.state().send_reliable(head, body);
+        match pushed {
+            Ok(id) => {
+                self.signal();
+                Ok(id)
+            }
+            Err((refusal, head, body)) => Err(self.refused(true, refusal, head, body)),
+        }
+    }
+
+    fn push_unreliable(&self, head: BytesMut, body: Bytes) -> Result<(), PeerError> {
+        let pushed = self.state().send_unreliable(head, body);
+        match pushed {
+            Ok(()) => {
+                self.signal();
+                Ok(())
+            }
+            Err((refusal, head, body)) => Err(self.refused(false, refusal, head, body)),
+        }
+    }
+
+    /// Gives the payload of a frame back that was refused after it was encoded.
+    fn refused(&self, reliable: bool, refusal: Refusal, head: BytesMut, body: Bytes) -> PeerError {
+        let front = self.state().prefix(reliable, UID::NIL).size();
+        let payload = if body.is_empty() {
+            let mut payload = head.freeze();
+            payload.split_off(front.min(payload.len()))
+        } else {
+            body
+        };
+        refusal.into_error(payload)
+    }
+
+    /// The state. Held for one call at a time: never across a callback, a wake or a provider.
+    pub(super) fn state(&self) -> RefMut<'_, PeerState> {
+        self.0.state.borrow_mut()
+    }
+
+    /// Something changed that the driver has to look at.
+    pub(super) fn signal(&self) {
+        self.0.is_dirty.set(true);
+        if self.0.is_scheduled.replace(true) {
+            return;
+        }
+        match self.0.waker.take() {
+            Some(waker) => waker.wake(),
+            // The driver was not polled yet: it will look by itself.
+            None => self.0.is_scheduled.set(false),
+        }
+    }
+
+    /// The driver begins to look at everything.
+    pub(super) fn begin_turn(&self, cx: &Context<'_>) {
+        let known = self.0.waker.take();
+        let waker = known.filter(|known| known.will_wake(cx.waker()));
+        self.0
+            .waker
+            .set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
+        self.0.is_scheduled.set(true);
+    }
+
+    /// Whether a handle changed something since the last call.
+    pub(super) fn take_dirty(&self) -> bool {
+        self.0.is_dirty.replace(false)
+    }
+
+    /// The driver is about to wait: from now on it has to be woken.
+    pub(super) fn end_turn(&self) {
+        self.0.is_scheduled.set(false);
+    }
+
+    /// Wakes those who wait for room, if there is some.
+    pub(super) fn wake_ready(&self) {
+        if self.0.is_ready_wanted.get() && self.check_ready().is_some() {
+            self.0.is_ready_wanted.set(false);
+            self.0.ready.wake_all();
+        }
+    }
+
+    /// The peer was dropped: nothing more is accepted.
+    pub(super) fn handle_dropped(&self) {
+        self.state().handle_dropped();
+        self.0.ready.wake_all();
+    }
+
+    /// The driver is gone, in whatever way.
+    pub(super) fn handle_driver_ended(&self) {
+        self.handle_dropped();
+        self.0.has_ended.set(true);
+        self.0.ended.wake_all();
+    }
+}
+
+impl fmt::Debug for PeerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerHandle")
+            .field("id", &self.0.id)
+            .field("name", &self.0.name)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,128 @@
+//! What users of a peer see: ids, received packets, reports, and the sink that gets them.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::messaging::UID;
+
+use super::handle::PeerHandle;
+
+/// Names a peer to the [`PeerSink`] it reports to. Whoever creates the peer chooses it; to the peer
+/// it means nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u64);
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "peer {}", self.0)
+    }
+}
+
+/// Counts the reliable packets that one peer accepted: dense, increasing, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PacketId(u64);
+
+impl PacketId {
+    /// The first packet's id.
+    pub const FIRST: Self = Self(1);
+
+    /// The id with this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The id after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for PacketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What became of the accepted reliable packets when a session ended, or, in plain mode, a
+/// connection; or when packets ran out of patience or of a peer.
+///
+/// The ranges adjoin: `maybe_delivered.end == not_delivered.start`. Every id below
+/// `maybe_delivered.start` was acknowledged or reported before; every id from `not_delivered.end`
+/// on is still queued. Either range may be empty. Ids of packets that were
+/// [withdrawn](PeerSink::handle_withdrawn) can lie inside a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionEnded {
+    /// Surely not delivered: no byte of them was handed to a socket. Dropped now.
+    pub not_delivered: Range<PacketId>,
+    /// Bytes of them were handed to a socket, and no acknowledgement came. In plain mode, which
+    /// has no acknowledgements: everything written on the connection that ended.
+    pub maybe_delivered: Range<PacketId>,
+}
+
+/// Receives what a peer's connection brings.
+///
+/// Called from the peer's driver, with nothing of the peer borrowed: it may call back into any
+/// handle, this peer's included, and may drop the peer.
+pub trait PeerSink {
+    /// A packet arrived. It borrows the bytes that were read: keep them with
+    /// [`ReceivedPacket::to_bytes`].
+    fn handle_packet(&self, peer: &PeerHandle, packet: ReceivedPacket<'_>);
+
+    /// A session ended, or, in plain mode, a connection; or packets were dropped without one.
+    /// Also called if no packet was affected, since what was asked over the session is lost with it.
+    fn handle_session_ended(&self, peer: &PeerHandle, ended: SessionEnded);
+
+    /// A reliable packet was accepted before the other end had said that it takes `limit` bytes of
+    /// payload only. It was taken out of the queue and surely not delivered.
+    fn handle_withdrawn(&self, peer: &PeerHandle, id: PacketId, limit: u32) {
+        let _ = (peer, id, limit);
+    }
+
+    /// The peer is finished for good: closed, given up, or its accepted connection is gone.
+    /// Nothing else is called after this.
+    fn handle_finished(&self, peer: &PeerHandle);
+}
+
+/// A packet that has just been read. It borrows the block it was read into.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceivedPacket<'a> {
+    /// Where it goes.
+    pub token: UID,
+    /// What it carries.
+    pub payload: &'a [u8],
+    /// Whether it was sent reliably, as far as the receiver can tell: in plain mode nothing is.
+    pub reliable: bool,
+    block: &'a Bytes,
+}
+
+impl<'a> ReceivedPacket<'a> {
+    /// `payload` has to be part of `block`.
+    pub(super) fn new(token: UID, payload: &'a [u8], reliable: bool, block: &'a Bytes) -> Self {
+        Self {
+            token,
+            payload,
+            reliable,
+            block,
+        }
+    }
+
+    /// The payload, to keep. Shares the block it was read into, without a copy: for as long as it
+    /// lives, so does the block, with whatever else arrived in the same read.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        if self.payload.is_empty() {
+            return Bytes::new();
+        }
+        self.block.slice_ref(self.payload)
+    }
+}

@@ -1,0 +1,525 @@
+//! The frames of an acknowledged session, as bytes. Pure: nothing here knows of time or sockets.
+//!
+//! A session frame is an ordinary packet (see [`wire`](crate::messaging::wire)) to one of the
+//! well-known tokens 3-10. All integers are little-endian; a UID is `first`, then `second`, 8 bytes
+//! each. Offsets count from the start of the packet's payload.
+//!
+//! **Hello** (token 3, 112 bytes), the dialler's first packet:
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | magic: the ASCII letters `moonpool` |
+//! | 8 | 2 | oldest version spoken |
+//! | 10 | 2 | newest version spoken |
+//! | 12 | 4 | largest payload taken, bytes |
+//! | 16 | 8 | feature bits |
+//! | 24 | 16 | incarnation: random, per start of the sender's transport |
+//! | 40 | 16 | session: id |
+//! | 56 | 8 | session: the sequence number expected next |
+//! | 64 | 8 | session: generation, counts the Hellos of this session from 1 |
+//! | 72 | 16 | the incarnation last met at the dialled address; zero if none |
+//! | 88 | 24 | canonical listening address of the sender |
+//!
+//! **Address** (24 bytes):
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 1 | family: 0 no address, 4, 6 |
+//! | 1 | 1 | zero |
+//! | 2 | 2 | port |
+//! | 4 | 2 | flags |
+//! | 6 | 2 | zero |
+//! | 8 | 16 | the IP's octets in network order; v4 in the first four, the rest zero |
+//!
+//! **HelloAnswer** (token 4, 80 bytes), the acceptor's first packet:
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 8 | magic |
+//! | 8 | 2 | version chosen; for `Incompatible` the newest the acceptor speaks, 0 if none |
+//! | 10 | 1 | outcome: 1 `Resumed`, 2 `Fresh`, 3 `Superseded`, 4 `Incompatible` |
+//! | 11 | 1 | zero |
+//! | 12 | 4 | largest payload taken, bytes |
+//! | 16 | 8 | feature bits |
+//! | 24 | 16 | incarnation |
+//! | 40 | 16 | `Resumed`: next expected, u64; `Fresh`: session id; `Superseded`: generation, u64; `Incompatible`: oldest version spoken, u16; the rest zero |
+//! | 56 | 24 | canonical listening address of the acceptor |
+//!
+//! Both may grow at the end in later versions: bytes beyond these are not looked at, and of a Hello
+//! that offers no version of ours only the first 12 bytes are, of an `Incompatible` answer only the
+//! first 11 and, if they are there, the two at 40.
+//!
+//! **Sequenced** (token 5): sequence number u64, acknowledgement u64, inner token, inner payload.
+//! **Ack** (6): acknowledgement u64. **Skip** (7): sequence number u64, acknowledgement u64.
+//! **SessionPing** (8), **SessionPong** (9): acknowledgement u64, nonce u64, which a pong repeats.
+//! **Close** (10): acknowledgement u64. An acknowledgement is the sequence number expected next;
+//! sequence numbers start at 1 in each direction of each session.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::messaging::{NetworkAddress, UID, WellKnownToken};
+
+/// The version spoken.
+pub(super) const VERSION: u16 = 1;
+
+pub(super) const HELLO_SIZE: usize = 112;
+pub(super) const ANSWER_SIZE: usize = 80;
+const MAGIC: [u8; 8] = *b"moonpool";
+
+/// Who this end is, in acknowledged sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionIdentity {
+    /// Random, drawn when the transport starts: tells a restarted process from its predecessor.
+    pub incarnation: UID,
+    /// The canonical address this end listens on, if it does.
+    pub address: Option<NetworkAddress>,
+}
+
+/// What a peer speaks. Both ends have to speak the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionMode {
+    /// Packets only: at most once, in order, per connection.
+    Plain,
+    /// Hello, sequence numbers and acknowledgements.
+    Acknowledged(SessionIdentity),
+}
+
+/// The dialler's first packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hello {
+    pub(super) version_min: u16,
+    pub(super) version_max: u16,
+    pub(super) max_payload: u32,
+    pub(super) features: u64,
+    pub(super) incarnation: UID,
+    pub(super) session: UID,
+    pub(super) next_expected: u64,
+    pub(super) generation: u64,
+    pub(super) expected_peer: Option<UID>,
+    pub(super) address: Option<NetworkAddress>,
+}
+
+/// What a Hello turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HelloKind {
+    Compatible(Hello),
+    /// Another version: nothing else of it can be understood.
+    Incompatible {
+        version_min: u16,
+        version_max: u16,
+    },
+}
+
+impl Hello {
+    pub(super) fn encode(&self) -> [u8; HELLO_SIZE] {
+        let mut bytes = [0; HELLO_SIZE];
+        let mut writer = Writer::new(&mut bytes);
+        writer.put(&MAGIC);
+        writer.put(&self.version_min.to_le_bytes());
+        writer.put(&self.version_max.to_le_bytes());
+        writer.put(&self.max_payload.to_le_bytes());
+        writer.put(&self.features.to_le_bytes());
+        writer.put(&self.incarnation.to_le_bytes());
+        writer.put(&self.session.to_le_bytes());
+        writer.put(&self.next_expected.to_le_bytes());
+        writer.put(&self.generation.to_le_bytes());
+        writer.put(&self.expected_peer.unwrap_or(UID::NIL).to_le_bytes());
+        writer.put(&encode_address(self.address));
+        bytes
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Result<HelloKind, ProtocolError> {
+        let frame = WellKnownToken::Hello;
+        let mut reader = Reader {
+            rest: payload,
+            size: payload.len(),
+            frame,
+        };
+        reader.magic()?;
+        let (version_min, version_max) = (reader.u16()?, reader.u16()?);
+        if version_min > VERSION || version_max < VERSION {
+            return Ok(HelloKind::Incompatible {
+                version_min,
+                version_max,
+            });
+        }
+        Ok(HelloKind::Compatible(Self {
+            version_min,
+            version_max,
+            max_payload: reader.u32()?,
+            features: reader.u64()?,
+            incarnation: reader.uid()?,
+            session: reader.uid()?,
+            next_expected: reader.u64()?,
+            generation: reader.u64()?,
+            expected_peer: Some(reader.uid()?).filter(UID::is_valid),
+            address: reader.address()?,
+        }))
+    }
+}
+
+/// The acceptor's first packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HelloAnswer {
+    pub(super) version: u16,
+    pub(super) outcome: Outcome,
+    pub(super) max_payload: u32,
+    pub(super) features: u64,
+    pub(super) incarnation: UID,
+    pub(super) address: Option<NetworkAddress>,
+}
+
+/// What the acceptor makes of a Hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Resumed { next_expected: u64 },
+    Fresh { session: UID },
+    Superseded { generation: u64 },
+    Incompatible { version_min: u16 },
+}
+
+impl HelloAnswer {
+    /// The answer of an end that speaks no version of the session protocol, or not this one.
+    pub(super) fn incompatible(incarnation: UID, version_min: u16, version: u16) -> Self {
+        Self {
+            version,
+            outcome: Outcome::Incompatible { version_min },
+            max_payload: 0,
+            features: 0,
+            incarnation,
+            address: None,
+        }
+    }
+
+    pub(super) fn encode(&self) -> [u8; ANSWER_SIZE] {
+        let mut argument = [0; 16];
+        let mut writer = Writer::new(&mut argument);
+        let code: u8 = match self.outcome {
+            Outcome::Resumed { next_expected } => {
+                writer.put(&next_expected.to_le_bytes());
+                1
+            }
+            Outcome::Fresh { session } => {
+                writer.put(&session.to_le_bytes());
+                2
+            }
+            Outcome::Superseded { generation } => {
+                writer.put(&generation.to_le_bytes());
+                3
+            }
+            Outcome::Incompatible { version_min } => {
+                writer.put(&version_min.to_le_bytes());
+                4
+            }
+        };
+        let mut bytes = [0; ANSWER_SIZE];
+        let mut writer = Writer::new(&mut bytes);
+        writer.put(&MAGIC);
+        writer.put(&self.version.to_le_bytes());
+        writer.put(&[code, 0]);
+        writer.put(&self.max_payload.to_le_bytes());
+        writer.put(&self.features.to_le_bytes());
+        writer.put(&self.incarnation.to_le_bytes());
+        writer.put(&argument);
+        writer.put(&encode_address(self.address));
+        bytes
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Result<Self, ProtocolError> {
+        const INCOMPATIBLE: u8 = 4;
+        let frame = WellKnownToken::HelloAnswer;
+        let mut reader = Reader {
+            rest: payload,
+            size: payload.len(),
+            frame,
+        };
+        reader.magic()?;
+        let version = reader.u16()?;
+        let [code] = reader.take::<1>()?;
+        if code == INCOMPATIBLE {
+            let oldest = payload.get(40..).and_then(|rest| rest.first_chunk::<2>());
+            let version_min = oldest.map_or(version, |bytes| u16::from_le_bytes(*bytes));
+            return Ok(Self::incompatible(UID::NIL, version_min, version));
+        }
+        if version != VERSION {
+            return Err(ProtocolError::UnknownVersion { version });
+        }
+        reader.take::<1>()?;
+        let max_payload = reader.u32()?;
+        let features = reader.u64()?;
+        let incarnation = reader.uid()?;
+        let argument = reader.uid()?;
+        let outcome = match code {
+            1 => Outcome::Resumed {
+                next_expected: argument.first,
+            },
+            2 => Outcome::Fresh { session: argument },
+            3 => Outcome::Superseded {
+                generation: argument.first,
+            },
+            _ => return Err(ProtocolError::UnknownOutcome { code }),
+        };
+        let address = reader.address()?;
+        Ok(Self {
+            version,
+            outcome,
+            max_payload,
+            features,
+            incarnation,
+            address,
+        })
+    }
+}
+
+/// A session frame other than the greeting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Frame<'a> {
+    Sequenced {
+        sequence: u64,
+        ack: u64,
+        token: UID,
+        payload: &'a [u8],
+    },
+    Ack {
+        ack: u64,
+    },
+    Skip {
+        sequence: u64,
+        ack: u64,
+    },
+    Ping {
+        ack: u64,
+        nonce: u64,
+    },
+    Pong {
+        ack: u64,
+        nonce: u64,
+    },
+    Close {
+        ack: u64,
+    },
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the frame that a packet to `kind` carries. `None`: `kind` is part of the greeting or
+    /// no session frame at all.
+    pub(super) fn decode(
+        kind: WellKnownToken,
+        payload: &'a [u8],
+    ) -> Result<Option<Self>, ProtocolError> {
+        let mut reader = Reader {
+            rest: payload,
+            size: payload.len(),
+            frame: kind,
+        };
+        let frame = match kind {
+            WellKnownToken::Sequenced => {
+                let (sequence, ack, token) = (reader.u64()?, reader.u64()?, reader.uid()?);
+                let payload = std::mem::take(&mut reader.rest);
+                Self::Sequenced {
+                    sequence,
+                    ack,
+                    token,
+                    payload,
+                }
+            }
+            WellKnownToken::Ack => Self::Ack { ack: reader.u64()? },
+            WellKnownToken::Skip => Self::Skip {
+                sequence: reader.u64()?,
+                ack: reader.u64()?,
+            },
+            WellKnownToken::SessionPing => Self::Ping {
+                ack: reader.u64()?,
+                nonce: reader.u64()?,
+            },
+            WellKnownToken::SessionPong => Self::Pong {
+                ack: reader.u64()?,
+                nonce: reader.u64()?,
+            },
+            WellKnownToken::Close => Self::Close { ack: reader.u64()? },
+            WellKnownToken::EndpointNotFound
+            | WellKnownToken::Ping
+            | WellKnownToken::UnauthorizedEndpoint
+            | WellKnownToken::Hello
+            | WellKnownToken::HelloAnswer => return Ok(None),
+        };
+        if !reader.rest.is_empty() {
+            return Err(ProtocolError::FrameSize {
+                frame: kind,
+                size: payload.len(),
+            });
+        }
+        Ok(Some(frame))
+    }
+}
+
+fn encode_address(address: Option<NetworkAddress>) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    let Some(address) = address else {
+        return bytes;
+    };
+    let mut writer = Writer::new(&mut bytes);
+    writer.put(&[if address.ip.is_ipv4() { 4 } else { 6 }, 0]);
+    writer.put(&address.port.to_le_bytes());
+    writer.put(&address.flags.to_le_bytes());
+    writer.put(&[0, 0]);
+    match address.ip {
+        IpAddr::V4(ip) => writer.put(&ip.octets()),
+        IpAddr::V6(ip) => writer.put(&ip.octets()),
+    }
+    bytes
+}
+
+/// Fills a fixed array from the front.
+struct Writer<'a> {
+    rest: &'a mut [u8],
+}
+
+impl<'a> Writer<'a> {
+    fn new(rest: &'a mut [u8]) -> Self {
+        Self { rest }
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let rest = std::mem::take(&mut self.rest);
+        debug_assert!(
+            rest.len() >= bytes.len(),
+            "the layout is longer than its array"
+        );
+        if let Some((front, rest)) = rest.split_at_mut_checked(bytes.len()) {
+            front.copy_from_slice(bytes);
+            self.rest = rest;
+        }
+    }
+}
+
+/// Takes fields off a payload, from the front.
+struct Reader<'a> {
+    rest: &'a [u8],
+    size: usize,
+    frame: WellKnownToken,
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
+        let Some((front, rest)) = self.rest.split_first_chunk::<N>() else {
+            return Err(ProtocolError::FrameSize {
+                frame: self.frame,
+                size: self.size,
+            });
+        };
+        self.rest = rest;
+        Ok(*front)
+    }
+
+    fn magic(&mut self) -> Result<(), ProtocolError> {
+        if self.take::<8>()? == MAGIC {
+            return Ok(());
+        }
+        Err(ProtocolError::Magic { frame: self.frame })
+    }
+
+    fn u16(&mut self) -> Result<u16, ProtocolError> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, ProtocolError> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, ProtocolError> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn uid(&mut self) -> Result<UID, ProtocolError> {
+        self.take().map(UID::from_le_bytes)
+    }
+
+    fn address(&mut self) -> Result<Option<NetworkAddress>, ProtocolError> {
+        let [family, _] = self.take::<2>()?;
+        let (port, flags, _) = (self.u16()?, self.u16()?, self.u16()?);
+        let octets = self.take::<16>()?;
+        let ip = match family {
+            0 => return Ok(None),
+            4 => IpAddr::from(Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3])),
+            6 => IpAddr::from(Ipv6Addr::from(octets)),
+            _ => return Err(ProtocolError::AddressFamily { family }),
+        };
+        Ok(Some(NetworkAddress { ip, port, flags }))
+    }
+}
+
+/// What the other end did that the protocol forbids. The connection is dropped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A session frame is shorter or longer than its kind.
+    #[error("a {frame:?} frame of {size} bytes")]
+    FrameSize {
+        /// The kind.
+        frame: WellKnownToken,
+        /// Bytes of its payload.
+        size: usize,
+    },
+    /// A greeting does not begin with the magic letters: another protocol dialled this port.
+    #[error("a {frame:?} frame without the magic letters")]
+    Magic {
+        /// The kind.
+        frame: WellKnownToken,
+    },
+    /// A Hello was answered with a version that it did not offer.
+    #[error("answered with version {version}, which was not offered")]
+    UnknownVersion {
+        /// The version.
+        version: u16,
+    },
+    /// A Hello was answered with an outcome that does not exist.
+    #[error("answered with the unknown outcome {code}")]
+    UnknownOutcome {
+        /// The code.
+        code: u8,
+    },
+    /// A Hello was answered with an outcome that it did not ask for.
+    #[error("answered with an outcome that was not asked for")]
+    UnexpectedOutcome,
+    /// An address is of no known family.
+    #[error("an address of the unknown family {family}")]
+    AddressFamily {
+        /// The family.
+        family: u8,
+    },
+    /// The first packet is no greeting: the other end is a bare peer, or another protocol.
+    #[error("the first packet is to {token}, a greeting was expected")]
+    NoHello {
+        /// Where it is to.
+        token: UID,
+    },
+    /// A greeting, or any session frame in plain mode, where none may be.
+    #[error("an unexpected {frame:?} frame")]
+    UnexpectedFrame {
+        /// The kind.
+        frame: WellKnownToken,
+    },
+    /// A sequence number beyond the one expected next: packets are missing.
+    #[error("sequence number {sequence}, expected {expected}")]
+    SequenceGap {
+        /// The number.
+        sequence: u64,
+        /// The one expected next.
+        expected: u64,
+    },
+    /// An acknowledgement of something that was not sent.
+    #[error("acknowledgement of everything below {ack}, but only {sent} was sent")]
+    AckOfUnsent {
+        /// The acknowledgement.
+        ack: u64,
+        /// The last sequence number that was sent.
+        sent: u64,
+    },
+    /// A packet with a session frame's token inside a sequenced packet.
+    #[error("a session frame's token {token} inside a sequenced packet")]
+    ReservedToken {
+        /// The token.
+        token: UID,
+    },
+}
