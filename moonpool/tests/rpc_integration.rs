@@ -1,0 +1,13 @@
+//! Requests and replies between two hosts: every body runs on real TCP and in the simulator.
+
+mod common;
+#[path = "rpc_integration/failures.rs"]
+mod failures;
+#[path = "rpc_integration/final_api.rs"]
+mod final_api;
+#[path = "rpc_integration/limits.rs"]
+mod limits;
+#[path = "rpc_integration/load.rs"]
+mod load;
+#[path = "rpc_integration/outcomes.rs"]
+mod outcomes;
