@@ -54,6 +54,8 @@ pub mod messaging;
 pub mod network;
 mod providers;
 pub mod random;
+#[cfg(feature = "sim")]
+pub mod runner;
 mod select;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -87,6 +89,11 @@ pub use network::{LatencyModel, NetworkConfigError, NetworkConfiguration};
 pub use providers::SimProviders;
 #[cfg(feature = "sim")]
 pub use random::SimRandomProvider;
+#[cfg(feature = "sim")]
+pub use runner::{
+    Check, IterationControl, RunError, SeedReport, SimulationBuilder, SimulationMetrics,
+    SimulationReport, Verdict, WorkloadTopology,
+};
 #[cfg(feature = "sim")]
 pub use sim::{
     KillKind, Leftovers, PendingTask, ProcessId, SchedulePolicy, SimProcess, SimWorld, SleepFuture,

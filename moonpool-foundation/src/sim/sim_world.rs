@@ -135,7 +135,8 @@ impl SimWorld {
         Ok(Self::make(config, seed))
     }
 
-    fn make(config: NetworkConfiguration, seed: u64) -> Self {
+    /// A world on a network that was validated.
+    pub(crate) fn make(config: NetworkConfiguration, seed: u64) -> Self {
         Self {
             shared: Shared::new(seed, config),
         }
