@@ -441,8 +441,9 @@ impl Outbox {
     }
 
     /// The connection is gone. Drops what cannot move to another one, keeps what can, and gives
-    /// the ids of which bytes were written and not acknowledged.
-    pub(super) fn end_connection(&mut self, now: Duration) -> Range<PacketId> {
+    /// the ids of which bytes were written and not acknowledged. What is kept waits since
+    /// `lost_at`, if it was a working connection that was lost.
+    pub(super) fn end_connection(&mut self, lost_at: Option<Duration>) -> Range<PacketId> {
         let mut batch = std::mem::take(&mut self.batch);
         if batch.written > 0
             && let Some(frame) = batch.pop()
@@ -456,8 +457,10 @@ impl Outbox {
             self.queue.push_front(frame);
         }
         self.drop_unreliable_frames();
-        for frame in &mut self.queue {
-            frame.waits_since = Some(now);
+        if lost_at.is_some() {
+            self.queue
+                .iter_mut()
+                .for_each(|frame| frame.waits_since = lost_at);
         }
         self.next_sequence = 1;
         let maybe_delivered = self.settled..self.first_unwritten();

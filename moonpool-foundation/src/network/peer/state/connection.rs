@@ -1,0 +1,271 @@
+//! One connection's life: made, greeted, packets in and out, over.
+
+use std::time::Duration;
+
+use crate::messaging::{UID, WellKnownToken, WireError};
+use crate::network::peer::error::ConnectionError;
+use crate::network::peer::exchange::{Exchange, Greeted, Inbound};
+use crate::network::peer::outbox::{Batch, LaidOut};
+use crate::network::peer::packet::SessionEnded;
+use crate::network::peer::session::{HelloAnswer, ProtocolError};
+
+use super::{EndStep, Event, INCOMPATIBLE_PROBE, MAX_EVENTS, PeerState, Phase, Role};
+
+impl PeerState {
+    /// A connection was made. `session` is a random id for a session that may begin on it.
+    pub(in crate::network::peer) fn handle_connected(&mut self, now: Duration, session: UID) {
+        let Phase::Connecting { deadline } = self.phase else {
+            return;
+        };
+        match &mut self.exchange {
+            Some(exchange) => {
+                exchange.greet(now, session, &mut self.outbox);
+                self.phase = Phase::Greeting { deadline };
+            }
+            None => self.open(now),
+        }
+    }
+
+    fn open(&mut self, now: Duration) {
+        self.phase = Phase::Open { since: now };
+        self.failures = 0;
+        self.metrics.reconnects += u64::from(self.metrics.connections > 0);
+        self.metrics.connections += 1;
+    }
+
+    /// Bytes were read.
+    pub(in crate::network::peer) fn handle_read(&mut self, bytes: usize) {
+        self.metrics.bytes_received += u64::try_from(bytes).unwrap_or(u64::MAX);
+    }
+
+    /// A packet arrived.
+    ///
+    /// # Errors
+    /// Why the connection has to end: call `handle_closed` with it.
+    pub(in crate::network::peer) fn handle_packet<'a>(
+        &mut self,
+        now: Duration,
+        token: UID,
+        payload: &'a [u8],
+    ) -> Result<Inbound<'a>, ConnectionError> {
+        let inbound = match (&self.phase, &mut self.exchange) {
+            (Phase::Open { .. }, None) => self.handle_plain(now, token, payload)?,
+            (Phase::Open { .. }, Some(exchange)) => {
+                exchange.handle_packet(now, token, payload, &mut self.outbox)?
+            }
+            (Phase::Greeting { .. }, Some(_)) => self.handle_greeting(now, token, payload)?,
+            _ => Inbound::Consumed,
+        };
+        if let Inbound::Deliver { payload, .. } = inbound {
+            let limit = self.config.max_payload_bytes as usize;
+            if payload.len() > limit {
+                let size = payload.len();
+                return Err(WireError::PacketTooLarge { size, limit }.into());
+            }
+            self.metrics.packets_received += 1;
+        }
+        Ok(inbound)
+    }
+
+    /// In plain mode a Hello is told that it came to the wrong place.
+    fn handle_plain<'a>(
+        &mut self,
+        now: Duration,
+        token: UID,
+        payload: &'a [u8],
+    ) -> Result<Inbound<'a>, ConnectionError> {
+        match WellKnownToken::session_frame(token) {
+            None => Ok(Inbound::Deliver {
+                token,
+                payload,
+                reliable: false,
+            }),
+            Some(WellKnownToken::Hello) => {
+                let answer = HelloAnswer::incompatible(UID::NIL, 0, 0);
+                self.outbox
+                    .push_last_control(WellKnownToken::HelloAnswer, &answer.encode());
+                self.refuse(now, 0, 0);
+                Ok(Inbound::Consumed)
+            }
+            Some(frame) => Err(ProtocolError::UnexpectedFrame { frame }.into()),
+        }
+    }
+
+    fn handle_greeting<'a>(
+        &mut self,
+        now: Duration,
+        token: UID,
+        payload: &[u8],
+    ) -> Result<Inbound<'a>, ConnectionError> {
+        let Some(exchange) = &mut self.exchange else {
+            return Ok(Inbound::Consumed);
+        };
+        if self.role != Role::Accept {
+            exchange.handle_answer(now, token, payload)?;
+            self.open(now);
+            return Ok(Inbound::Consumed);
+        }
+        match exchange.handle_hello(token, payload, &mut self.outbox)? {
+            Greeted::Open => self.open(now),
+            Greeted::Refused {
+                version_min,
+                version_max,
+            } => {
+                self.refuse(now, version_min, version_max);
+            }
+        }
+        Ok(Inbound::Consumed)
+    }
+
+    /// The answer that is laid out is the last thing this connection carries.
+    fn refuse(&mut self, now: Duration, version_min: u16, version_max: u16) {
+        self.phase = Phase::Ending {
+            step: EndStep::Flush,
+            deadline: now.saturating_add(self.config.connect_timeout),
+            cause: ConnectionError::Incompatible {
+                version_min,
+                version_max,
+            },
+        };
+    }
+
+    /// Lays out what can be written now.
+    pub(in crate::network::peer) fn lay_out(&mut self) {
+        let is_open = self.is_open();
+        if is_open && let Some(exchange) = &mut self.exchange {
+            exchange.lay_out_urgent(&mut self.outbox);
+        }
+        let limit = self.max_payload();
+        while is_open && self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
+            let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
+            match self.outbox.lay_out_next(ack, limit as usize) {
+                LaidOut::Nothing => break,
+                LaidOut::Unreliable => {}
+                LaidOut::Withdrawn(id) => self.push_event(Event::Withdrawn { id, limit }),
+                LaidOut::Reliable => {
+                    if let Some(exchange) = &mut self.exchange {
+                        exchange.handle_ack_laid_out();
+                    }
+                }
+            }
+        }
+        if is_open
+            && self.outbox.batch().has_room()
+            && let Some(exchange) = &mut self.exchange
+        {
+            exchange.lay_out_ack(&mut self.outbox);
+        }
+    }
+
+    /// What is laid out, to write from it; [`put_back`](Self::put_back) has to follow at once.
+    pub(in crate::network::peer) fn take_batch(&mut self) -> Batch {
+        self.outbox.take_batch()
+    }
+
+    /// `bytes` more bytes of the batch are written.
+    pub(in crate::network::peer) fn put_back(&mut self, batch: Batch, bytes: usize) {
+        self.outbox.put_back(batch, bytes);
+    }
+
+    /// The connection, or the attempt to get one, is over. `jitter` is any random number.
+    pub(in crate::network::peer) fn handle_closed(
+        &mut self,
+        now: Duration,
+        cause: ConnectionError,
+        jitter: u64,
+    ) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Finished);
+        self.disconnect = None;
+        if let Some(exchange) = &mut self.exchange {
+            exchange.handle_closed();
+        }
+        let (had_session, cause) = match phase {
+            Phase::Finished => return,
+            Phase::Open { since } => {
+                if now.saturating_sub(since) >= self.config.healthy_after {
+                    self.backoff.reset();
+                }
+                (true, cause)
+            }
+            Phase::Ending {
+                step, cause: known, ..
+            } => {
+                let is_orderly = cause == ConnectionError::Ended && step == EndStep::Linger;
+                if is_orderly || self.exchange.is_some() {
+                    self.outbox.settle_written();
+                }
+                (known == ConnectionError::Closed, known)
+            }
+            Phase::Idle { .. } | Phase::Connecting { .. } | Phase::Greeting { .. } => {
+                self.count_failure(&cause);
+                (false, cause)
+            }
+        };
+        self.count_violation(&cause);
+        let maybe_delivered = self.outbox.end_connection(had_session.then_some(now));
+        let failures = self.failures;
+        let gives_up = self
+            .config
+            .max_connection_failures
+            .is_some_and(|max| failures >= max);
+        let finishes = self.role == Role::Accept
+            || gives_up
+            || cause == ConnectionError::Closed
+            || (self.closing.is_some() && !self.has_unwritten());
+        let not_delivered = if finishes {
+            self.outbox.drop_all()
+        } else {
+            maybe_delivered.end..maybe_delivered.end
+        };
+        if had_session || !maybe_delivered.is_empty() || !not_delivered.is_empty() {
+            self.report(SessionEnded {
+                not_delivered,
+                maybe_delivered,
+            });
+        }
+        if !finishes {
+            self.phase = Phase::Idle {
+                not_before: self.next_attempt(now, &cause, jitter),
+            };
+        }
+        self.metrics.last_error = Some(if gives_up {
+            ConnectionError::GaveUp { failures }
+        } else {
+            cause
+        });
+    }
+
+    fn count_failure(&mut self, cause: &ConnectionError) {
+        match cause {
+            // A newer connection of ours is there, or the user wanted it so.
+            ConnectionError::Superseded { .. }
+            | ConnectionError::Reconnect
+            | ConnectionError::Closed => {}
+            _ => {
+                self.failures = self.failures.saturating_add(1);
+                self.metrics.connection_failures += 1;
+            }
+        }
+    }
+
+    fn count_violation(&mut self, cause: &ConnectionError) {
+        if matches!(
+            cause,
+            ConnectionError::Wire(_) | ConnectionError::Protocol(_)
+        ) {
+            self.metrics.protocol_errors += 1;
+        }
+    }
+
+    fn next_attempt(&mut self, now: Duration, cause: &ConnectionError, jitter: u64) -> Duration {
+        let delay = match cause {
+            ConnectionError::Reconnect => {
+                self.was_used = true;
+                Duration::ZERO
+            }
+            ConnectionError::Incompatible { .. } => INCOMPATIBLE_PROBE,
+            _ => self.backoff.next_delay(jitter),
+        };
+        now.saturating_add(delay)
+    }
+}
