@@ -78,7 +78,7 @@ pub use network::tokio::TokioNetworkProvider;
 pub use network::{NetworkProvider, TcpListenerTrait, TcpStreamTrait};
 pub use providers::{Providers, TokioProviders};
 pub use random::{RandomProvider, SystemRandomProvider};
-pub use task::{JoinError, TaskHandle, TaskProvider, TokioJoinHandle, TokioTaskProvider};
+pub use task::{JoinError, JoinHandle, RawTask, TaskProvider, TokioTaskProvider};
 pub use time::{Elapsed, TimeProvider, Timeout, TokioTimeProvider};
 
 #[cfg(feature = "sim")]
@@ -101,7 +101,7 @@ pub use sim::{
     sim_random, sim_random_range, sim_random_range_or_default,
 };
 #[cfg(feature = "sim")]
-pub use task::{SimJoinHandle, SimTaskProvider};
+pub use task::SimTaskProvider;
 #[cfg(feature = "sim")]
 pub use time::SimTimeProvider;
 

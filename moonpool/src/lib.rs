@@ -51,8 +51,8 @@ pub use moonpool_foundation as foundation;
 pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};
 pub use moonpool_foundation::select;
 pub use moonpool_foundation::{
-    Elapsed, Endpoint, JoinError, NetworkAddress, NetworkProvider, Providers, RandomProvider,
-    SimulationError, SimulationResult, SystemRandomProvider, TaskHandle, TaskProvider,
+    Elapsed, Endpoint, JoinError, JoinHandle, NetworkAddress, NetworkProvider, Providers,
+    RandomProvider, RawTask, SimulationError, SimulationResult, SystemRandomProvider, TaskProvider,
     TcpListenerTrait, TcpStreamTrait, TimeProvider, TokioNetworkProvider, TokioProviders,
     TokioTaskProvider, TokioTimeProvider, UID, WellKnownId, WellKnownToken,
 };
@@ -61,9 +61,9 @@ pub use moonpool_traits::{CodecError, JsonCodec, MessageCodec};
 /// What most services import.
 pub mod prelude {
     pub use crate::{
-        BuildError, Endpoint, FlowTransport, FlowTransportBuilder, JsonCodec, MessageCodec,
-        NetworkAddress, NetworkProvider, Providers, RandomProvider, ReplyError, ReplyFuture,
-        ReplyPromise, RequestStream, TaskHandle, TaskProvider, TimeProvider, TokioProviders,
+        BuildError, Endpoint, FlowTransport, FlowTransportBuilder, JoinHandle, JsonCodec,
+        MessageCodec, NetworkAddress, NetworkProvider, Providers, RandomProvider, ReplyError,
+        ReplyFuture, ReplyPromise, RequestStream, TaskProvider, TimeProvider, TokioProviders,
         TransportError, UID, WellKnownId, send_request,
     };
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    JoinError, SchedulePolicy, SimWorld, SimulationError, TaskHandle, TaskProvider, TimeProvider,
+    JoinError, SchedulePolicy, SimWorld, SimulationError, TaskProvider, TimeProvider,
 };
 
 fn order_of_ten(seed: u64, policy: SchedulePolicy) -> Vec<u32> {

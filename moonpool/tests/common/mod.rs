@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use moonpool::foundation::{SimProviders, SimWorld};
 use moonpool::{
-    FlowTransport, FlowTransportBuilder, NetworkAddress, PeerConfig, Providers, TaskHandle,
+    FlowTransport, FlowTransportBuilder, JoinHandle, NetworkAddress, PeerConfig, Providers,
     TaskProvider, TimeProvider, TokioProviders, TransportStats,
 };
 
@@ -44,7 +44,7 @@ impl<P: Providers> Hosts<P> {
     }
 
     /// Starts a task of the server.
-    pub(crate) fn spawn_server<F>(&self, future: F) -> impl TaskHandle<F::Output>
+    pub(crate) fn spawn_server<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
     {

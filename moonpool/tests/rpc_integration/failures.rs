@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use moonpool::{
     BuildError, Endpoint, FlowTransportBuilder, JsonCodec, NetworkAddress, NetworkProvider,
-    Providers, ReplyError, ReplyFuture, TaskHandle, TimeProvider, UID, send_request,
+    Providers, ReplyError, ReplyFuture, TimeProvider, UID, send_request,
 };
 
 use crate::common::{Hosts, Transport, gauges, shut_down};

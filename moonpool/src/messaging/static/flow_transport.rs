@@ -13,7 +13,7 @@ use moonpool_foundation::network::peer::{
     CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionIdentity, SessionMode,
 };
 use moonpool_foundation::{
-    Endpoint, NetworkAddress, NetworkProvider, TaskHandle, TaskProvider, TimeProvider, UID,
+    Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
 };
 use moonpool_traits::CodecError;
 
@@ -58,9 +58,9 @@ where
     peer_config: PeerConfig,
     sink: Rc<dyn PeerSink>,
     /// Accepts connections; none in a client.
-    accept_task: RefCell<Option<TP::JoinHandle<()>>>,
+    accept_task: RefCell<Option<JoinHandle<()>>>,
     /// Delivers messages to this process itself; started by the first one.
-    local_task: RefCell<Option<TP::JoinHandle<()>>>,
+    local_task: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl<N, T, TP> FlowTransport<N, T, TP>
@@ -336,7 +336,7 @@ fn put_message(payload: &[u8], buffer: &mut BytesMut) -> Result<(), CodecError> 
 }
 
 /// Cancels a task and waits until its future is gone, and with it what it holds.
-async fn stop<H: TaskHandle<()>>(task: Option<H>) {
+async fn stop(task: Option<JoinHandle<()>>) {
     if let Some(task) = task {
         task.abort();
         if let Err(error) = task.await {
