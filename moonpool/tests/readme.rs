@@ -81,6 +81,8 @@ fn readme_prints_this_code() {
         let code = section(begin, end);
         assert!(readme.contains(code), "README.md does not contain:\n{code}");
     }
+    let snippets = readme.matches("```rust").count();
+    assert_eq!(snippets, 2, "README.md has code that is not here");
 }
 
 /// The correction that README names, so that it does not name one that is none.
