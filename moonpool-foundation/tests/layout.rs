@@ -26,6 +26,7 @@ use source::{ModulePath, Source, Tree, module_of};
 
 /// Which layer the modules below a path belong to. The longest prefix decides.
 const LAYERS: &[(&str, Layer)] = &[
+    ("collections", Layer::Base),
     ("error", Layer::Base),
     ("messaging", Layer::Base),
     ("ambient", Layer::Base),
