@@ -1,4 +1,52 @@
-//! stub
+//! The ground that moonpool stands on: provider traits, a deterministic simulator behind them, the
+//! wire format, and peers that keep a connection alive.
+//!
+//! Application code is written against four traits - [`NetworkProvider`], [`TimeProvider`],
+//! [`TaskProvider`], [`RandomProvider`], bundled as [`Providers`] - and runs unchanged on real
+//! sockets ([`TokioProviders`]) and inside `SimWorld`, where one `u64` seed decides everything:
+//! the order of tasks, how long a segment travels, every random number.
+//!
+//! ```
+//! use moonpool_foundation::{
+//!     NetworkProvider, Providers, SimWorld, TaskProvider, TcpListenerTrait,
+//! };
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! async fn greet<P: Providers>(providers: P) -> std::io::Result<()> {
+//!     let listener = providers.network().bind("server:7000").await?;
+//!     let (mut stream, _peer) = listener.accept().await?;
+//!     stream.write_all(b"hello").await
+//! }
+//!
+//! let world = SimWorld::new_with_seed(42);
+//! let server = world.add_process("server").providers();
+//! let client = world.add_process("client").network_provider();
+//! server.task().spawn_task("greeter", greet(server.clone()));
+//! let greeting = world.block_on(async move {
+//!     let mut stream = loop {
+//!         if let Ok(stream) = client.connect("server:7000").await {
+//!             break stream;
+//!         }
+//!     };
+//!     let mut greeting = String::new();
+//!     stream.read_to_string(&mut greeting).await.map(|_| greeting)
+//! })?;
+//! assert_eq!(greeting?, "hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What a seed does not control
+//!
+//! Code that reaches past the providers. What can be caught ends the run with
+//! [`SimulationError::Escape`], which names the replacement: tokio's timers, sockets and tasks, a
+//! wake from another thread, a runtime inside the runtime. What cannot be caught, `docs/determinism.md`
+//! lists together with the lints that find it at compile time.
+//!
+//! # Features
+//!
+//! `sim` (on by default) is the simulator. With `default-features = false` only the traits, their
+//! tokio implementations, the wire format and peers are compiled.
+
 mod ambient;
 pub mod collections;
 mod error;
@@ -6,6 +54,8 @@ pub mod messaging;
 pub mod network;
 mod providers;
 pub mod random;
+#[cfg(feature = "sim")]
+pub mod runner;
 mod select;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -28,7 +78,7 @@ pub use network::tokio::TokioNetworkProvider;
 pub use network::{NetworkProvider, TcpListenerTrait, TcpStreamTrait};
 pub use providers::{Providers, TokioProviders};
 pub use random::{RandomProvider, SystemRandomProvider};
-pub use task::{JoinError, TaskHandle, TaskProvider, TokioJoinHandle, TokioTaskProvider};
+pub use task::{JoinError, JoinHandle, RawTask, TaskProvider, TokioTaskProvider};
 pub use time::{Elapsed, TimeProvider, Timeout, TokioTimeProvider};
 
 #[cfg(feature = "sim")]
@@ -40,13 +90,18 @@ pub use providers::SimProviders;
 #[cfg(feature = "sim")]
 pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
+pub use runner::{
+    Check, IterationControl, RunError, SeedReport, SimulationBuilder, SimulationMetrics,
+    SimulationReport, Verdict, WorkloadTopology,
+};
+#[cfg(feature = "sim")]
 pub use sim::{
     KillKind, Leftovers, PendingTask, ProcessId, SchedulePolicy, SimProcess, SimWorld, SleepFuture,
     TraceMode, TraceStep, WeakSimWorld, get_current_sim_seed, reset_sim_rng, set_sim_seed,
     sim_random, sim_random_range, sim_random_range_or_default,
 };
 #[cfg(feature = "sim")]
-pub use task::{SimJoinHandle, SimTaskProvider};
+pub use task::SimTaskProvider;
 #[cfg(feature = "sim")]
 pub use time::SimTimeProvider;
 

@@ -26,9 +26,11 @@ use source::{ModulePath, Source, Tree, module_of};
 
 /// Which layer the modules below a path belong to. The longest prefix decides.
 const LAYERS: &[(&str, Layer)] = &[
+    ("collections", Layer::Base),
     ("error", Layer::Base),
     ("messaging", Layer::Base),
     ("ambient", Layer::Base),
+    ("collections", Layer::Base),
     ("wait", Layer::Base),
     ("providers", Layer::Traits),
     ("network", Layer::Traits),
@@ -58,7 +60,7 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[(
         "network/tokio",
         "random/sim",
         "random/system",
-        "sim/world",
+        "sim/sim_world",
         "task/sim",
         "task/tokio",
         "time/sim",

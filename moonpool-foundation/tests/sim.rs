@@ -8,6 +8,8 @@
 
 #[path = "sim/deadlock.rs"]
 mod deadlock;
+#[path = "sim/determinism.rs"]
+mod determinism;
 #[path = "sim/escapes.rs"]
 mod escapes;
 #[path = "sim/integration.rs"]
@@ -16,6 +18,8 @@ mod integration;
 mod processes;
 #[path = "sim/rng.rs"]
 mod rng;
+#[path = "sim/select.rs"]
+mod select;
 #[path = "sim/sleep.rs"]
 mod sleep;
 #[path = "sim/streams.rs"]

@@ -1,1 +1,69 @@
-//! stub
+//! RPC for distributed services that are tested in a deterministic simulation and shipped on TCP.
+//!
+//! A service is written once, generic over [`Providers`]. With [`TokioProviders`] it runs on real
+//! sockets; with the simulator's providers (feature `sim`) the same functions run in a simulated
+//! world that one seed decides.
+//!
+//! ```
+//! use moonpool::prelude::*;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Ping { message: String }
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! struct Pong { echo: String }
+//!
+//! const PING: UID = UID::new(0x9176, 0);
+//!
+//! async fn serve<P: Providers>(providers: P, address: NetworkAddress) -> Result<(), BuildError> {
+//!     let transport = FlowTransportBuilder::from_providers(&providers)
+//!         .local_address(address)
+//!         .build_listening()
+//!         .await?;
+//!     let pings = transport.register_handler::<Ping, _>(PING, JsonCodec);
+//!     while let Some((ping, reply)) = pings.recv_with_transport(&transport).await {
+//!         reply.send(Pong { echo: ping.message });
+//!     }
+//!     Ok(())
+//! }
+//!
+//! async fn ping<P: Providers>(providers: P, server: NetworkAddress) -> Result<Pong, ReplyError> {
+//!     let transport = FlowTransportBuilder::from_providers(&providers).build();
+//!     let request = Ping { message: "hello".to_owned() };
+//!     send_request(&transport, &Endpoint::new(server, PING), request, JsonCodec)?.await
+//! }
+//! ```
+//!
+//! What a call's outcome says about its execution is the subject of [`ReplyError`].
+
+mod error;
+pub mod messaging;
+
+pub use error::{BuildError, NotSent, RegisterError, TransportError};
+pub use messaging::envelope::EnvelopeError;
+pub use messaging::{
+    EndpointMap, FlowTransport, FlowTransportBuilder, FutureStream, Incoming, InvalidToken,
+    MessageReceiver, NetNotifiedQueue, QueueLimits, QueueStats, ReplyError, ReplyFuture,
+    ReplyPromise, ReplyRoute, Request, RequestStream, SharedNetNotifiedQueue, TransportStats,
+    send_request,
+};
+pub use moonpool_foundation as foundation;
+pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};
+pub use moonpool_foundation::select;
+pub use moonpool_foundation::{
+    Elapsed, Endpoint, JoinError, JoinHandle, NetworkAddress, NetworkProvider, Providers,
+    RandomProvider, RawTask, SimulationError, SimulationResult, SystemRandomProvider, TaskProvider,
+    TcpListenerTrait, TcpStreamTrait, TimeProvider, TokioNetworkProvider, TokioProviders,
+    TokioTaskProvider, TokioTimeProvider, UID, WellKnownId, WellKnownToken,
+};
+pub use moonpool_traits::{CodecError, JsonCodec, MessageCodec};
+
+/// What most services import.
+pub mod prelude {
+    pub use crate::{
+        BuildError, Endpoint, FlowTransport, FlowTransportBuilder, JoinHandle, JsonCodec,
+        MessageCodec, NetworkAddress, NetworkProvider, Providers, RandomProvider, ReplyError,
+        ReplyFuture, ReplyPromise, RequestStream, TaskProvider, TimeProvider, TokioProviders,
+        TransportError, UID, WellKnownId, send_request,
+    };
+}

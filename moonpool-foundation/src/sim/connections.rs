@@ -1,12 +1,13 @@
 //! Sockets of the simulated network: what exists, who owns it, how it is made and how it ends.
 //! How bytes move is in `delivery`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::addresses::{Ports, overlaps};
 use super::clock::SimInstant;
 use super::delivery::Pipe;
 use super::events::EventKey;
@@ -18,8 +19,6 @@ pub(crate) type ConnectionId = Key;
 pub(crate) type ListenerId = Key;
 pub(crate) type AttemptId = Key;
 
-/// Linux's range of ephemeral ports.
-const EPHEMERAL_PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 /// Connections that a listener keeps until they are accepted; beyond it a connect is tried again.
 const BACKLOG: usize = 1024;
 /// When a connect that met a full backlog is tried again, as Linux does with its first SYN.
@@ -169,40 +168,6 @@ pub(crate) struct Network {
     ports: BTreeMap<ProcessId, Ports>,
 }
 
-/// The ephemeral ports of one process.
-#[derive(Debug)]
-struct Ports {
-    next: u16,
-    used: BTreeSet<u16>,
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        Self {
-            next: *EPHEMERAL_PORTS.start(),
-            used: BTreeSet::new(),
-        }
-    }
-}
-
-impl Ports {
-    /// The next free port, in turn, so that a port rests before it is used again.
-    fn take(&mut self, is_bound: impl Fn(u16) -> bool) -> Option<u16> {
-        for _ in EPHEMERAL_PORTS {
-            let port = self.next;
-            self.next = if port == *EPHEMERAL_PORTS.end() {
-                *EPHEMERAL_PORTS.start()
-            } else {
-                port + 1
-            };
-            if !is_bound(port) && self.used.insert(port) {
-                return Some(port);
-            }
-        }
-        None
-    }
-}
-
 impl Network {
     pub(crate) fn connections(&self) -> usize {
         self.connections.len()
@@ -222,7 +187,7 @@ impl Network {
 
     fn release_port(&mut self, process: ProcessId, port: u16) {
         if let Some(ports) = self.ports.get_mut(&process) {
-            ports.used.remove(&port);
+            ports.release(port);
         }
     }
 
@@ -237,38 +202,7 @@ impl Network {
     }
 }
 
-/// Whether a listener on `bound` is reached at, or collides with, `other`.
-fn overlaps(bound: IpAddr, other: IpAddr) -> bool {
-    bound == other || bound.is_unspecified() || other.is_unspecified()
-}
-
-fn invalid(addr: &str, what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("{what}: `{addr}`"))
-}
-
 impl World {
-    /// The socket address that `addr` names: `ip:port`, `[v6]:port` or `name:port`.
-    pub(crate) fn resolve(&self, addr: &str) -> io::Result<SocketAddr> {
-        if let Ok(parsed) = addr.parse() {
-            return Ok(parsed);
-        }
-        let Some((host, port)) = addr.rsplit_once(':') else {
-            return Err(invalid(addr, "invalid socket address"));
-        };
-        let port = port
-            .parse()
-            .map_err(|_not_a_number| invalid(addr, "invalid port value"))?;
-        if host == "localhost" {
-            return Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
-        }
-        match self.processes.by_name(host) {
-            Some(process) => Ok(SocketAddr::new(self.processes.get(process).ip, port)),
-            None => Err(io::Error::other(format!(
-                "failed to look up address information: no process is named `{host}`"
-            ))),
-        }
-    }
-
     /// Binds a listener at once; the caller has waited the latency.
     pub(crate) fn bind(
         &mut self,

@@ -14,8 +14,9 @@ use tracing::Span;
 use super::SimWorld;
 use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
-use super::executor::{self, PollCount, Polled, ReadyTask, Turn};
+use super::executor::{self, PollCount, Polled, Turn};
 use super::process::ProcessId;
+use super::wakes::{self, ReadyTask, TaskMeta};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
 use crate::task::panic_message;
@@ -169,7 +170,16 @@ impl SimWorld {
                     .to_owned(),
             ));
         }
+        self.check_destructors()?;
         Ok(context::drive(self.downgrade()))
+    }
+
+    /// Fails if a destructor panicked in a kill.
+    fn check_destructors(&self) -> SimulationResult<()> {
+        match self.shared.take_unreported_panic() {
+            Some(panic) => Err(panic),
+            None => Ok(()),
+        }
     }
 
     fn next_turn(&self, main_woken: bool) -> Option<Turn> {
@@ -198,19 +208,17 @@ impl SimWorld {
         let span = self.span(|world| (meta.process.id, world.executor.name(meta.key)));
         let polled = span.in_scope(|| executor::run(task));
         drop(running);
+        if self.shared.with(|world| world.trace.is_on()) {
+            self.record_poll(&meta, &polled);
+        }
         if let Polled::Panicked(message) = polled {
             let site = context::take_panic_site();
             let name = self.shared.with(|world| world.executor.name(meta.key));
             self.shared
                 .with(|world| world.executor.after_poll(meta.key, world.clock));
-            return Err(self.panic_error(name, meta.process, message, site));
+            return Err(self.shared.panic_error(name, meta.process, message, site));
         }
         let polls = self.shared.with(|world| {
-            if world.trace.is_on() {
-                let name = world.executor.name(meta.key);
-                let process = world.processes.get(meta.process.id).name.clone();
-                world.record(format!("poll `{name}` of `{process}`"));
-            }
             let polls = world.executor.after_poll(meta.key, world.clock)?;
             (polls > world.livelock_limit).then_some(polls)
         });
@@ -221,6 +229,18 @@ impl SimWorld {
                 self.check_livelock(polls, name)
             }
         }
+    }
+
+    fn record_poll(&self, meta: &TaskMeta, polled: &Polled) {
+        self.shared.with(|world| {
+            let name = world.executor.name(meta.key);
+            let process = world.processes.get(meta.process.id).name.clone();
+            let outcome = match polled {
+                Polled::Fine => "",
+                Polled::Panicked(_) => ": it panics",
+            };
+            world.record(format!("poll `{name}` of `{process}`{outcome}"));
+        });
     }
 
     fn poll_main<F: Future>(
@@ -245,7 +265,8 @@ impl SimWorld {
         });
         polled.map_err(|payload| {
             let site = context::take_panic_site();
-            self.panic_error(MAIN.into(), process, panic_message(&*payload), site)
+            self.shared
+                .panic_error(MAIN.into(), process, panic_message(&*payload), site)
         })
     }
 
@@ -288,15 +309,13 @@ impl SimWorld {
         let running = context::run_as(Current { process });
         let outcome = catch_unwind(AssertUnwindSafe(closure));
         drop(running);
-        outcome.map_err(|payload| {
+        if let Err(payload) = outcome {
             let site = context::take_panic_site();
-            self.panic_error(
-                "scheduled closure".into(),
-                process,
-                panic_message(&*payload),
-                site,
-            )
-        })
+            let message = panic_message(&*payload);
+            let name = "scheduled closure".into();
+            return Err(self.shared.panic_error(name, process, message, site));
+        }
+        self.check_destructors()
     }
 
     /// Processes the next event while the main future waits. Without one that keeps the run alive,
@@ -366,8 +385,15 @@ impl SimWorld {
     }
 
     fn check_escape(&self, main_woken_abroad: bool) -> SimulationResult<()> {
-        let name = match executor::take_woken_abroad() {
-            Some(key) => self.shared.with(|world| world.executor.name(key)),
+        if !main_woken_abroad && !wakes::is_any_abroad() {
+            return Ok(());
+        }
+        let woken = self.shared.with(|world| {
+            let key = world.executor.take_woken_abroad()?;
+            Some(world.executor.name(key))
+        });
+        let name = match woken {
+            Some(name) => name,
             None if main_woken_abroad => MAIN.into(),
             None => return Ok(()),
         };

@@ -6,26 +6,24 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
 
-use async_task::{Runnable, Task};
-use pin_project_lite::pin_project;
+use async_task::Task;
 
 use super::clock::SimInstant;
+use super::context::thread_tag;
 use super::digest::Digest;
 use super::events::index_u32;
+use super::join::{JoinState, Tracked};
 use super::process::{ProcessId, ProcessRef};
 use super::rng::Stream;
 use super::slab::{Key, Slab};
-use crate::task::{JoinError, panic_message};
+use super::wakes::{self, ReadyTask, TaskMeta, schedule};
+use crate::task::panic_message;
 use crate::wait::{self, MAX_NOTES, WaitReason};
 
 /// In what order ready tasks are polled.
@@ -51,75 +49,11 @@ pub enum SchedulePolicy {
 /// Names a task of one world.
 pub(crate) type TaskKey = Key;
 
-/// What a task cell carries: enough to schedule it without looking anything up.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TaskMeta {
-    world: u64,
-    thread: u64,
-    pub(crate) key: TaskKey,
-    pub(crate) process: ProcessRef,
-}
-
-pub(crate) type ReadyTask = Runnable<TaskMeta>;
-
 thread_local! {
-    static WOKEN: RefCell<Vec<ReadyTask>> = const { RefCell::new(Vec::new()) };
     /// Set by a task that panicked, read by the executor right after its poll.
-    static TASK_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-    static TASK_DONE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// What other threads did to tasks, until their own thread asks.
-static ABROAD: Mutex<Abroad> = Mutex::new(Abroad {
-    woken: Vec::new(),
-    cells: Vec::new(),
-});
-/// How many entries there are: asked after every poll, and nearly always 0.
-static ABROAD_COUNT: AtomicUsize = AtomicUsize::new(0);
-
-struct Abroad {
-    /// Who was woken.
-    woken: Vec<TaskMeta>,
-    /// Those that became ready by it: a task cell may only be run or dropped where it was made.
-    cells: Vec<ReadyTask>,
-}
-
-fn note_abroad(note: impl FnOnce(&mut Abroad)) {
-    note(&mut ABROAD.lock().unwrap_or_else(PoisonError::into_inner));
-    ABROAD_COUNT.fetch_add(1, Ordering::Release);
-}
-
-fn schedule(task: ReadyTask) {
-    if task.metadata().thread == super::context::thread_tag() {
-        WOKEN.with_borrow_mut(|woken| woken.push(task));
-    } else {
-        note_abroad(|abroad| abroad.cells.push(task));
-    }
-}
-
-/// The waker that a task's futures see: it tells on other threads, also while the task runs.
-struct HomeWaker {
-    cell: Waker,
-    meta: TaskMeta,
-}
-
-impl HomeWaker {
-    fn check(&self) {
-        if self.meta.thread != super::context::thread_tag() {
-            note_abroad(|abroad| abroad.woken.push(self.meta));
-        }
-    }
-}
-
-impl Wake for HomeWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.check();
-        self.cell.wake_by_ref();
-    }
+    pub(super) static TASK_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Set by a task that has ended.
+    pub(super) static TASK_DONE: Cell<bool> = const { Cell::new(false) };
 }
 
 struct TaskEntry {
@@ -214,6 +148,8 @@ pub(crate) struct Executor {
     tasks: Slab<TaskEntry>,
     ready: VecDeque<ReadyTask>,
     policy: SchedulePolicy,
+    /// The names of cancelled tasks whose futures have not been dropped yet.
+    cancelled: BTreeMap<u64, Cow<'static, str>>,
     /// The priority of the next task that is put last.
     next_demoted: u64,
     main_priority: u64,
@@ -241,6 +177,7 @@ impl Executor {
             tasks: Slab::default(),
             ready: VecDeque::new(),
             policy: SchedulePolicy::default(),
+            cancelled: BTreeMap::new(),
             next_demoted: PCT_LOWEST_DRAWN,
             main_priority: PCT_MAIN,
         }
@@ -268,16 +205,11 @@ impl Executor {
             let state = Rc::new(JoinState::new(key));
             let meta = TaskMeta {
                 world,
-                thread: super::context::thread_tag(),
+                thread: thread_tag(),
                 key,
                 process,
             };
-            let tracked = Tracked {
-                future: Some(future),
-                promise: JoinPromise(Rc::clone(&state)),
-                meta,
-                waker: None,
-            };
+            let tracked = Tracked::new(future, Rc::clone(&state), meta);
             let (runnable, cell) = async_task::Builder::new()
                 .metadata(meta)
                 .spawn_local(move |_| tracked, schedule);
@@ -371,30 +303,20 @@ impl Executor {
     }
 
     fn collect_woken(&mut self) {
-        WOKEN.with_borrow_mut(|woken| {
-            if woken.iter().all(|task| task.metadata().world == self.world) {
-                self.ready.extend(woken.drain(..));
-                return;
-            }
-            // Another world of this thread has woken tasks too: they stay for it.
-            for task in std::mem::take(woken) {
-                if task.metadata().world == self.world {
-                    self.ready.push_back(task);
-                } else {
-                    woken.push(task);
-                }
-            }
-        });
+        wakes::collect_woken(self.world, &mut self.ready);
     }
 
     /// Takes note of a finished poll. `Some(polls)` is how often the task was polled at `now`.
     pub(crate) fn after_poll(&mut self, key: TaskKey, now: SimInstant) -> Option<u64> {
         if TASK_DONE.take() {
             // A finished task's cell holds no future any more: dropping it runs no user code.
-            drop(self.take(key));
+            drop(self.tasks.remove(key));
             return None;
         }
-        let entry = self.tasks.get_mut(key)?;
+        let Some(entry) = self.tasks.get_mut(key) else {
+            self.forget_cancelled(key);
+            return None;
+        };
         let (waits, count) = wait::taken();
         entry.waits[..count].copy_from_slice(&waits[..count]);
         entry.wait_count = count;
@@ -404,7 +326,14 @@ impl Executor {
     /// Takes a task out to cancel it: drop the result outside any borrow of the world, then run
     /// what that schedules.
     pub(crate) fn cancel(&mut self, key: TaskKey) -> Option<CancelledTask> {
-        self.take(key).map(CancelledTask)
+        let entry = self.tasks.remove(key)?;
+        self.cancelled.insert(key.number(), entry.name);
+        Some(CancelledTask(entry.cell))
+    }
+
+    /// A cancelled task's future has been dropped.
+    pub(crate) fn forget_cancelled(&mut self, key: TaskKey) {
+        self.cancelled.remove(&key.number());
     }
 
     /// Takes out all tasks of `process`.
@@ -435,8 +364,10 @@ impl Executor {
     }
 
     pub(crate) fn name(&self, key: TaskKey) -> Cow<'static, str> {
-        match self.tasks.get(key) {
-            Some(entry) => entry.name.clone(),
+        let cancelled = || self.cancelled.get(&key.number());
+        let name = self.tasks.get(key).map(|entry| &entry.name);
+        match name.or_else(cancelled) {
+            Some(name) => name.clone(),
             None => Cow::Borrowed("a task that has ended"),
         }
     }
@@ -458,8 +389,9 @@ impl Executor {
             .collect()
     }
 
-    fn take(&mut self, key: TaskKey) -> Option<Task<(), TaskMeta>> {
-        self.tasks.remove(key).map(|entry| entry.cell)
+    /// Takes note of wakes from other threads: the first of our tasks that was woken so.
+    pub(super) fn take_woken_abroad(&self) -> Option<TaskKey> {
+        wakes::take_woken_abroad(self.world)
     }
 }
 
@@ -472,129 +404,13 @@ pub(crate) struct CancelledTask(
 pub(crate) fn run(task: ReadyTask) -> Polled {
     wait::reset();
     TASK_DONE.set(false);
+    // Left behind by a cell that was dropped, not run.
+    drop(TASK_PANIC.take());
     let outcome = catch_unwind(AssertUnwindSafe(|| task.run()));
     let message = TASK_PANIC.take();
     match (outcome, message) {
         (_, Some(message)) => Polled::Panicked(message),
         (Err(payload), None) => Polled::Panicked(panic_message(&*payload)),
         (Ok(_), None) => Polled::Fine,
-    }
-}
-
-/// Takes note of what other threads did to this thread's tasks: the first that was woken. Those that
-/// became ready by it are ready here now.
-pub(crate) fn take_woken_abroad() -> Option<TaskKey> {
-    if ABROAD_COUNT.load(Ordering::Acquire) == 0 {
-        return None;
-    }
-    let here = super::context::thread_tag();
-    let mut abroad = ABROAD.lock().unwrap_or_else(PoisonError::into_inner);
-    let cells = abroad
-        .cells
-        .extract_if(.., |cell| cell.metadata().thread == here);
-    let cells: Vec<ReadyTask> = cells.collect();
-    let woken = abroad.woken.extract_if(.., |meta| meta.thread == here);
-    let woken: Vec<TaskMeta> = woken.collect();
-    ABROAD_COUNT.fetch_sub(cells.len() + woken.len(), Ordering::Release);
-    drop(abroad);
-    let first = woken.first().map(|meta| meta.key);
-    cells.into_iter().for_each(schedule);
-    first
-}
-
-/// What a join handle and its task share.
-pub(crate) struct JoinState<T> {
-    pub(crate) key: TaskKey,
-    result: RefCell<Option<Result<T, JoinError>>>,
-    finished: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl<T> JoinState<T> {
-    fn new(key: TaskKey) -> Self {
-        Self {
-            key,
-            result: RefCell::new(None),
-            finished: Cell::new(false),
-            waker: RefCell::new(None),
-        }
-    }
-
-    pub(crate) fn is_finished(&self) -> bool {
-        self.finished.get()
-    }
-
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
-        if let Some(result) = self.result.take() {
-            return Poll::Ready(result);
-        }
-        wait::note(WaitReason::Join {
-            task: self.key.number(),
-        });
-        let replaced = self.waker.replace(Some(cx.waker().clone()));
-        drop(replaced);
-        Poll::Pending
-    }
-
-    fn complete(&self, result: Result<T, JoinError>) {
-        if self.finished.replace(true) {
-            return;
-        }
-        self.result.replace(Some(result));
-        let waker = self.waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// The task's side of a [`JoinState`]: a task that is dropped before its end was cancelled.
-struct JoinPromise<T>(Rc<JoinState<T>>);
-
-impl<T> Drop for JoinPromise<T> {
-    fn drop(&mut self) {
-        self.0.complete(Err(JoinError::Cancelled));
-    }
-}
-
-pin_project! {
-    /// A task's future, with its end told to the join handle and its panic caught.
-    struct Tracked<F: Future> {
-        // Dropped before the promise: a handle learns of the end after the destructors ran.
-        #[pin]
-        future: Option<F>,
-        promise: JoinPromise<F::Output>,
-        meta: TaskMeta,
-        // Made at the first poll. It keeps the cell alive until the task has ended or is dropped.
-        waker: Option<Waker>,
-    }
-}
-
-impl<F: Future> Future for Tracked<F> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return Poll::Ready(());
-        };
-        let waker = this.waker.get_or_insert_with(|| {
-            let (cell, meta) = (cx.waker().clone(), *this.meta);
-            Arc::new(HomeWaker { cell, meta }).into()
-        });
-        let mut cx = Context::from_waker(waker);
-        let result = match catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))) {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(output)) => Ok(output),
-            Err(payload) => {
-                let message = panic_message(&*payload);
-                TASK_PANIC.set(Some(message.clone()));
-                Err(JoinError::Panicked(message))
-            }
-        };
-        TASK_DONE.set(true);
-        this.future.set(None);
-        this.promise.0.complete(result);
-        Poll::Ready(())
     }
 }

@@ -3,6 +3,7 @@
 //! [`SimWorld`] owns all of it. Application code never names it: it holds providers, whose calls
 //! end here.
 
+mod addresses;
 mod ambient_rng;
 mod clock;
 mod connections;
@@ -13,16 +14,19 @@ mod drive;
 mod events;
 mod executor;
 mod faults;
+mod join;
 mod process;
 mod rng;
+mod sim_world;
 mod slab;
 mod sleep;
 mod trace;
+mod wakes;
 mod world;
 
 pub(crate) use connections::{Asked, AttemptId, ConnectionId, ListenerId, Side};
 pub(crate) use context::{current, world as driven_world};
-pub(crate) use executor::JoinState;
+pub(crate) use join::JoinState;
 pub(crate) use process::ProcessRef;
 pub(crate) use rng::{Draws, inert_draws};
 pub(crate) use slab::Key as AcceptorId;
@@ -34,6 +38,7 @@ pub use ambient_rng::{
 };
 pub use executor::{PendingTask, SchedulePolicy};
 pub use process::{KillKind, ProcessId};
+pub use sim_world::{Leftovers, SimProcess, SimWorld};
 pub use sleep::SleepFuture;
 pub use trace::{TraceMode, TraceStep};
-pub use world::{Leftovers, SimProcess, SimWorld, WeakSimWorld};
+pub use world::WeakSimWorld;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 /// What is kept of a run's steps.
@@ -52,6 +53,8 @@ pub(crate) struct Recorder {
     mode: TraceMode,
     steps: VecDeque<TraceStep>,
     next_index: u64,
+    /// Only these steps are kept; `None`: all.
+    window: Option<Range<u64>>,
 }
 
 impl Recorder {
@@ -59,21 +62,33 @@ impl Recorder {
         self.mode = mode;
     }
 
+    pub(crate) fn set_window(&mut self, window: Range<u64>) {
+        self.window = Some(window);
+    }
+
     pub(crate) fn is_on(&self) -> bool {
         self.mode != TraceMode::Off
     }
 
     pub(crate) fn record(&mut self, at: Duration, digest: u64, what: String) {
+        let index = self.next_index;
+        self.next_index += 1;
+        if self
+            .window
+            .as_ref()
+            .is_some_and(|kept| !kept.contains(&index))
+        {
+            return;
+        }
         if self.mode == TraceMode::Recent && self.steps.len() == RECENT_STEPS {
             self.steps.pop_front();
         }
         self.steps.push_back(TraceStep {
-            index: self.next_index,
+            index,
             at,
             what,
             digest,
         });
-        self.next_index += 1;
     }
 
     pub(crate) fn steps(&self) -> Vec<TraceStep> {

@@ -1,10 +1,9 @@
-//! [`SimWorld`]: the owner of everything that a seed decides.
+//! The state behind [`SimWorld`](super::SimWorld): everything that a seed decides.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
 use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::task::Waker;
@@ -14,35 +13,17 @@ use super::clock::SimInstant;
 use super::connections::{AttemptId, ConnectionId, Network, Side};
 use super::digest::Digest;
 use super::events::{EventClass, EventKey, EventQueue};
-use super::executor::{Executor, JoinState, PendingTask, SchedulePolicy};
+use super::executor::{Executor, PendingTask};
 use super::faults::Faults;
+use super::join::JoinState;
 use super::process::{KillKind, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
-use super::trace::{Recorder, TraceMode, TraceStep};
+use super::trace::Recorder;
 use super::{context, executor};
 use crate::error::SimulationError;
-use crate::network::{NetworkConfigError, NetworkConfiguration};
+use crate::network::NetworkConfiguration;
 use crate::wait::{MAX_NOTES, WaitReason};
-
-/// A simulated world: clock, event queue, executor, network and random streams, all of one seed.
-///
-/// Dropping it drops its tasks; what their destructors do reaches nobody.
-///
-/// ```
-/// use moonpool_foundation::{SimWorld, TimeProvider};
-/// use std::time::Duration;
-///
-/// let world = SimWorld::new_with_seed(7);
-/// let time = world.time_provider();
-/// world.block_on(async move { time.sleep(Duration::from_secs(3600)).await })?;
-/// assert_eq!(world.now(), Duration::from_secs(3600));
-/// # Ok::<(), moonpool_foundation::SimulationError>(())
-/// ```
-#[derive(Debug)]
-pub struct SimWorld {
-    pub(super) shared: Rc<Shared>,
-}
 
 /// What providers and futures hold: it does not keep the world alive.
 #[derive(Clone)]
@@ -144,6 +125,8 @@ pub(crate) struct World {
     pub(super) events_processed: u64,
     pub(super) time_budget: Option<Duration>,
     pub(super) livelock_limit: u64,
+    /// A destructor panicked in a kill: told when the world is driven next, or closed.
+    unreported_panic: Option<SimulationError>,
     /// What the main future's last poll was waiting for.
     pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
     /// What sealed processes draw from: their draws must not disturb the living.
@@ -171,6 +154,7 @@ impl World {
             events_processed: 0,
             time_budget: None,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
+            unreported_panic: None,
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
@@ -233,6 +217,16 @@ impl World {
 }
 
 impl Shared {
+    pub(super) fn new(seed: u64, config: NetworkConfiguration) -> Rc<Self> {
+        Rc::new(Self {
+            world: RefCell::new(World::new(seed, config)),
+        })
+    }
+
+    pub(crate) fn downgrade(self: &Rc<Self>) -> WeakSimWorld {
+        WeakSimWorld(Rc::downgrade(self))
+    }
+
     pub(crate) fn seed(&self) -> u64 {
         self.world.borrow().seed
     }
@@ -263,7 +257,7 @@ impl Shared {
 
     /// A sleep of `owner` from now.
     pub(crate) fn sleep(self: &Rc<Self>, owner: ProcessRef, duration: Duration) -> SleepFuture {
-        SleepFuture::starting_now(WeakSimWorld(Rc::downgrade(self)), owner, duration)
+        SleepFuture::starting_now(self.downgrade(), owner, duration)
     }
 
     /// Where the current process's clock stands. It does not drift yet.
@@ -368,7 +362,7 @@ impl Shared {
     }
 
     /// Ends the current life of `process`, as [`SimWorld::kill`] tells.
-    fn kill(&self, process: ProcessId, kind: KillKind) {
+    pub(super) fn kill(&self, process: ProcessId, kind: KillKind) {
         let KillKind::Crash = kind;
         let cancelled = self.with(|world| {
             if !world.processes.is_alive(process) {
@@ -384,11 +378,42 @@ impl Shared {
             world.executor.cancel_process(process)
         });
         drop(cancelled);
-        self.run_cancelled();
+        if let Some(panic) = self.run_cancelled() {
+            self.with(|world| {
+                world.unreported_panic.get_or_insert(panic);
+            });
+        }
+    }
+
+    /// A panic of a destructor that ran while the world was not driven.
+    pub(super) fn take_unreported_panic(&self) -> Option<SimulationError> {
+        self.with(|world| world.unreported_panic.take())
+    }
+
+    /// Seals all processes, drops all tasks, and returns the first panic of a destructor.
+    pub(super) fn end(&self) -> Option<SimulationError> {
+        // Tasks hold weak handles only, so the state is still there while their destructors run;
+        // sealed, they reach nobody.
+        let cancelled: Vec<_> = self.with(|world| {
+            world.executor.take_woken_abroad();
+            let ids: Vec<ProcessId> = std::iter::once(ProcessId::WORLD)
+                .chain(world.processes.ids())
+                .collect();
+            ids.into_iter()
+                .flat_map(|id| {
+                    world.processes.seal(id);
+                    world.executor.cancel_process(id)
+                })
+                .collect()
+        });
+        drop(cancelled);
+        let unreported = self.take_unreported_panic();
+        let panic = self.run_cancelled();
+        unreported.or(panic)
     }
 
     /// Drops the futures of cancelled tasks. Returns the first panic of a destructor.
-    pub(super) fn run_cancelled(&self) -> Option<(String, context::PanicSite)> {
+    fn run_cancelled(&self) -> Option<SimulationError> {
         let mut panicked = None;
         loop {
             let cancelled = self.with(|world| world.executor.take_cancelled());
@@ -396,12 +421,41 @@ impl Shared {
                 return panicked;
             }
             for task in cancelled {
-                let process = task.metadata().process;
+                let (key, process) = (task.metadata().key, task.metadata().process);
                 let _running = context::run_as(context::Current { process });
                 if let executor::Polled::Panicked(message) = executor::run(task) {
-                    panicked.get_or_insert((message, context::take_panic_site()));
+                    let site = context::take_panic_site();
+                    let name = self.with(|world| world.executor.name(key));
+                    panicked.get_or_insert_with(|| self.panic_error(name, process, message, site));
                 }
+                self.with(|world| world.executor.forget_cancelled(key));
             }
+        }
+    }
+
+    /// A panic of a task or destructor, as the verdict it is.
+    pub(super) fn panic_error(
+        &self,
+        task: Cow<'static, str>,
+        process: ProcessRef,
+        message: String,
+        site: context::PanicSite,
+    ) -> SimulationError {
+        let process = self.with(|world| world.processes.get(process.id).name.to_string());
+        match site.escape {
+            Some(advice) => SimulationError::Escape(format!(
+                "task `{task}` of process `{process}`{}: {advice}",
+                match site.location {
+                    Some(location) => format!(" at {location}"),
+                    None => String::new(),
+                }
+            )),
+            None => SimulationError::Panic {
+                task: task.into_owned(),
+                process,
+                message,
+                location: site.location,
+            },
         }
     }
 }
@@ -423,336 +477,6 @@ impl WeakSimWorld {
         match self.upgrade() {
             Some(world) => world.workload_draws(owner, |draws| draws.next_u64()),
             None => 0,
-        }
-    }
-}
-
-/// A simulated host, as [`SimWorld::add_process`] makes it.
-#[derive(Clone, Debug)]
-pub struct SimProcess {
-    pub(crate) world: WeakSimWorld,
-    id: ProcessId,
-    name: Rc<str>,
-    ip: IpAddr,
-}
-
-impl SimProcess {
-    /// Its number in the world.
-    #[must_use]
-    pub fn id(&self) -> ProcessId {
-        self.id
-    }
-
-    /// Its name: `name:port` reaches it.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its address.
-    #[must_use]
-    pub fn ip(&self) -> IpAddr {
-        self.ip
-    }
-
-    /// Whether it runs.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.world
-            .upgrade()
-            .is_some_and(|world| world.with(|world| world.processes.is_alive(self.id)))
-    }
-
-    /// Its current life: what providers made now belong to.
-    pub(crate) fn life(&self) -> ProcessRef {
-        match self.world.upgrade() {
-            Some(world) => world.with(|world| world.processes.life(self.id)),
-            None => ProcessRef {
-                id: self.id,
-                incarnation: 0,
-            },
-        }
-    }
-}
-
-/// What a world still holds: all zero after an orderly end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Leftovers {
-    /// Tasks that have not ended.
-    pub tasks: usize,
-    /// Queued events.
-    pub events: usize,
-    /// Connections with an open end.
-    pub connections: usize,
-    /// Bound listeners.
-    pub listeners: usize,
-}
-
-impl Default for SimWorld {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl SimWorld {
-    /// A world of seed 0.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::new_with_seed(0)
-    }
-
-    /// A world of this seed, with the default network.
-    #[must_use]
-    pub fn new_with_seed(seed: u64) -> Self {
-        Self::make(NetworkConfiguration::default(), seed)
-    }
-
-    /// A world of seed 0 on this network.
-    ///
-    /// # Errors
-    /// What [`NetworkConfiguration::validate`] finds.
-    pub fn new_with_network_config(
-        config: NetworkConfiguration,
-    ) -> Result<Self, NetworkConfigError> {
-        Self::new_with_network_config_and_seed(config, 0)
-    }
-
-    /// A world of this seed on this network.
-    ///
-    /// # Errors
-    /// What [`NetworkConfiguration::validate`] finds.
-    pub fn new_with_network_config_and_seed(
-        config: NetworkConfiguration,
-        seed: u64,
-    ) -> Result<Self, NetworkConfigError> {
-        config.validate()?;
-        Ok(Self::make(config, seed))
-    }
-
-    fn make(config: NetworkConfiguration, seed: u64) -> Self {
-        Self {
-            shared: Rc::new(Shared {
-                world: RefCell::new(World::new(seed, config)),
-            }),
-        }
-    }
-
-    /// A handle that does not keep the world alive.
-    #[must_use]
-    pub fn downgrade(&self) -> WeakSimWorld {
-        WeakSimWorld(Rc::downgrade(&self.shared))
-    }
-
-    /// The world's own process: the owner of what its own providers make, and of the future that
-    /// `block_on` is given.
-    #[must_use]
-    pub fn world_process(&self) -> SimProcess {
-        self.handle(ProcessId::WORLD)
-    }
-
-    /// The process of that name; made, with the next address from 10.0.0.1 upward, if there is none.
-    pub fn add_process(&self, name: &str) -> SimProcess {
-        let id = self.shared.with(|world| world.processes.add(name));
-        self.handle(id)
-    }
-
-    /// The process of that name.
-    #[must_use]
-    pub fn process(&self, name: &str) -> Option<SimProcess> {
-        let id = self.shared.with(|world| world.processes.by_name(name))?;
-        Some(self.handle(id))
-    }
-
-    /// All processes but the world's own, in the order they were made.
-    #[must_use]
-    pub fn all_processes(&self) -> Vec<SimProcess> {
-        let ids = self.shared.with(|world| world.processes.ids());
-        ids.map(|id| self.handle(id)).collect()
-    }
-
-    fn handle(&self, id: ProcessId) -> SimProcess {
-        let (name, ip) = self.shared.with(|world| {
-            let process = world.processes.get(id);
-            (Rc::clone(&process.name), process.ip)
-        });
-        SimProcess {
-            world: self.downgrade(),
-            id,
-            name,
-            ip,
-        }
-    }
-
-    /// Ends a process: seals it first (nothing it does from now on is seen by anyone), breaks its
-    /// sockets, then drops its tasks. Destructors run, without effect. A task that kills its own
-    /// process is dropped when its current poll ends. Does nothing to a process that is dead.
-    pub fn kill(&self, process: ProcessId, kind: KillKind) {
-        self.shared.kill(process, kind);
-    }
-
-    /// The seed.
-    #[must_use]
-    pub fn seed(&self) -> u64 {
-        self.shared.seed()
-    }
-
-    /// A digest of all that has happened: of times and kinds of events, tasks chosen, bytes
-    /// delivered and numbers drawn.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        self.shared.with(|world| world.digest.value())
-    }
-
-    /// How many events have been processed.
-    #[must_use]
-    pub fn events_processed(&self) -> u64 {
-        self.shared.with(|world| world.events_processed)
-    }
-
-    /// Virtual time since the run began.
-    #[must_use]
-    pub fn current_time(&self) -> Duration {
-        self.shared.instant().since_start()
-    }
-
-    /// Virtual time since the run began; the same as [`current_time`](Self::current_time).
-    #[must_use]
-    pub fn now(&self) -> Duration {
-        self.current_time()
-    }
-
-    /// The clock of the world's own process.
-    #[must_use]
-    pub fn timer(&self) -> Duration {
-        self.shared.timer().since_start()
-    }
-
-    /// Whether an event is queued.
-    #[must_use]
-    pub fn has_pending_events(&self) -> bool {
-        self.pending_event_count() > 0
-    }
-
-    /// How many events are queued.
-    #[must_use]
-    pub fn pending_event_count(&self) -> usize {
-        self.shared.with(|world| world.events.len())
-    }
-
-    /// Queues a mark `delay` from now: nothing happens then, but digest and trace show it.
-    pub fn schedule_event(&self, mark: u64, delay: Duration) {
-        self.shared.with(|world| {
-            let at = world.clock.after(delay);
-            world.schedule(at, Event::Mark(mark));
-        });
-    }
-
-    /// Queues a mark at a point in virtual time, or now if that has passed.
-    pub fn schedule_event_at(&self, mark: u64, at: Duration) {
-        let delay = at.saturating_sub(self.current_time());
-        self.schedule_event(mark, delay);
-    }
-
-    /// Calls `f` `delay` from now, as the world's own process.
-    pub fn schedule_after(&self, delay: Duration, f: impl FnOnce() + 'static) {
-        self.shared.with(|world| {
-            let at = world.clock.after(delay);
-            world.schedule(at, Event::Call(Box::new(f)));
-        });
-    }
-
-    /// In what order ready tasks are polled from now on.
-    pub fn set_schedule_policy(&self, policy: SchedulePolicy) {
-        self.shared.with(|world| world.executor.set_policy(policy));
-    }
-
-    /// How much virtual time a run may use; `None`, the default, sets no limit.
-    pub fn set_time_budget(&self, budget: Option<Duration>) {
-        self.shared.with(|world| world.time_budget = budget);
-    }
-
-    /// How often one task may be polled at one instant before that counts as a livelock. One
-    /// million by default.
-    pub fn set_livelock_limit(&self, polls: u64) {
-        self.shared.with(|world| world.livelock_limit = polls);
-    }
-
-    /// What is recorded from now on.
-    pub fn set_trace(&self, mode: TraceMode) {
-        self.shared.with(|world| world.trace.set_mode(mode));
-    }
-
-    /// The recorded steps, oldest first.
-    #[must_use]
-    pub fn recent_steps(&self) -> Vec<TraceStep> {
-        self.shared.with(|world| world.trace.steps())
-    }
-
-    /// Every task that has not ended, and what it waits on.
-    #[must_use]
-    pub fn pending_tasks(&self) -> Vec<PendingTask> {
-        self.shared.with(|world| world.pending_tasks())
-    }
-
-    /// What the world still holds.
-    #[must_use]
-    pub fn leftovers(&self) -> Leftovers {
-        self.shared.with(|world| Leftovers {
-            tasks: world.executor.live(),
-            events: world.events.len(),
-            connections: world.network.connections(),
-            listeners: world.network.listeners(),
-        })
-    }
-
-    /// A panic of a task or destructor, as the verdict it is.
-    pub(super) fn panic_error(
-        &self,
-        task: Cow<'static, str>,
-        process: ProcessRef,
-        message: String,
-        site: context::PanicSite,
-    ) -> SimulationError {
-        let process = self
-            .shared
-            .with(|world| world.processes.get(process.id).name.to_string());
-        match site.escape {
-            Some(advice) => SimulationError::Escape(format!(
-                "task `{task}` of process `{process}`{}: {advice}",
-                match site.location {
-                    Some(location) => format!(" at {location}"),
-                    None => String::new(),
-                }
-            )),
-            None => SimulationError::Panic {
-                task: task.into_owned(),
-                process,
-                message,
-                location: site.location,
-            },
-        }
-    }
-}
-
-impl Drop for SimWorld {
-    fn drop(&mut self) {
-        // Tasks hold weak handles only, so the state is still there while their destructors run;
-        // sealed, they reach nobody.
-        let cancelled: Vec<_> = self.shared.with(|world| {
-            let ids: Vec<ProcessId> = std::iter::once(ProcessId::WORLD)
-                .chain(world.processes.ids())
-                .collect();
-            ids.into_iter()
-                .flat_map(|id| {
-                    world.processes.seal(id);
-                    world.executor.cancel_process(id)
-                })
-                .collect()
-        });
-        drop(cancelled);
-        if let Some((message, _)) = self.shared.run_cancelled() {
-            tracing::error!(message, "a destructor panicked while its world was dropped");
         }
     }
 }

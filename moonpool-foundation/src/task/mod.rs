@@ -5,26 +5,22 @@ mod sim;
 mod tokio;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 #[cfg(feature = "sim")]
-pub use sim::{SimJoinHandle, SimTaskProvider};
-pub use tokio::{TokioJoinHandle, TokioTaskProvider};
+pub use sim::SimTaskProvider;
+pub use tokio::TokioTaskProvider;
 
 /// Starts tasks on the current thread. Futures need not be `Send`.
 pub trait TaskProvider: Clone + 'static {
-    /// The handle of a task that gives a `T`.
-    type JoinHandle<T: 'static>: TaskHandle<T>;
-
     /// Starts `future` as a task of its own; `name` shows in deadlock reports and traces.
     ///
     /// Dropping the handle detaches the task. A panic ends the task only: the handle gives
     /// [`JoinError::Panicked`] (inside the simulator it also fails the seed).
-    fn spawn_task<F>(
-        &self,
-        name: impl Into<Cow<'static, str>>,
-        future: F,
-    ) -> Self::JoinHandle<F::Output>
+    fn spawn_task<F>(&self, name: impl Into<Cow<'static, str>>, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static;
@@ -52,13 +48,61 @@ pub trait TaskProvider: Clone + 'static {
     fn internal_random(&self) -> u64;
 }
 
-/// A started task: await it for its output.
-pub trait TaskHandle<T>: Future<Output = Result<T, JoinError>> + Unpin + 'static {
+/// A started task: await it for its output. Dropping it detaches the task.
+///
+/// One type for all providers, so that generic code stores and names it without naming theirs.
+///
+/// # Errors
+/// [`JoinError`] if the task panicked or was cancelled.
+///
+/// # Cancel safety
+/// Awaiting it by reference in a `select!` loses nothing.
+pub struct JoinHandle<T>(Box<dyn RawTask<T>>);
+
+impl<T> JoinHandle<T> {
+    /// The handle of a task that another [`TaskProvider`] started.
+    pub fn new(task: impl RawTask<T> + 'static) -> Self {
+        Self(Box::new(task))
+    }
+
     /// Cancels the task: its future is dropped soon, its handle gives [`JoinError::Cancelled`].
     /// A task that is already finished is not affected.
-    fn abort(&self);
+    pub fn abort(&self) {
+        self.0.abort();
+    }
 
     /// Whether the task has ended, in whatever way.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_join(cx)
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle")
+            .field("is_finished", &self.is_finished())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`TaskProvider`] gives its [`JoinHandle`]s to work with.
+pub trait RawTask<T> {
+    /// The task's output, once. Keeps the waker of the last call.
+    fn poll_join(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>>;
+
+    /// As [`JoinHandle::abort`].
+    fn abort(&self);
+
+    /// As [`JoinHandle::is_finished`].
     fn is_finished(&self) -> bool;
 }
 

@@ -1,14 +1,13 @@
 //! Simulated tasks behind the provider trait.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::{JoinError, TaskHandle, TaskProvider, panic_message};
+use super::{JoinError, JoinHandle, RawTask, TaskProvider, panic_message};
 use crate::sim::{JoinState, ProcessRef, SimProcess, SimWorld, WeakSimWorld};
 
 /// Tasks of one simulated process, polled in an order that the seed decides.
@@ -38,14 +37,8 @@ impl SimProcess {
 }
 
 impl TaskProvider for SimTaskProvider {
-    type JoinHandle<T: 'static> = SimJoinHandle<T>;
-
     #[track_caller]
-    fn spawn_task<F>(
-        &self,
-        name: impl Into<Cow<'static, str>>,
-        future: F,
-    ) -> SimJoinHandle<F::Output>
+    fn spawn_task<F>(&self, name: impl Into<Cow<'static, str>>, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
@@ -55,10 +48,10 @@ impl TaskProvider for SimTaskProvider {
             .world
             .upgrade()
             .and_then(|world| world.spawn(name.into(), self.owner, spawned_at, future));
-        SimJoinHandle {
+        JoinHandle::new(SimTask {
             world: self.world.clone(),
             state,
-        }
+        })
     }
 
     fn yield_now(&self) -> impl Future<Output = ()> {
@@ -82,31 +75,21 @@ impl TaskProvider for SimTaskProvider {
     }
 }
 
-/// The handle of a simulated task. One of a sealed process gives [`JoinError::Cancelled`].
-pub struct SimJoinHandle<T> {
+/// A task's side of its handle. One of a sealed process gives [`JoinError::Cancelled`].
+struct SimTask<T> {
     world: WeakSimWorld,
     /// `None` if the task was never taken up.
     state: Option<Rc<JoinState<T>>>,
 }
 
-impl<T> fmt::Debug for SimJoinHandle<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimJoinHandle").finish_non_exhaustive()
-    }
-}
-
-impl<T> Future for SimJoinHandle<T> {
-    type Output = Result<T, JoinError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+impl<T> RawTask<T> for SimTask<T> {
+    fn poll_join(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
         match &self.state {
             Some(state) => state.poll(cx),
             None => Poll::Ready(Err(JoinError::Cancelled)),
         }
     }
-}
 
-impl<T: 'static> TaskHandle<T> for SimJoinHandle<T> {
     fn abort(&self) {
         if let (Some(state), Some(world)) = (&self.state, self.world.upgrade()) {
             world.abort(state.key);

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::{JoinError, TaskHandle, TaskProvider, panic_message};
+use super::{JoinError, JoinHandle, RawTask, TaskProvider, panic_message};
 use crate::random::{RandomProvider, SystemRandomProvider};
 
 /// Tasks on tokio's current `LocalRuntime` (or `LocalSet`).
@@ -34,26 +34,20 @@ impl TokioTaskProvider {
 }
 
 impl TaskProvider for TokioTaskProvider {
-    type JoinHandle<T: 'static> = TokioJoinHandle<T>;
-
     /// # Panics
     /// Outside a `LocalRuntime` or `LocalSet`, as `tokio::task::spawn_local` does.
     #[expect(
         clippy::disallowed_methods,
         reason = "this adapter is where real tasks come from"
     )]
-    fn spawn_task<F>(
-        &self,
-        name: impl Into<Cow<'static, str>>,
-        future: F,
-    ) -> TokioJoinHandle<F::Output>
+    fn spawn_task<F>(&self, name: impl Into<Cow<'static, str>>, future: F) -> JoinHandle<F::Output>
     where
         F: Future + 'static,
         F::Output: 'static,
     {
         // Task names need tokio's unstable builder: here they only exist in traces.
         tracing::trace!(task = %name.into(), "spawned");
-        TokioJoinHandle(::tokio::task::spawn_local(future))
+        JoinHandle::new(TokioTask(::tokio::task::spawn_local(future)))
     }
 
     fn yield_now(&self) -> impl Future<Output = ()> {
@@ -79,20 +73,14 @@ impl TaskProvider for TokioTaskProvider {
     }
 }
 
-/// The handle of a task on tokio's runtime.
-#[derive(Debug)]
-pub struct TokioJoinHandle<T>(::tokio::task::JoinHandle<T>);
+struct TokioTask<T>(::tokio::task::JoinHandle<T>);
 
-impl<T> Future for TokioJoinHandle<T> {
-    type Output = Result<T, JoinError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+impl<T> RawTask<T> for TokioTask<T> {
+    fn poll_join(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
         let joined = ready!(Pin::new(&mut self.0).poll(cx));
         Poll::Ready(joined.map_err(join_error))
     }
-}
 
-impl<T: 'static> TaskHandle<T> for TokioJoinHandle<T> {
     fn abort(&self) {
         self.0.abort();
     }

@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use moonpool_foundation::{SimWorld, SimulationError, TaskProvider, TimeProvider};
@@ -69,6 +70,33 @@ fn a_wake_from_another_thread_is_an_escape() {
     // The main future of block_on is watched as well.
     let error = SimWorld::new().block_on(WokenAbroad(false)).unwrap_err();
     assert!(matches!(error, SimulationError::Escape(_)), "{error}");
+}
+
+#[test]
+fn a_wake_that_comes_too_late_is_not_held_against_the_next_world() {
+    let keep = Arc::new(Mutex::new(None));
+    let world = SimWorld::new();
+    world.task_provider().spawn_task("late", {
+        let keep = Arc::clone(&keep);
+        std::future::poll_fn(move |cx| -> Poll<()> {
+            *keep.lock().unwrap() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+    });
+    world.run_until_empty().unwrap();
+    let wake = |waker: Waker| {
+        std::thread::spawn(move || waker.wake()).join().unwrap();
+    };
+    let waker = keep.lock().unwrap().take().unwrap();
+    let unseen = waker.clone();
+    // Once before the world ends, when nobody drives it any more, and once after its end.
+    wake(waker);
+    drop(world);
+    wake(unseen);
+    let next = SimWorld::new();
+    let time = next.time_provider();
+    next.block_on(async move { time.sleep(Duration::from_secs(1)).await })
+        .unwrap();
 }
 
 #[test]

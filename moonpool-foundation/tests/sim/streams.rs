@@ -227,3 +227,48 @@ fn segments_of_one_direction_keep_their_order_whatever_they_draw() {
         .unwrap();
     assert_eq!(bytes, (0..=255).collect::<Vec<_>>());
 }
+
+#[test]
+fn segments_of_one_direction_arrive_at_instants_of_their_own() {
+    let config = NetworkConfiguration {
+        write_latency: LatencyModel::uniform(Duration::ZERO, Duration::from_secs(1)),
+        read_latency: fixed(0),
+        ..NetworkConfiguration::default()
+    };
+    let (world, server, client) = world(config);
+    let arrivals = world
+        .block_on(async move {
+            let (mut dialled, mut accepted) = pair(&server, &client).await;
+            for byte in 0..50 {
+                dialled.write_u8(byte).await.unwrap();
+            }
+            let mut arrivals = Vec::new();
+            for _ in 0..50 {
+                accepted.read_u8().await.unwrap();
+                arrivals.push(server.time().now());
+            }
+            arrivals
+        })
+        .unwrap();
+    assert!(
+        arrivals.windows(2).all(|pair| pair[0] < pair[1]),
+        "{arrivals:?}"
+    );
+}
+
+#[test]
+fn a_blocked_writer_is_woken_as_the_buffer_drains() {
+    let (world, server, client) = world(fixed_latencies());
+    let (finished, end) = world
+        .block_on(async move {
+            let (mut dialled, mut accepted) = pair(&server, &client).await;
+            let writer = client.task().spawn_task("writer", async move {
+                dialled.write_all(&vec![1; 1 << 20]).await.unwrap();
+            });
+            let mut bytes = Vec::new();
+            accepted.read_to_end(&mut bytes).await.unwrap();
+            (bytes.len(), writer.await)
+        })
+        .unwrap();
+    assert_eq!((finished, end), (1 << 20, Ok(())));
+}

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    JoinError, SchedulePolicy, SimWorld, SimulationError, TaskHandle, TaskProvider, TimeProvider,
+    JoinError, JoinHandle, KillKind, SchedulePolicy, SimProcess, SimWorld, SimulationError,
+    TaskProvider, TimeProvider, TraceMode,
 };
 
 fn order_of_ten(seed: u64, policy: SchedulePolicy) -> Vec<u32> {
@@ -106,25 +107,84 @@ fn a_panic_fails_the_run_and_names_task_process_and_place() {
     assert!(location.unwrap().contains("tasks.rs"));
 }
 
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("in drop");
+    }
+}
+
+/// A task that holds a bomb until `time` has passed, or until it is dropped.
+fn plant(process: &SimProcess, time: Duration) -> JoinHandle<()> {
+    let sleep = process.time_provider().sleep(time);
+    process.task_provider().spawn_task("bomber", async move {
+        let _bomb = Bomb;
+        sleep.await;
+    })
+}
+
+fn assert_names_the_bomber(error: &SimulationError) {
+    let text = error.to_string();
+    assert!(
+        text.contains("`bomber`") && text.contains("`host`") && text.contains("in drop"),
+        "{text}"
+    );
+}
+
 #[test]
 fn a_panic_in_a_destructor_fails_the_run_too() {
-    struct Bomb;
-    impl Drop for Bomb {
-        fn drop(&mut self) {
-            panic!("in drop");
-        }
-    }
     let world = SimWorld::new();
-    let time = world.time_provider();
-    world.task_provider().spawn_task("bomber", async move {
-        let _bomb = Bomb;
-        time.sleep(Duration::from_secs(1)).await;
-    });
-    let error = world.run_until_empty().unwrap_err();
-    assert!(
-        error.to_string().contains("`bomber`") && error.to_string().contains("in drop"),
-        "{error}"
-    );
+    plant(&world.add_process("host"), Duration::from_secs(1));
+    assert_names_the_bomber(&world.run_until_empty().unwrap_err());
+}
+
+#[test]
+fn a_panic_in_the_destructor_of_an_output_that_nobody_awaits_fails_the_run() {
+    let world = SimWorld::new();
+    let tasks = world.add_process("host").task_provider();
+    drop(tasks.spawn_task("bomber", async { Bomb }));
+    assert_names_the_bomber(&world.run_until_empty().unwrap_err());
+}
+
+#[test]
+fn a_panic_in_a_destructor_of_an_aborted_task_fails_the_run() {
+    let world = SimWorld::new();
+    let handle = plant(&world.add_process("host"), Duration::from_secs(9));
+    world.run_for(Duration::from_secs(1)).unwrap();
+    handle.abort();
+    assert_names_the_bomber(&world.run_until_empty().unwrap_err());
+}
+
+#[test]
+fn a_panic_in_a_destructor_of_a_killed_process_is_told_at_the_next_drive() {
+    let world = SimWorld::new();
+    let host = world.add_process("host");
+    plant(&host, Duration::from_secs(9));
+    world.run_for(Duration::from_secs(1)).unwrap();
+    world.kill(host.id(), KillKind::Crash);
+    assert_names_the_bomber(&world.run_until_empty().unwrap_err());
+    world.run_until_empty().unwrap();
+}
+
+#[test]
+fn a_panic_in_a_destructor_at_the_worlds_end_is_told_by_close() {
+    let world = SimWorld::new();
+    plant(&world.add_process("host"), Duration::from_secs(9));
+    world.run_for(Duration::from_secs(1)).unwrap();
+    assert_names_the_bomber(&world.close().unwrap_err());
+    SimWorld::new().close().unwrap();
+}
+
+#[test]
+fn the_poll_that_panics_is_the_last_step_of_the_trace() {
+    let world = SimWorld::new();
+    world.set_trace(TraceMode::Recent);
+    let tasks = world.add_process("host").task_provider();
+    tasks.spawn_task("fragile", async { panic!("broken") });
+    world.run_until_empty().unwrap_err();
+    let last = world.recent_steps().pop().unwrap();
+    assert_eq!(last.what, "poll `fragile` of `host`: it panics");
 }
 
 #[test]

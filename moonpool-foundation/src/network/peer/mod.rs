@@ -31,7 +31,7 @@ use bytes::Bytes;
 
 use crate::messaging::UID;
 use crate::network::NetworkProvider;
-use crate::task::{TaskHandle, TaskProvider};
+use crate::task::{JoinHandle, TaskProvider};
 use crate::time::TimeProvider;
 
 pub use config::{PeerConfig, PeerConfigError};
@@ -83,12 +83,12 @@ use state::PeerState;
 /// # runtime.block_on(greet(TokioProviders::new()))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Peer<N, T, TP: TaskProvider> {
+pub struct Peer<N, T, TP> {
     handle: PeerHandle,
     inbox: Option<Rc<Inbox>>,
-    driver: TP::JoinHandle<()>,
+    driver: JoinHandle<()>,
     /// Which providers the task uses: they are its own.
-    providers: PhantomData<(N, T)>,
+    providers: PhantomData<(N, T, TP)>,
 }
 
 impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
@@ -173,7 +173,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         Self::assemble(handle, None, driver)
     }
 
-    fn assemble(handle: PeerHandle, inbox: Option<Rc<Inbox>>, driver: TP::JoinHandle<()>) -> Self {
+    fn assemble(handle: PeerHandle, inbox: Option<Rc<Inbox>>, driver: JoinHandle<()>) -> Self {
         Self {
             handle,
             inbox,
@@ -255,7 +255,7 @@ fn task_name(handle: &PeerHandle) -> String {
     format!("peer {}", handle.peer_name())
 }
 
-impl<N, T, TP: TaskProvider> Deref for Peer<N, T, TP> {
+impl<N, T, TP> Deref for Peer<N, T, TP> {
     type Target = PeerHandle;
 
     fn deref(&self) -> &PeerHandle {
@@ -263,14 +263,14 @@ impl<N, T, TP: TaskProvider> Deref for Peer<N, T, TP> {
     }
 }
 
-impl<N, T, TP: TaskProvider> Drop for Peer<N, T, TP> {
+impl<N, T, TP> Drop for Peer<N, T, TP> {
     fn drop(&mut self) {
         self.handle.handle_dropped();
         self.driver.abort();
     }
 }
 
-impl<N, T, TP: TaskProvider> fmt::Debug for Peer<N, T, TP> {
+impl<N, T, TP> fmt::Debug for Peer<N, T, TP> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peer")
             .field("handle", &self.handle)

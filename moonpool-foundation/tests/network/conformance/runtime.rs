@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use moonpool_foundation::{Elapsed, Providers, TaskHandle, TaskProvider, TimeProvider};
+use moonpool_foundation::{Elapsed, Providers, TaskProvider, TimeProvider};
 
 use super::{Hosts, cases, is_pending};
 

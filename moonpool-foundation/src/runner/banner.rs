@@ -1,0 +1,159 @@
+//! What a failure looks like: all one needs to know about the first failing seed on one screen, and
+//! the command that replays it last.
+
+use std::fmt;
+
+use super::orchestrator::{Plan, Recording, SeedRun};
+use super::report::{SeedReport, SimulationReport};
+use super::verdict::{Divergence, Verdict};
+use crate::network::NetworkConfiguration;
+
+/// Other failing seeds that are listed; the rest is counted.
+const LISTED_SEEDS: usize = 10;
+/// Pending tasks that are listed; the rest is counted.
+const LISTED_TASKS: usize = 20;
+
+/// A campaign with a failing seed. `Display` gives the banner.
+pub(super) struct Failure<'a> {
+    pub(super) plan: &'a Plan<'a>,
+    pub(super) report: &'a SimulationReport,
+    /// One more run of the first failing seed, for its recording.
+    pub(super) again: &'a SeedRun,
+    pub(super) recording: &'a Recording,
+    /// The test that ran the campaign, if it was one.
+    pub(super) test: Option<&'a str>,
+}
+
+impl fmt::Display for Failure<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(failed) = self.report.failures().next() else {
+            return Ok(());
+        };
+        writeln!(f, "\n{RULE} simulation failed {RULE}")?;
+        entry(f, failed.verdict.name(), &failed.verdict.headline())?;
+        self.write_run(f, failed)?;
+        self.write_configuration(f)?;
+        self.write_pending(f, failed)?;
+        entry(f, "faults", "none fired: none are configured")?;
+        self.write_steps(f, failed)?;
+        self.write_others(f)?;
+        if let Some(command) = &self.report.replay_command {
+            entry(f, "replay", command)?;
+        }
+        writeln!(f, "{RULE}{RULE}{RULE}")
+    }
+}
+
+const RULE: &str = "=====================";
+
+/// A title in the margin, and the text beside it.
+fn entry(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
+    for (index, line) in text.lines().enumerate() {
+        let title = if index == 0 { title } else { "" };
+        writeln!(f, "{title:<14} {line}")?;
+    }
+    Ok(())
+}
+
+impl Failure<'_> {
+    fn write_run(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
+        let report = self.report;
+        let count = match report.iterations {
+            1 => String::new(),
+            seeds => format!(" ({} of {seeds} seeds failed)", report.failed_runs),
+        };
+        entry(f, "seed", &format!("{}{count}", failed.seed))?;
+        if let Some(test) = self.test {
+            entry(f, "test", test)?;
+        }
+        let metrics = &failed.metrics;
+        let time = format!(
+            "{:?} simulated, {} events, digest {:016x}",
+            metrics.simulated_time, metrics.events_processed, metrics.digest
+        );
+        entry(f, "time", &time)
+    }
+
+    fn write_configuration(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plan = self.plan;
+        let names: Vec<&str> = plan
+            .workloads
+            .iter()
+            .map(|workload| workload.name.as_ref())
+            .collect();
+        let configuration = format!(
+            "workloads {}; network {}; time budget {:?}; check {}",
+            names.join(", "),
+            network(plan.network),
+            plan.time_budget,
+            plan.check.name(),
+        );
+        entry(f, "configuration", &configuration)
+    }
+
+    fn write_pending(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
+        let listed = match failed.verdict.waiting() {
+            [] => self.recording.pending.as_slice(),
+            waiting => waiting,
+        };
+        let mut text = listed[..listed.len().min(LISTED_TASKS)].join("\n");
+        if listed.is_empty() {
+            text.push_str("no task");
+        }
+        if listed.len() > LISTED_TASKS {
+            text.push_str(&format!("\nand {} more tasks", listed.len() - LISTED_TASKS));
+        }
+        entry(f, "pending", &text)
+    }
+
+    /// The last steps; or, if the seed's runs differ, where they part.
+    fn write_steps(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
+        if let Verdict::Nondeterminism(found) = &failed.verdict
+            && found.divergence != Divergence::NotSearched
+        {
+            return entry(f, "steps", &found.divergence.to_string());
+        }
+        let steps: Vec<String> = self
+            .recording
+            .steps
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        entry(f, "last steps", &steps.join("\n"))?;
+        if self.again.digest != failed.metrics.digest || self.again.verdict != failed.verdict {
+            let ended = &self.again.verdict;
+            let warning = format!(
+                "steps and pending tasks are those of one more run, which differed and ended with: \
+                 {}",
+                ended.name()
+            );
+            entry(f, "", &warning)?;
+        }
+        Ok(())
+    }
+
+    fn write_others(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let others = self.report.failed_runs.saturating_sub(1);
+        if others == 0 {
+            return Ok(());
+        }
+        let listed = self.report.failures().skip(1).take(LISTED_SEEDS);
+        let mut listed: Vec<String> = listed
+            .map(|seed| format!("{} {}", seed.seed, seed.verdict.name()))
+            .collect();
+        if others > LISTED_SEEDS {
+            listed.push(format!("and {} more", others - LISTED_SEEDS));
+        }
+        entry(f, "also failed", &listed.join(", "))
+    }
+}
+
+fn network(config: &NetworkConfiguration) -> String {
+    if *config == NetworkConfiguration::default() {
+        "default".to_owned()
+    } else if *config == NetworkConfiguration::fast_local() {
+        "fast_local".to_owned()
+    } else {
+        format!("{config:?}")
+    }
+}

@@ -1,0 +1,596 @@
+//! [`SimulationBuilder`]: what to run, on which seeds, and how closely to look.
+
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::panic::Location;
+use std::time::{Duration, Instant};
+
+use super::banner::Failure;
+use super::environment::{Check, Environment};
+use super::error::RunError;
+use super::orchestrator::{Plan, ShutdownAfter, Workload};
+use super::replay::Invocation;
+use super::report::{SimulationMetrics, SimulationReport};
+use super::topology::WorkloadTopology;
+use super::verdict::Verdict;
+use super::{campaign, divergence, orchestrator};
+use crate::error::SimulationResult;
+use crate::network::NetworkConfiguration;
+use crate::network::sim::SimNetworkProvider;
+use crate::providers::{Providers, SimProviders};
+use crate::random::SimRandomProvider;
+use crate::sim::TraceMode;
+use crate::task::SimTaskProvider;
+use crate::time::SimTimeProvider;
+
+/// How long a campaign goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IterationControl {
+    /// This many seeds.
+    FixedCount(usize),
+}
+
+/// Seeds that run if nothing is said: enough for most interleavings of a small test.
+const DEFAULT_ITERATIONS: usize = 100;
+/// Virtual time that a seed may use if nothing is said.
+const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
+
+/// Runs workloads in simulation, once per seed, and reports.
+///
+/// Each seed gets a world of its own, with one process per workload: named as registered, with the
+/// addresses 10.0.0.1 upward. A seed ends when all workloads have returned, or at the first failure;
+/// a failing seed does not end the campaign. Several seeds run at once, one per core unless told
+/// otherwise; the report is the same however many.
+///
+/// # Environment
+/// These go before what the builder was told:
+///
+/// | variable | takes |
+/// | --- | --- |
+/// | `MOONPOOL_SEED` | one seed, or several separated by commas: nothing else runs |
+/// | `MOONPOOL_ITERATIONS` | how many seeds to run, from the first one upward |
+/// | `MOONPOOL_JOBS` | how many seeds to run at once |
+/// | `MOONPOOL_CHECK` | `all`, `sampled` or `off`: see [`Check`] |
+///
+/// # Example
+/// ```
+/// use moonpool_foundation::{
+///     NetworkProvider, SimulationBuilder, SimulationMetrics, TcpListenerTrait, TimeProvider,
+/// };
+/// use std::time::Duration;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let report = SimulationBuilder::new()
+///     .with_seed_range(0..20)
+///     .register_workload("server", |_random, network, _time, _task, topology| async move {
+///         let listener = network.bind(&format!("{}:80", topology.my_ip)).await?;
+///         let (mut stream, _) = listener.accept().await?;
+///         let byte = stream.read_u8().await?;
+///         stream.write_u8(byte).await?;
+///         Ok(SimulationMetrics::default())
+///     })
+///     .register_workload("client", |_random, network, time, _task, _topology| async move {
+///         time.sleep(Duration::from_millis(1)).await;
+///         let mut stream = network.connect("server:80").await?;
+///         stream.write_u8(7).await?;
+///         assert_eq!(stream.read_u8().await?, 7);
+///         Ok(SimulationMetrics::default())
+///     })
+///     .run();
+/// report.assert_passed();
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing runs before `run` is called"]
+pub struct SimulationBuilder {
+    workloads: Vec<Workload>,
+    network: NetworkConfiguration,
+    first_seed: u64,
+    iterations: usize,
+    debug_seeds: Option<Vec<u64>>,
+    jobs: Option<NonZeroUsize>,
+    check: Check,
+    time_budget: Duration,
+    livelock_limit: Option<u64>,
+    shutdown_after: ShutdownAfter,
+    stop_on_failure: bool,
+}
+
+impl Default for SimulationBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimulationBuilder {
+    /// No workload, seeds 0 to 99, the default network.
+    pub fn new() -> Self {
+        Self {
+            workloads: Vec::new(),
+            network: NetworkConfiguration::default(),
+            first_seed: 0,
+            iterations: DEFAULT_ITERATIONS,
+            debug_seeds: None,
+            jobs: None,
+            check: Check::default(),
+            time_budget: DEFAULT_TIME_BUDGET,
+            livelock_limit: None,
+            shutdown_after: ShutdownAfter::default(),
+            stop_on_failure: false,
+        }
+    }
+
+    /// Adds a workload: a driver that runs in a process of its own and returns when its part is done.
+    ///
+    /// `name` is its process's: `name:port` reaches it. Names are unique.
+    #[track_caller]
+    pub fn register_workload<F, Fut>(self, name: impl Into<Cow<'static, str>>, workload: F) -> Self
+    where
+        F: Fn(
+                SimRandomProvider,
+                SimNetworkProvider,
+                SimTimeProvider,
+                SimTaskProvider,
+                WorkloadTopology,
+            ) -> Fut
+            + Send
+            + Sync
+            + 'static,
+        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
+    {
+        self.register_providers_workload(name, move |providers: SimProviders, topology| {
+            workload(
+                providers.random().clone(),
+                providers.network().clone(),
+                providers.time().clone(),
+                providers.task().clone(),
+                topology,
+            )
+        })
+    }
+
+    /// Adds a workload named `workload-1`, `workload-2` ... by its place; see
+    /// [`register_workload`](Self::register_workload).
+    #[track_caller]
+    pub fn with_workload<F, Fut>(self, workload: F) -> Self
+    where
+        F: Fn(
+                SimRandomProvider,
+                SimNetworkProvider,
+                SimTimeProvider,
+                SimTaskProvider,
+                WorkloadTopology,
+            ) -> Fut
+            + Send
+            + Sync
+            + 'static,
+        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
+    {
+        let name = format!("workload-{}", self.workloads.len() + 1);
+        self.register_workload(name, workload)
+    }
+
+    /// Adds a workload that was written for both worlds, with one type parameter for all providers.
+    ///
+    /// ```
+    /// use moonpool_foundation::{
+    ///     Providers, SimProviders, SimulationBuilder, SimulationMetrics, SimulationResult,
+    ///     TimeProvider, WorkloadTopology,
+    /// };
+    /// use std::time::Duration;
+    ///
+    /// async fn pause<P: Providers>(
+    ///     providers: P,
+    ///     _topology: WorkloadTopology,
+    /// ) -> SimulationResult<SimulationMetrics> {
+    ///     providers.time().sleep(Duration::from_secs(60)).await;
+    ///     Ok(SimulationMetrics::default())
+    /// }
+    ///
+    /// SimulationBuilder::new()
+    ///     .register_providers_workload("pause", pause::<SimProviders>)
+    ///     .run()
+    ///     .assert_passed();
+    /// ```
+    #[track_caller]
+    pub fn register_providers_workload<F, Fut>(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        workload: F,
+    ) -> Self
+    where
+        F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
+    {
+        let workload = Workload::new(name.into(), Location::caller(), workload);
+        self.workloads.push(workload);
+        self
+    }
+
+    /// Runs the seeds of `range`, in order.
+    pub fn with_seed_range(mut self, range: Range<u64>) -> Self {
+        self.first_seed = range.start;
+        self.iterations =
+            usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        self
+    }
+
+    /// Runs `iterations` seeds, from the first one of the seed range (or 0) upward.
+    pub fn set_iterations(self, iterations: usize) -> Self {
+        self.set_iteration_control(IterationControl::FixedCount(iterations))
+    }
+
+    /// Says how long the campaign goes on.
+    pub fn set_iteration_control(mut self, control: IterationControl) -> Self {
+        let IterationControl::FixedCount(iterations) = control;
+        self.iterations = iterations;
+        self
+    }
+
+    /// Runs these seeds and no others, in this order.
+    pub fn set_debug_seeds(mut self, seeds: Vec<u64>) -> Self {
+        self.debug_seeds = Some(seeds);
+        self
+    }
+
+    /// Runs `jobs` seeds at once; 0 stands for one per core, which is the default.
+    pub fn jobs(mut self, jobs: usize) -> Self {
+        self.jobs = NonZeroUsize::new(jobs);
+        self
+    }
+
+    /// Which seeds run twice.
+    pub fn check(mut self, check: Check) -> Self {
+        self.check = check;
+        self
+    }
+
+    /// The simulated network.
+    pub fn with_network_config(mut self, config: NetworkConfiguration) -> Self {
+        self.network = config;
+        self
+    }
+
+    /// Virtual time that a seed may use; one hour by default. A seed that wants more fails with
+    /// [`Verdict::TimeBudget`].
+    pub fn set_time_budget(mut self, budget: Duration) -> Self {
+        self.time_budget = budget;
+        self
+    }
+
+    /// How often one task may be polled at one instant; a million times by default. A seed in which
+    /// one is polled more often fails with [`Verdict::Livelock`].
+    pub fn set_livelock_limit(mut self, polls: u64) -> Self {
+        self.livelock_limit = Some(polls);
+        self
+    }
+
+    /// Ends the campaign with the first seed that fails, in order; later seeds are not reported.
+    pub fn stop_on_failure(mut self) -> Self {
+        self.stop_on_failure = true;
+        self
+    }
+
+    /// Lets the shutdown signal fire when the last workload has returned, not the first. Tasks that
+    /// workloads left behind still run then, at that instant.
+    pub fn shutdown_after_all(mut self) -> Self {
+        self.shutdown_after = ShutdownAfter::All;
+        self
+    }
+
+    /// Runs the campaign; blocks until it is over. If a seed failed, prints what happened in the
+    /// first of them and the command that replays it.
+    ///
+    /// # Panics
+    /// With the text of a [`RunError`], if the campaign cannot start: an environment variable has a
+    /// value that it does not take (the text names it and what it takes), the network configuration
+    /// is invalid, or there is no workload or no seed. [`try_run`](Self::try_run) returns it.
+    #[track_caller]
+    #[expect(clippy::panic, reason = "for tests; `try_run` returns the error")]
+    pub fn run(&self) -> SimulationReport {
+        match self.try_run() {
+            Ok(report) => report,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Runs the campaign, as [`run`](Self::run) does.
+    ///
+    /// # Errors
+    /// Why it cannot start. Seeds that fail are no error: the report tells.
+    pub fn try_run(&self) -> Result<SimulationReport, RunError> {
+        let lookup = |variable: &str| std::env::var_os(variable);
+        self.run_in(lookup)
+    }
+
+    /// Runs the campaign in an environment whose variables `lookup` gives.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what a campaign costs is real time; it decides nothing"
+    )]
+    fn run_in(
+        &self,
+        lookup: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<SimulationReport, RunError> {
+        let plan = self.plan(Environment::read(&lookup)?)?;
+        let began = Instant::now();
+        let mut seeds = campaign::run(&plan);
+        let wall_time = began.elapsed();
+        let nondeterminism = seeds.iter_mut().find_map(|seed| match &mut seed.verdict {
+            Verdict::Nondeterminism(found) => Some((seed.seed, found)),
+            _ => None,
+        });
+        if let Some((seed, found)) = nondeterminism {
+            found.divergence = campaign::undisturbed(|| divergence::find(&plan, seed));
+        }
+        let mut report = SimulationReport::of(seeds, wall_time);
+        if let Some(text) = failure(&plan, &mut report, &Invocation::current(lookup)) {
+            // On the calling thread, whose output libtest captures.
+            eprint!("{text}");
+        }
+        Ok(report)
+    }
+
+    fn plan(&self, environment: Environment) -> Result<Plan<'_>, RunError> {
+        check_names(&self.workloads)?;
+        let seeds = self.seeds(environment.seeds, environment.iterations)?;
+        let jobs = environment.jobs.or(self.jobs);
+        let jobs = jobs.or_else(|| std::thread::available_parallelism().ok());
+        let mut plan = Plan::new(&self.workloads, &self.network)?;
+        plan.seeds = seeds;
+        plan.jobs = jobs.map_or(1, NonZeroUsize::get);
+        plan.check = environment.check.unwrap_or(self.check);
+        plan.time_budget = self.time_budget;
+        plan.livelock_limit = self.livelock_limit;
+        plan.shutdown_after = self.shutdown_after;
+        plan.stop_on_failure = self.stop_on_failure;
+        Ok(plan)
+    }
+
+    fn seeds(
+        &self,
+        given: Option<Vec<u64>>,
+        iterations: Option<NonZeroUsize>,
+    ) -> Result<Vec<u64>, RunError> {
+        if let Some(seeds) = given {
+            return Ok(seeds);
+        }
+        let iterations = match (&self.debug_seeds, iterations) {
+            (Some(seeds), _) if seeds.is_empty() => return Err(RunError::NoSeeds),
+            (Some(seeds), _) => return Ok(seeds.clone()),
+            (None, Some(iterations)) => iterations.get(),
+            (None, None) if self.iterations == 0 => return Err(RunError::NoSeeds),
+            (None, None) => self.iterations,
+        };
+        let first = self.first_seed;
+        match first.checked_add(iterations as u64) {
+            Some(end) => Ok((first..end).collect()),
+            None => Err(RunError::TooManySeeds { first, iterations }),
+        }
+    }
+}
+
+/// A workload's name is its host's: unique, and usable in `name:port`.
+fn check_names(workloads: &[Workload]) -> Result<(), RunError> {
+    if workloads.is_empty() {
+        return Err(RunError::NoWorkloads);
+    }
+    for (index, workload) in workloads.iter().enumerate() {
+        let name = &workload.name;
+        let reason = if name.is_empty() {
+            "it is empty"
+        } else if name.contains(':') {
+            "a colon parts host and port, so it cannot be in a host's name"
+        } else if name == "world" || name == "localhost" {
+            "that host exists already"
+        } else if workloads[..index].iter().any(|other| other.name == *name) {
+            "it is registered twice"
+        } else {
+            continue;
+        };
+        return Err(RunError::WorkloadName {
+            name: name.to_string(),
+            reason,
+        });
+    }
+    Ok(())
+}
+
+/// What happened in the first seed that failed, if one did. Keeps how to replay it.
+fn failure(
+    plan: &Plan<'_>,
+    report: &mut SimulationReport,
+    invocation: &Invocation,
+) -> Option<String> {
+    let seed = *report.seeds_failing.first()?;
+    report.replay_command = Some(invocation.replay_command(seed));
+    let (again, recording) = campaign::undisturbed(|| {
+        orchestrator::run_recorded(plan, seed, TraceMode::Recent, 0..u64::MAX)
+    });
+    let failure = Failure {
+        plan,
+        report,
+        again: &again,
+        recording: &recording,
+        test: invocation.test_name(),
+    };
+    Some(failure.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::TaskProvider;
+    use crate::time::TimeProvider;
+
+    fn ok() -> SimulationBuilder {
+        SimulationBuilder::new()
+            .with_workload(|_, _, _, _, _| async { Ok(SimulationMetrics::default()) })
+    }
+
+    fn run(builder: &SimulationBuilder, variables: &[(&str, &str)]) -> Result<Vec<u64>, RunError> {
+        let lookup = |name: &str| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| OsString::from(*value))
+        };
+        builder.run_in(lookup).map(|report| report.seeds_used)
+    }
+
+    #[test]
+    fn seeds_come_from_the_environment_then_the_list_then_the_range() {
+        let range = ok().with_seed_range(5..8);
+        assert_eq!(run(&range, &[]), Ok(vec![5, 6, 7]));
+        assert_eq!(
+            run(&range, &[("MOONPOOL_ITERATIONS", "4")]),
+            Ok(vec![5, 6, 7, 8])
+        );
+        assert_eq!(run(&range, &[("MOONPOOL_SEED", "17,3")]), Ok(vec![17, 3]));
+        let listed = range.set_debug_seeds(vec![9, 2]);
+        assert_eq!(run(&listed, &[]), Ok(vec![9, 2]));
+        assert_eq!(run(&listed, &[("MOONPOOL_SEED", "1")]), Ok(vec![1]));
+        assert_eq!(run(&ok(), &[]).map(|seeds| seeds.len()), Ok(100));
+        assert_eq!(run(&ok().set_iterations(3), &[]), Ok(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn a_campaign_that_cannot_start_says_why() {
+        assert_eq!(
+            run(&SimulationBuilder::new(), &[]),
+            Err(RunError::NoWorkloads)
+        );
+        assert_eq!(
+            run(&ok().with_seed_range(3..3), &[]),
+            Err(RunError::NoSeeds)
+        );
+        assert_eq!(
+            run(&ok().set_debug_seeds(vec![]), &[]),
+            Err(RunError::NoSeeds)
+        );
+        let beyond = ok()
+            .with_seed_range(u64::MAX - 1..u64::MAX)
+            .set_iterations(5);
+        assert_eq!(
+            run(&beyond, &[]),
+            Err(RunError::TooManySeeds {
+                first: u64::MAX - 1,
+                iterations: 5
+            })
+        );
+        let environment = run(&ok(), &[("MOONPOOL_JOBS", "many")]);
+        assert!(matches!(
+            environment,
+            Err(RunError::Environment {
+                variable: "MOONPOOL_JOBS",
+                ..
+            })
+        ));
+        let config = NetworkConfiguration {
+            send_buffer_bytes: 0,
+            ..NetworkConfiguration::default()
+        };
+        let network = run(&ok().with_network_config(config), &[]);
+        assert!(matches!(network, Err(RunError::Network(_))));
+    }
+
+    #[test]
+    fn names_that_cannot_be_reached_are_refused() {
+        for (name, reason) in [
+            ("workload-1", "twice"),
+            ("", "empty"),
+            ("a:b", "colon"),
+            ("world", "exists"),
+        ] {
+            let builder = ok().register_workload(name, |_, _, _, _, _| async {
+                Ok(SimulationMetrics::default())
+            });
+            let error = run(&builder, &[]).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    /// What is printed for a campaign of `builder` under `cargo test`.
+    fn printed(builder: &SimulationBuilder) -> String {
+        let plan = builder.plan(Environment::default()).unwrap();
+        let mut report = SimulationReport::of(campaign::run(&plan), Duration::ZERO);
+        let invocation = Invocation {
+            package: Some("my-service".into()),
+            thread: Some("orders::are_answered".into()),
+            executable: "/target/debug/deps/orders-0123456789abcdef".into(),
+            ..Invocation::default()
+        };
+        failure(&plan, &mut report, &invocation).unwrap_or_default()
+    }
+
+    fn waiting_for_ever() -> SimulationBuilder {
+        SimulationBuilder::new()
+            .with_seed_range(3..6)
+            .register_workload("client", |_, _, time, task, _| async move {
+                for _ in 0..30 {
+                    time.sleep(Duration::from_millis(1)).await;
+                }
+                task.spawn_task("helper", std::future::pending::<()>());
+                std::future::pending().await
+            })
+    }
+
+    #[test]
+    fn a_failure_is_told_on_one_screen() {
+        let text = printed(&waiting_for_ever());
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() < 40, "{text}");
+        for expected in [
+            "Deadlock       nothing is ready and no event is queued at 30ms, but workloads wait",
+            "seed           3 (3 of 3 seeds failed)",
+            "test           orders::are_answered",
+            "configuration  workloads client; network default; time budget 3600s; check sampled",
+            "faults         none fired: none are configured",
+            "also failed    4 Deadlock, 5 Deadlock",
+        ] {
+            assert!(lines.contains(&expected), "{expected} is not in {text}");
+        }
+        assert!(
+            text.contains("task `client` of `client` waits on"),
+            "{text}"
+        );
+        assert!(
+            text.contains("task `helper` of `client` waits on"),
+            "{text}"
+        );
+        let steps = lines
+            .iter()
+            .filter(|line| line.contains(" poll `") || line.contains("timer"));
+        assert_eq!(steps.count(), 20, "{text}");
+        assert_eq!(
+            lines[lines.len() - 2],
+            "replay         MOONPOOL_SEED=3 cargo test -p my-service orders::are_answered \
+             -- --exact --nocapture"
+        );
+    }
+
+    #[test]
+    fn a_campaign_that_passes_prints_nothing() {
+        assert_eq!(printed(&ok()), "");
+    }
+
+    #[test]
+    fn a_rerun_that_ends_otherwise_is_admitted() {
+        let runs = std::sync::atomic::AtomicU64::new(0);
+        let text = printed(&ok().set_iterations(1).check(Check::Off).register_workload(
+            "moody",
+            move |_, _, _, _, _| {
+                let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                async move {
+                    match run {
+                        0 => Err(crate::SimulationError::workload("only once")),
+                        _ => Ok(SimulationMetrics::default()),
+                    }
+                }
+            },
+        ));
+        assert!(text.contains("WorkloadError  workload `moody`"), "{text}");
+        assert!(text.contains("differed and ended with: Passed"), "{text}");
+    }
+}

@@ -1,0 +1,147 @@
+//! Many seeds at once: whatever the number of threads, one report.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use super::orchestrator::{self, Plan, SeedRun};
+use super::report::{SeedReport, SimulationMetrics};
+use super::verdict::{Divergence, Nondeterminism, Verdict};
+
+/// Runs every seed of `plan`, or those up to the first failure if it says so. The reports are in
+/// the order of the seeds.
+pub(super) fn run(plan: &Plan<'_>) -> Vec<SeedReport> {
+    let queue = Queue::default();
+    let jobs = plan.jobs.min(plan.seeds.len());
+    let mut done = if jobs <= 1 {
+        undisturbed(|| work(plan, &queue))
+    } else {
+        side_by_side(plan, &queue, jobs)
+    };
+    done.sort_unstable_by_key(|(position, _)| *position);
+    let stop_at = queue.stop_at.load(Ordering::Acquire);
+    done.into_iter()
+        // What was run beyond the first failure depends on the number of threads.
+        .take_while(|(position, _)| *position <= stop_at)
+        .map(|(_, report)| report)
+        .collect()
+}
+
+/// Calls `f` on this thread, or on another if this one is inside a tokio runtime: there tokio's own
+/// timers and sockets would work unnoticed, and no world lets itself be driven.
+pub(super) fn undisturbed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return f();
+    }
+    let log = current_log();
+    thread::scope(|scope| joined(scope.spawn(|| with_log(&log, f))))
+}
+
+/// Seeds to run: the next position, and the position of the first failure that ends the campaign.
+struct Queue {
+    next: AtomicUsize,
+    stop_at: AtomicUsize,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            next: AtomicUsize::new(0),
+            stop_at: AtomicUsize::new(usize::MAX),
+        }
+    }
+}
+
+fn side_by_side(plan: &Plan<'_>, queue: &Queue, jobs: usize) -> Vec<(usize, SeedReport)> {
+    let log = current_log();
+    thread::scope(|scope| {
+        let spawn = || scope.spawn(|| with_log(&log, || work(plan, queue)));
+        let workers: Vec<_> = (0..jobs).map(|_| spawn()).collect();
+        workers.into_iter().flat_map(joined).collect()
+    })
+}
+
+/// Runs seeds until there are none, each with its position.
+fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
+    let mut done = Vec::new();
+    loop {
+        // Positions are given out in order, so all before a failure are run by somebody.
+        let position = queue.next.fetch_add(1, Ordering::Relaxed);
+        let Some(seed) = plan.seeds.get(position) else {
+            return done;
+        };
+        if position > queue.stop_at.load(Ordering::Acquire) {
+            return done;
+        }
+        let report = judge(plan, position, *seed);
+        if plan.stop_on_failure && !report.verdict.is_passed() {
+            queue.stop_at.fetch_min(position, Ordering::AcqRel);
+        }
+        done.push((position, report));
+    }
+}
+
+/// Runs a seed once, or twice if the plan wants it checked.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what a seed costs is real time; it decides nothing"
+)]
+fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> SeedReport {
+    let began = Instant::now();
+    let first = orchestrator::run_seed(plan, seed);
+    let metrics = SimulationMetrics {
+        wall_time: began.elapsed(),
+        simulated_time: first.simulated_time,
+        events_processed: first.events_processed,
+        digest: first.digest,
+    };
+    let leftovers = first.leftovers;
+    let verdict = if plan.check.covers(position, first.verdict.is_passed()) {
+        compared(first, orchestrator::run_seed(plan, seed))
+    } else {
+        first.verdict
+    };
+    SeedReport {
+        seed,
+        verdict,
+        metrics,
+        leftovers,
+    }
+}
+
+/// The verdict over two runs of one seed.
+fn compared(first: SeedRun, second: SeedRun) -> Verdict {
+    let is_escape = |run: &SeedRun| matches!(run.verdict, Verdict::Escape { .. });
+    // An escape explains by itself why runs differ: another thread's timing is no seed's.
+    if is_escape(&first) {
+        return first.verdict;
+    }
+    if is_escape(&second) {
+        return second.verdict;
+    }
+    if (first.digest, &first.verdict) == (second.digest, &second.verdict) {
+        return first.verdict;
+    }
+    Verdict::Nondeterminism(Box::new(Nondeterminism {
+        first: (first.digest, first.verdict),
+        second: (second.digest, second.verdict),
+        divergence: Divergence::NotSearched,
+    }))
+}
+
+fn joined<T>(worker: thread::ScopedJoinHandle<'_, T>) -> T {
+    match worker.join() {
+        Ok(result) => result,
+        // Not a workload's panic, which is a verdict: ours.
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
+
+/// Where the calling thread logs to: its workers log there too.
+fn current_log() -> tracing::Dispatch {
+    tracing::dispatcher::get_default(Clone::clone)
+}
+
+fn with_log<T>(log: &tracing::Dispatch, f: impl FnOnce() -> T) -> T {
+    tracing::dispatcher::with_default(log, f)
+}

@@ -1,0 +1,194 @@
+//! What the environment says about a run: which seeds, how many at once, how closely checked.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+
+use super::error::RunError;
+
+/// Which seeds are run twice, to see whether anything but the seed decides.
+///
+/// Second runs add nothing to counts and metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Check {
+    /// Every seed.
+    All,
+    /// Each failing seed, and each passing one whose position in the campaign is a multiple of 100.
+    #[default]
+    Sampled,
+    /// None.
+    Off,
+}
+
+impl Check {
+    /// Whether the seed at `position` runs twice.
+    pub(super) fn covers(self, position: usize, passed: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Sampled => !passed || position.is_multiple_of(SAMPLED_EVERY),
+            Self::Off => false,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Sampled => "sampled",
+            Self::Off => "off",
+        }
+    }
+}
+
+const SAMPLED_EVERY: usize = 100;
+
+/// The variables that are set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Environment {
+    pub(super) seeds: Option<Vec<u64>>,
+    pub(super) iterations: Option<NonZeroUsize>,
+    pub(super) jobs: Option<NonZeroUsize>,
+    pub(super) check: Option<Check>,
+}
+
+impl Environment {
+    /// Reads the variables through `lookup`. One that is set to nothing counts as not set.
+    pub(super) fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, RunError> {
+        let read = |variable| -> Option<String> {
+            let value = lookup(variable)?.to_string_lossy().trim().to_owned();
+            (!value.is_empty()).then_some(value)
+        };
+        Ok(Self {
+            seeds: parse(SEED, read(SEED.0), seeds)?,
+            iterations: parse(ITERATIONS, read(ITERATIONS.0), |text| text.parse().ok())?,
+            jobs: parse(JOBS, read(JOBS.0), |text| text.parse().ok())?,
+            check: parse(CHECK, read(CHECK.0), check)?,
+        })
+    }
+}
+
+/// A variable and what it takes.
+type Variable = (&'static str, &'static str);
+
+const SEED: Variable = (
+    "MOONPOOL_SEED",
+    "one seed or several separated by commas, each a number from 0 to 18446744073709551615",
+);
+const ITERATIONS: Variable = ("MOONPOOL_ITERATIONS", "a number of seeds, at least 1");
+const JOBS: Variable = (
+    "MOONPOOL_JOBS",
+    "the number of seeds to run at once, at least 1",
+);
+const CHECK: Variable = ("MOONPOOL_CHECK", "`all`, `sampled` or `off`");
+
+fn parse<T>(
+    (variable, expected): Variable,
+    value: Option<String>,
+    parser: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, RunError> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    match parser(&value) {
+        Some(parsed) => Ok(Some(parsed)),
+        None => Err(RunError::Environment {
+            variable,
+            value,
+            expected,
+        }),
+    }
+}
+
+fn seeds(text: &str) -> Option<Vec<u64>> {
+    text.split(',')
+        .map(|seed| seed.trim().parse().ok())
+        .collect()
+}
+
+fn check(text: &str) -> Option<Check> {
+    [Check::All, Check::Sampled, Check::Off]
+        .into_iter()
+        .find(|check| check.name() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Environment, RunError> {
+        Environment::read(|name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).into())
+        })
+    }
+
+    #[test]
+    fn every_variable_is_read() {
+        let environment = read(&[
+            ("MOONPOOL_SEED", "17, 18446744073709551615"),
+            ("MOONPOOL_ITERATIONS", "5"),
+            ("MOONPOOL_JOBS", "2"),
+            ("MOONPOOL_CHECK", "all"),
+        ]);
+        assert_eq!(
+            environment,
+            Ok(Environment {
+                seeds: Some(vec![17, u64::MAX]),
+                iterations: NonZeroUsize::new(5),
+                jobs: NonZeroUsize::new(2),
+                check: Some(Check::All),
+            })
+        );
+    }
+
+    #[test]
+    fn nothing_set_changes_nothing() {
+        assert_eq!(read(&[]), Ok(Environment::default()));
+        assert_eq!(read(&[("MOONPOOL_SEED", " ")]), Ok(Environment::default()));
+    }
+
+    #[test]
+    fn a_bad_value_names_the_variable_and_what_it_takes() {
+        let cases = [
+            (
+                "MOONPOOL_SEED",
+                "seventeen",
+                "MOONPOOL_SEED takes one seed or several separated by commas, each a number from 0 to 18446744073709551615, not `seventeen`",
+            ),
+            (
+                "MOONPOOL_SEED",
+                "1,,2",
+                "MOONPOOL_SEED takes one seed or several separated by commas, each a number from 0 to 18446744073709551615, not `1,,2`",
+            ),
+            (
+                "MOONPOOL_ITERATIONS",
+                "0",
+                "MOONPOOL_ITERATIONS takes a number of seeds, at least 1, not `0`",
+            ),
+            (
+                "MOONPOOL_JOBS",
+                "-1",
+                "MOONPOOL_JOBS takes the number of seeds to run at once, at least 1, not `-1`",
+            ),
+            (
+                "MOONPOOL_CHECK",
+                "yes",
+                "MOONPOOL_CHECK takes `all`, `sampled` or `off`, not `yes`",
+            ),
+        ];
+        for (variable, value, text) in cases {
+            let error = read(&[(variable, value)]).unwrap_err();
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn sampling_takes_failures_and_every_hundredth() {
+        let twice: Vec<usize> = (0..250)
+            .filter(|position| Check::Sampled.covers(*position, true))
+            .collect();
+        assert_eq!(twice, [0, 100, 200]);
+        assert!(Check::Sampled.covers(7, false));
+        assert!(Check::All.covers(7, true));
+        assert!(!Check::Off.covers(0, false));
+    }
+}

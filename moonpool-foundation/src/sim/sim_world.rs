@@ -1,0 +1,336 @@
+//! [`SimWorld`]: the owner of everything that a seed decides, as tests and the runner use it.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::executor::{PendingTask, SchedulePolicy};
+use super::process::{KillKind, ProcessId, ProcessRef};
+use super::trace::{TraceMode, TraceStep};
+use super::world::{Event, Shared, WeakSimWorld};
+use crate::error::SimulationResult;
+use crate::network::{NetworkConfigError, NetworkConfiguration};
+
+/// A simulated world: clock, event queue, executor, network and random streams, all of one seed.
+///
+/// Dropping it drops its tasks; what their destructors do reaches nobody.
+///
+/// ```
+/// use moonpool_foundation::{SimWorld, TimeProvider};
+/// use std::time::Duration;
+///
+/// let world = SimWorld::new_with_seed(7);
+/// let time = world.time_provider();
+/// world.block_on(async move { time.sleep(Duration::from_secs(3600)).await })?;
+/// assert_eq!(world.now(), Duration::from_secs(3600));
+/// # Ok::<(), moonpool_foundation::SimulationError>(())
+/// ```
+#[derive(Debug)]
+pub struct SimWorld {
+    pub(super) shared: Rc<Shared>,
+}
+
+/// A simulated host, as [`SimWorld::add_process`] makes it.
+#[derive(Clone, Debug)]
+pub struct SimProcess {
+    pub(crate) world: WeakSimWorld,
+    id: ProcessId,
+    name: Rc<str>,
+    ip: IpAddr,
+}
+
+impl SimProcess {
+    /// Its number in the world.
+    #[must_use]
+    pub fn id(&self) -> ProcessId {
+        self.id
+    }
+
+    /// Its name: `name:port` reaches it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.world
+            .upgrade()
+            .is_some_and(|world| world.with(|world| world.processes.is_alive(self.id)))
+    }
+
+    /// Its current life: what providers made now belong to.
+    pub(crate) fn life(&self) -> ProcessRef {
+        match self.world.upgrade() {
+            Some(world) => world.with(|world| world.processes.life(self.id)),
+            None => ProcessRef {
+                id: self.id,
+                incarnation: 0,
+            },
+        }
+    }
+}
+
+/// What a world still holds: all zero after an orderly end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Leftovers {
+    /// Tasks that have not ended.
+    pub tasks: usize,
+    /// Queued events.
+    pub events: usize,
+    /// Connections with an open end.
+    pub connections: usize,
+    /// Bound listeners.
+    pub listeners: usize,
+}
+
+impl Default for SimWorld {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimWorld {
+    /// A world of seed 0.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::new_with_seed(0)
+    }
+
+    /// A world of this seed, with the default network.
+    #[must_use]
+    pub fn new_with_seed(seed: u64) -> Self {
+        Self::make(NetworkConfiguration::default(), seed)
+    }
+
+    /// A world of seed 0 on this network.
+    ///
+    /// # Errors
+    /// What [`NetworkConfiguration::validate`] finds.
+    pub fn new_with_network_config(
+        config: NetworkConfiguration,
+    ) -> Result<Self, NetworkConfigError> {
+        Self::new_with_network_config_and_seed(config, 0)
+    }
+
+    /// A world of this seed on this network.
+    ///
+    /// # Errors
+    /// What [`NetworkConfiguration::validate`] finds.
+    pub fn new_with_network_config_and_seed(
+        config: NetworkConfiguration,
+        seed: u64,
+    ) -> Result<Self, NetworkConfigError> {
+        config.validate()?;
+        Ok(Self::make(config, seed))
+    }
+
+    /// A world on a network that was validated.
+    pub(crate) fn make(config: NetworkConfiguration, seed: u64) -> Self {
+        Self {
+            shared: Shared::new(seed, config),
+        }
+    }
+
+    /// A handle that does not keep the world alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakSimWorld {
+        self.shared.downgrade()
+    }
+
+    /// The world's own process: the owner of what its own providers make, and of the future that
+    /// `block_on` is given.
+    #[must_use]
+    pub fn world_process(&self) -> SimProcess {
+        self.handle(ProcessId::WORLD)
+    }
+
+    /// The process of that name; made, with the next address from 10.0.0.1 upward, if there is none.
+    pub fn add_process(&self, name: &str) -> SimProcess {
+        let id = self.shared.with(|world| world.processes.add(name));
+        self.handle(id)
+    }
+
+    /// The process of that name.
+    #[must_use]
+    pub fn process(&self, name: &str) -> Option<SimProcess> {
+        let id = self.shared.with(|world| world.processes.by_name(name))?;
+        Some(self.handle(id))
+    }
+
+    /// All processes but the world's own, in the order they were made.
+    #[must_use]
+    pub fn all_processes(&self) -> Vec<SimProcess> {
+        let ids = self.shared.with(|world| world.processes.ids());
+        ids.map(|id| self.handle(id)).collect()
+    }
+
+    fn handle(&self, id: ProcessId) -> SimProcess {
+        let (name, ip) = self.shared.with(|world| {
+            let process = world.processes.get(id);
+            (Rc::clone(&process.name), process.ip)
+        });
+        SimProcess {
+            world: self.downgrade(),
+            id,
+            name,
+            ip,
+        }
+    }
+
+    /// Ends a process: seals it first (nothing it does from now on is seen by anyone), breaks its
+    /// sockets, then drops its tasks. Destructors run, without effect. A task that kills its own
+    /// process is dropped when its current poll ends. Does nothing to a process that is dead.
+    pub fn kill(&self, process: ProcessId, kind: KillKind) {
+        self.shared.kill(process, kind);
+    }
+
+    /// The seed.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.shared.seed()
+    }
+
+    /// A digest of all that has happened: of times and kinds of events, tasks chosen, bytes
+    /// delivered and numbers drawn.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.shared.with(|world| world.digest.value())
+    }
+
+    /// How many events have been processed.
+    #[must_use]
+    pub fn events_processed(&self) -> u64 {
+        self.shared.with(|world| world.events_processed)
+    }
+
+    /// Virtual time since the run began.
+    #[must_use]
+    pub fn current_time(&self) -> Duration {
+        self.shared.instant().since_start()
+    }
+
+    /// Virtual time since the run began; the same as [`current_time`](Self::current_time).
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.current_time()
+    }
+
+    /// The clock of the world's own process.
+    #[must_use]
+    pub fn timer(&self) -> Duration {
+        self.shared.timer().since_start()
+    }
+
+    /// Whether an event is queued.
+    #[must_use]
+    pub fn has_pending_events(&self) -> bool {
+        self.pending_event_count() > 0
+    }
+
+    /// How many events are queued.
+    #[must_use]
+    pub fn pending_event_count(&self) -> usize {
+        self.shared.with(|world| world.events.len())
+    }
+
+    /// Queues a mark `delay` from now: nothing happens then, but digest and trace show it.
+    pub fn schedule_event(&self, mark: u64, delay: Duration) {
+        self.shared.with(|world| {
+            let at = world.clock.after(delay);
+            world.schedule(at, Event::Mark(mark));
+        });
+    }
+
+    /// Queues a mark at a point in virtual time, or now if that has passed.
+    pub fn schedule_event_at(&self, mark: u64, at: Duration) {
+        let delay = at.saturating_sub(self.current_time());
+        self.schedule_event(mark, delay);
+    }
+
+    /// Calls `f` `delay` from now, as the world's own process.
+    pub fn schedule_after(&self, delay: Duration, f: impl FnOnce() + 'static) {
+        self.shared.with(|world| {
+            let at = world.clock.after(delay);
+            world.schedule(at, Event::Call(Box::new(f)));
+        });
+    }
+
+    /// In what order ready tasks are polled from now on.
+    pub fn set_schedule_policy(&self, policy: SchedulePolicy) {
+        self.shared.with(|world| world.executor.set_policy(policy));
+    }
+
+    /// How much virtual time a run may use; `None`, the default, sets no limit.
+    pub fn set_time_budget(&self, budget: Option<Duration>) {
+        self.shared.with(|world| world.time_budget = budget);
+    }
+
+    /// How often one task may be polled at one instant before that counts as a livelock. One
+    /// million by default.
+    pub fn set_livelock_limit(&self, polls: u64) {
+        self.shared.with(|world| world.livelock_limit = polls);
+    }
+
+    /// What is recorded from now on.
+    pub fn set_trace(&self, mode: TraceMode) {
+        self.shared.with(|world| world.trace.set_mode(mode));
+    }
+
+    /// Of what is recorded, only the steps with these numbers are kept.
+    pub(crate) fn set_trace_window(&self, window: Range<u64>) {
+        self.shared.with(|world| world.trace.set_window(window));
+    }
+
+    /// The recorded steps, oldest first.
+    #[must_use]
+    pub fn recent_steps(&self) -> Vec<TraceStep> {
+        self.shared.with(|world| world.trace.steps())
+    }
+
+    /// Every task that has not ended, and what it waits on.
+    #[must_use]
+    pub fn pending_tasks(&self) -> Vec<PendingTask> {
+        self.shared.with(|world| world.pending_tasks())
+    }
+
+    /// What the world still holds.
+    #[must_use]
+    pub fn leftovers(&self) -> Leftovers {
+        self.shared.with(|world| Leftovers {
+            tasks: world.executor.live(),
+            events: world.events.len(),
+            connections: world.network.connections(),
+            listeners: world.network.listeners(),
+        })
+    }
+
+    /// Ends the world as dropping it does: its tasks are dropped, sealed, so that what their
+    /// destructors do reaches nobody.
+    ///
+    /// # Errors
+    /// [`SimulationError::Panic`](crate::SimulationError::Panic) if a destructor panicked, now or in a [`kill`](Self::kill).
+    pub fn close(self) -> SimulationResult<()> {
+        match self.shared.end() {
+            Some(panic) => Err(panic),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for SimWorld {
+    fn drop(&mut self) {
+        if let Some(panic) = self.shared.end() {
+            tracing::error!(%panic, "a destructor panicked while its world was dropped");
+        }
+    }
+}

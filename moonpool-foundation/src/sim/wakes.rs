@@ -1,0 +1,132 @@
+//! How a wake finds its way: onto a list of this thread, or, from another thread, into a verdict.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
+
+use async_task::Runnable;
+
+use super::context::thread_tag;
+use super::executor::TaskKey;
+use super::process::ProcessRef;
+
+/// What a task cell carries: enough to schedule it without looking anything up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TaskMeta {
+    pub(super) world: u64,
+    pub(super) thread: u64,
+    pub(crate) key: TaskKey,
+    pub(crate) process: ProcessRef,
+}
+
+pub(crate) type ReadyTask = Runnable<TaskMeta>;
+
+thread_local! {
+    static WOKEN: RefCell<Vec<ReadyTask>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Moves the woken tasks of `world` to `ready`; those of this thread's other worlds stay.
+pub(super) fn collect_woken(world: u64, ready: &mut VecDeque<ReadyTask>) {
+    WOKEN.with_borrow_mut(|woken| {
+        if woken.iter().all(|task| task.metadata().world == world) {
+            ready.extend(woken.drain(..));
+        } else {
+            ready.extend(woken.extract_if(.., |task| task.metadata().world == world));
+        }
+    });
+}
+
+/// What other threads did to tasks, until their own thread asks.
+static ABROAD: Mutex<Abroad> = Mutex::new(Abroad {
+    woken: Vec::new(),
+    cells: Vec::new(),
+});
+/// How many entries there are: asked after every poll, and nearly always 0.
+static ABROAD_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+struct Abroad {
+    /// Who was woken.
+    woken: Vec<TaskMeta>,
+    /// Those that became ready by it: a task cell may only be run or dropped where it was made.
+    cells: Vec<ReadyTask>,
+}
+
+fn note_abroad(note: impl FnOnce(&mut Abroad)) {
+    note(&mut ABROAD.lock().unwrap_or_else(PoisonError::into_inner));
+    ABROAD_COUNT.fetch_add(1, Ordering::Release);
+}
+
+pub(super) fn schedule(task: ReadyTask) {
+    if task.metadata().thread == thread_tag() {
+        WOKEN.with_borrow_mut(|woken| woken.push(task));
+    } else {
+        note_abroad(|abroad| abroad.cells.push(task));
+    }
+}
+
+/// The waker that a task's futures see: it tells on other threads, also while the task runs.
+pub(super) struct HomeWaker {
+    cell: Waker,
+    meta: TaskMeta,
+    /// A thread that wakes a task after its end does no harm, and must not be held against the next
+    /// world of this thread.
+    ended: AtomicBool,
+}
+
+impl HomeWaker {
+    pub(super) fn new(cell: Waker, meta: TaskMeta) -> Self {
+        Self {
+            cell,
+            meta,
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn check(&self) {
+        if self.meta.thread != thread_tag() && !self.ended.load(Ordering::Acquire) {
+            note_abroad(|abroad| abroad.woken.push(self.meta));
+        }
+    }
+}
+
+impl Wake for HomeWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.check();
+        self.cell.wake_by_ref();
+    }
+}
+
+/// Whether other threads did anything to tasks of any.
+pub(super) fn is_any_abroad() -> bool {
+    ABROAD_COUNT.load(Ordering::Acquire) > 0
+}
+
+/// Takes note of what other threads did to the tasks of `world`: the first that was woken. Those of
+/// this thread that became ready by it are ready here now.
+pub(super) fn take_woken_abroad(world: u64) -> Option<TaskKey> {
+    let here = thread_tag();
+    let mut abroad = ABROAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let cells = abroad
+        .cells
+        .extract_if(.., |cell| cell.metadata().thread == here);
+    let cells: Vec<ReadyTask> = cells.collect();
+    let woken = abroad
+        .woken
+        .extract_if(.., |meta| meta.thread == here && meta.world == world);
+    let woken: Vec<TaskMeta> = woken.collect();
+    ABROAD_COUNT.fetch_sub(cells.len() + woken.len(), Ordering::Release);
+    drop(abroad);
+    let first = woken.first().map(|meta| meta.key);
+    cells.into_iter().for_each(schedule);
+    first
+}

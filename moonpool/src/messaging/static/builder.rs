@@ -1,0 +1,176 @@
+//! [`FlowTransportBuilder`].
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use moonpool_foundation::network::peer::PeerConfig;
+use moonpool_foundation::{
+    NetworkAddress, NetworkProvider, Providers, TaskProvider, TcpListenerTrait, TimeProvider, UID,
+};
+
+use super::core::{Core, CoreParams, Limits};
+use super::flow_transport::FlowTransport;
+use crate::error::BuildError;
+
+/// How long a call to an unreachable address waits before it ends with `ConnectionFailed`.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Accepted connections at one time, unless the builder is told otherwise.
+const DEFAULT_MAX_INCOMING: usize = 16_384;
+
+/// Makes a [`FlowTransport`], listening or not.
+///
+/// ```
+/// # use moonpool::{FlowTransportBuilder, TokioProviders};
+/// # let runtime = tokio::runtime::Builder::new_current_thread()
+/// #     .enable_all().build_local(Default::default())?;
+/// # runtime.block_on(async {
+/// let providers = TokioProviders::new();
+/// let server = FlowTransportBuilder::from_providers(&providers)
+///     .local_address("127.0.0.1:0".parse()?)
+///     .build_listening()
+///     .await?;
+/// assert_ne!(server.local_address().map(|address| address.port), Some(0));
+/// let client = FlowTransportBuilder::from_providers(&providers).build();
+/// assert_eq!(client.local_address(), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it builds"]
+pub struct FlowTransportBuilder<N, T, TP> {
+    network: N,
+    time: T,
+    task: TP,
+    local_address: Option<NetworkAddress>,
+    public_address: Option<NetworkAddress>,
+    peer_config: PeerConfig,
+    max_incoming: usize,
+}
+
+impl<N, T, TP> FlowTransportBuilder<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    /// A builder with the defaults, over these providers.
+    pub fn new(network: N, time: T, task: TP) -> Self {
+        Self {
+            network,
+            time,
+            task,
+            local_address: None,
+            public_address: None,
+            peer_config: PeerConfig {
+                patience: Some(DEFAULT_PATIENCE),
+                ..PeerConfig::default()
+            },
+            max_incoming: DEFAULT_MAX_INCOMING,
+        }
+    }
+
+    /// The address to listen on, and the one whose messages are delivered locally. Port 0 takes a
+    /// free port. `0.0.0.0` and `::` listen everywhere, but are no address that others could send
+    /// to: give a [`public_address`](Self::public_address) as well.
+    pub fn local_address(mut self, address: NetworkAddress) -> Self {
+        self.local_address = Some(address);
+        self
+    }
+
+    /// The address under which others reach this process, if it is another one than it listens on.
+    pub fn public_address(mut self, address: NetworkAddress) -> Self {
+        self.public_address = Some(address);
+        self
+    }
+
+    /// Limits and times of connections. By default `PeerConfig::default()` with a patience of 3 s;
+    /// without patience, a call to an address that is never reachable never ends.
+    pub fn peer_config(mut self, config: PeerConfig) -> Self {
+        self.peer_config = config;
+        self
+    }
+
+    /// How many accepted connections there may be at one time, 16,384 by default. Further ones are
+    /// closed at once.
+    pub fn max_incoming_connections(mut self, connections: usize) -> Self {
+        self.max_incoming = connections;
+        self
+    }
+
+    /// A transport that does not listen. It needs no address: answers to its requests come back on
+    /// the connections it opens.
+    #[must_use]
+    pub fn build(self) -> Rc<FlowTransport<N, T, TP>> {
+        let address = self.public_address.or(self.local_address);
+        let core = self.core(address);
+        FlowTransport::from_parts(core, self.network, self.time, self.task, self.peer_config)
+    }
+
+    /// A transport that listens on its local address.
+    ///
+    /// # Errors
+    /// [`BuildError`]: no address, one that cannot be bound, TLS, or an invalid configuration.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing bound.
+    pub async fn build_listening(self) -> Result<Rc<FlowTransport<N, T, TP>>, BuildError> {
+        let address = self.local_address.ok_or(BuildError::MissingLocalAddress)?;
+        if address.is_tls() {
+            return Err(BuildError::TlsNotSupported { address });
+        }
+        self.peer_config.validate()?;
+        let bind_error = |source| BuildError::Bind { address, source };
+        let socket = address.socket_addr();
+        let listener = self.network.bind(&socket.to_string()).await;
+        let listener = listener.map_err(bind_error)?;
+        let bound = listener.local_addr().map_err(bind_error)?;
+        // Sockets know IP and port only. If what they say is no address, ours still is.
+        let bound = bound.parse().map_or(address, |bound: NetworkAddress| {
+            bound.with_flags(address.flags)
+        });
+        let core = self.core(Some(self.public_address.unwrap_or(bound)));
+        tracing::info!(address = %bound, incarnation = %core.incarnation, "listening");
+        let max_incoming = self.max_incoming;
+        let transport =
+            FlowTransport::from_parts(core, self.network, self.time, self.task, self.peer_config);
+        transport.listen(listener, max_incoming);
+        Ok(transport)
+    }
+
+    fn core(&self, address: Option<NetworkAddress>) -> Rc<Core> {
+        let core = Core::new(CoreParams {
+            incarnation: UID::new(self.task.internal_random(), self.task.internal_random()),
+            endpoint_nonce: self.task.internal_random(),
+            call_nonce: self.task.internal_random(),
+            limits: Limits {
+                payload_bytes: self.peer_config.max_payload_bytes as usize,
+                local_packets: self.peer_config.reliable_packets,
+                local_bytes: self.peer_config.reliable_bytes,
+            },
+        });
+        core.address
+            .set(address.filter(NetworkAddress::is_canonical));
+        core
+    }
+}
+
+impl<N, T, TP> FlowTransportBuilder<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    /// A builder with the defaults, over a bundle of providers.
+    pub fn from_providers<P>(providers: &P) -> Self
+    where
+        P: Providers<Network = N, Time = T, Task = TP>,
+    {
+        Self::new(
+            providers.network().clone(),
+            providers.time().clone(),
+            providers.task().clone(),
+        )
+    }
+}

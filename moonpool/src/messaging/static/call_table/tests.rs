@@ -1,0 +1,222 @@
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+const A: PeerId = PeerId(1);
+const B: PeerId = PeerId(2);
+
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+impl Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn packet(number: u64) -> PacketId {
+    PacketId::new(number)
+}
+
+fn packets(range: Range<u64>) -> Range<PacketId> {
+    packet(range.start)..packet(range.end)
+}
+
+fn ended(maybe: Range<u64>, not: Range<u64>) -> SessionEnded {
+    SessionEnded {
+        maybe_delivered: packets(maybe),
+        not_delivered: packets(not),
+    }
+}
+
+fn call(table: &mut CallTable, peer: PeerId, number: u64) -> UID {
+    let token = table.start().unwrap();
+    table.written(token, peer, packet(number));
+    token
+}
+
+fn poll(table: &mut CallTable, token: UID) -> Option<Outcome> {
+    match table.poll(token, Waker::noop()) {
+        Polled::Ready(outcome) => Some(outcome),
+        Polled::Waiting { .. } | Polled::Unknown => None,
+    }
+}
+
+fn end_session(table: &mut CallTable, peer: PeerId, ended: &SessionEnded) -> usize {
+    std::iter::from_fn(|| table.end_next_of_session(peer, ended)).count()
+}
+
+#[test]
+fn a_reply_ends_its_call_once() {
+    let mut table = CallTable::new(7);
+    let token = call(&mut table, A, 1);
+    let reply = || Ok(Bytes::from_static(b"42"));
+    assert!(matches!(
+        table.reply(token, Some(A), reply()),
+        Arrival::Ended(None)
+    ));
+    assert!(matches!(
+        table.reply(token, Some(A), reply()),
+        Arrival::Late
+    ));
+    assert_eq!(poll(&mut table, token), Some(reply()));
+    assert!(matches!(
+        table.reply(token, Some(A), reply()),
+        Arrival::Late
+    ));
+    assert!(matches!(table.poll(token, Waker::noop()), Polled::Unknown));
+    assert_eq!((table.waiting(), table.len(), table.lists.len()), (0, 0, 0));
+}
+
+#[test]
+fn a_reply_from_another_peer_is_late() {
+    let mut table = CallTable::new(7);
+    let (remote, local) = (call(&mut table, A, 1), table.start().unwrap());
+    for (token, from) in [(remote, Some(B)), (remote, None), (local, Some(A))] {
+        assert!(matches!(
+            table.reply(token, from, Ok(Bytes::new())),
+            Arrival::Late
+        ));
+    }
+    assert!(matches!(
+        table.reply(local, None, Ok(Bytes::new())),
+        Arrival::Ended(_)
+    ));
+}
+
+#[test]
+fn the_last_waker_is_woken_and_the_others_are_handed_out() {
+    let mut table = CallTable::new(7);
+    let token = call(&mut table, A, 1);
+    let (first, second) = (Arc::new(Counting::default()), Arc::new(Counting::default()));
+    let waker = Waker::from(first.clone());
+    assert!(matches!(
+        table.poll(token, &waker),
+        Polled::Waiting { replaced: None }
+    ));
+    assert!(matches!(
+        table.poll(token, &waker),
+        Polled::Waiting { replaced: None }
+    ));
+    let Polled::Waiting { replaced: Some(_) } = table.poll(token, &second.clone().into()) else {
+        panic!("the first waker is not handed out");
+    };
+    let Arrival::Ended(Some(waker)) = table.reply(token, Some(A), Ok(Bytes::new())) else {
+        panic!("no waker");
+    };
+    waker.wake();
+    assert_eq!(first.0.load(Ordering::Relaxed), 0);
+    assert_eq!(second.0.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_dead_connection_ends_its_own_calls_by_what_happened_to_each() {
+    let mut table = CallTable::new(7);
+    let acknowledged = call(&mut table, A, 1);
+    let other = call(&mut table, B, 1);
+    let written = call(&mut table, A, 2);
+    let withdrawn = call(&mut table, A, 4);
+    let queued = call(&mut table, A, 5);
+    assert_eq!(end_session(&mut table, A, &ended(2..4, 4..5)), 3);
+    assert_eq!(
+        poll(&mut table, acknowledged),
+        Some(Err(ReplyError::MaybeDelivered))
+    );
+    assert_eq!(
+        poll(&mut table, written),
+        Some(Err(ReplyError::MaybeDelivered))
+    );
+    assert_eq!(
+        poll(&mut table, withdrawn),
+        Some(Err(ReplyError::ConnectionFailed))
+    );
+    assert_eq!(poll(&mut table, queued), None);
+    assert_eq!(poll(&mut table, other), None);
+    assert_eq!(table.waiting(), 2);
+}
+
+#[test]
+fn a_queued_call_survives_a_session_that_never_was() {
+    let mut table = CallTable::new(7);
+    let token = call(&mut table, A, 1);
+    assert_eq!(end_session(&mut table, A, &ended(1..1, 1..1)), 0);
+    assert_eq!(end_session(&mut table, A, &ended(1..1, 1..2)), 1);
+    assert_eq!(
+        poll(&mut table, token),
+        Some(Err(ReplyError::ConnectionFailed))
+    );
+}
+
+#[test]
+fn a_forgotten_call_leaves_nothing_behind() {
+    let mut table = CallTable::new(7);
+    let tokens: Vec<UID> = (1..=3).map(|number| call(&mut table, A, number)).collect();
+    for token in [tokens[1], tokens[0], tokens[2]] {
+        table.forget(token);
+    }
+    assert_eq!((table.waiting(), table.len(), table.lists.len()), (0, 0, 0));
+    assert!(matches!(
+        table.reply(tokens[0], Some(A), Ok(Bytes::new())),
+        Arrival::Late
+    ));
+}
+
+proptest! {
+    /// Calls end in any order; then the peer goes. Each call ends exactly once.
+    #[test]
+    fn a_lost_peer_ends_what_is_left(
+        peers in vec(any::<bool>(), 1..60),
+        replies in vec(any::<prop::sample::Index>(), 0..60),
+        forgotten in vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let mut table = CallTable::new(7);
+        let calls: Vec<(UID, PeerId)> = (1_u64..)
+            .zip(&peers)
+            .map(|(number, &first)| {
+                let peer = if first { A } else { B };
+                (call(&mut table, peer, number), peer)
+            })
+            .collect();
+        let mut open: Vec<(UID, PeerId)> = calls.clone();
+        for index in replies {
+            let (token, peer) = *index.get(&calls);
+            let expected = open.contains(&(token, peer));
+            let arrival = table.reply(token, Some(peer), Ok(Bytes::new()));
+            prop_assert_eq!(matches!(arrival, Arrival::Ended(_)), expected);
+            open.retain(|call| call.0 != token);
+        }
+        for index in forgotten {
+            let (token, _) = *index.get(&calls);
+            table.forget(token);
+            open.retain(|call| call.0 != token);
+        }
+        prop_assert_eq!(table.waiting(), open.len());
+        for peer in [A, B] {
+            let left = open.iter().filter(|call| call.1 == peer).count();
+            let count = std::iter::from_fn(|| table.end_next_of_peer(peer)).count();
+            prop_assert_eq!(count, left);
+        }
+        prop_assert_eq!(table.waiting(), 0);
+        prop_assert!(table.lists.is_empty());
+    }
+}
+
+#[test]
+fn a_withdrawn_packet_ends_its_own_call() {
+    let mut table = CallTable::new(7);
+    let tokens: Vec<UID> = (1..=3).map(|number| call(&mut table, A, number)).collect();
+    table.end_packet(A, packet(2), ReplyError::PayloadTooLarge);
+    table.end_packet(A, packet(9), ReplyError::PayloadTooLarge);
+    table.end_packet(B, packet(1), ReplyError::PayloadTooLarge);
+    assert_eq!(
+        poll(&mut table, tokens[1]),
+        Some(Err(ReplyError::PayloadTooLarge))
+    );
+    assert_eq!(table.waiting(), 2);
+}

@@ -1,0 +1,445 @@
+//! The envelope: what precedes the codec's bytes in every packet between two transports.
+//!
+//! Everything is little-endian and packed. A *message* (one-way if it has no reply token, else a
+//! request):
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 1 | version, [`VERSION`] |
+//! | 1 | 1 | kind, 0 |
+//! | 2 | 2 | flags |
+//! | 4 | 16 | reply token, `first` then `second`, if flag 0x0001 |
+//! | .. | 8 | what remains of the deadline, in nanoseconds: a duration, never a clock time; if flag 0x0002 |
+//! | .. | 27 + n | trace context, if flag 0x0004: trace id 16, parent id 8, trace flags 1 (the bytes of a W3C `traceparent`), length n of `tracestate` 2, `tracestate` n |
+//! | .. | 2 + .. | metadata, if flag 0x0008: number of pairs 2, then per pair: key length 2, key (UTF-8), value length 4, value |
+//! | .. | rest | the message, as its codec writes it |
+//!
+//! A *reply*:
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 1 | version |
+//! | 1 | 1 | kind, 1 |
+//! | 2 | 2 | flags; 0x0008 as above |
+//! | 4 | .. | metadata, if flagged |
+//! | .. | 1 | status: 0 for a reply, else the error |
+//! | .. | rest | status 0: the reply, as its codec writes it; else the error's fields |
+//!
+//! | status | error | fields |
+//! | --- | --- | --- |
+//! | 1 | `BrokenPromise` | |
+//! | 2 | `ConnectionFailed` | |
+//! | 3 | `MaybeDelivered` | |
+//! | 4 | `Timeout` | |
+//! | 5 | `Serialization` | text length 4, text (UTF-8) |
+//! | 6 | `EndpointNotFound` | |
+//! | 7 | `Unauthorized` | |
+//! | 8 | `Overloaded` | |
+//! | 9 | `PayloadTooLarge` | |
+//! | 10 | `ReplyTooLarge` | |
+//! | 11 | `Cancelled` | |
+//! | 12 | `Application` | code 4, text length 4, text (UTF-8) |
+//!
+//! Bytes after an error's fields are ignored, so that fields can be added. Kinds 2 to 7 and flags
+//! 0x0010 to 0x0080 are reserved for streams of replies. A set flag that is not listed here makes
+//! the packet undecodable, since its meaning may be that another field follows; peers agree on
+//! feature bits before they use one.
+//!
+//! Decoding is total: any bytes give a message, a reply, or an error, without allocating.
+
+use std::time::Duration;
+
+use bytes::BufMut;
+use moonpool_foundation::UID;
+
+use super::reply_error::ReplyError;
+
+/// The layout described here.
+pub const VERSION: u8 = 1;
+
+/// Bytes before the codec's in a request that carries nothing optional.
+pub const REQUEST_PREFIX_BYTES: usize = 20;
+
+const KIND_MESSAGE: u8 = 0;
+const KIND_REPLY: u8 = 1;
+
+const FLAG_REPLY_TOKEN: u16 = 0x0001;
+const FLAG_DEADLINE: u16 = 0x0002;
+const FLAG_TRACE: u16 = 0x0004;
+const FLAG_METADATA: u16 = 0x0008;
+
+const MESSAGE_FLAGS: u16 = FLAG_REPLY_TOKEN | FLAG_DEADLINE | FLAG_TRACE | FLAG_METADATA;
+const REPLY_FLAGS: u16 = FLAG_METADATA;
+
+/// A packet that is no envelope of this version. The peer runs another version, or it is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// A layout that this version does not know. Upgrade the older end.
+    #[error("envelope version {version} is not supported, only {VERSION} is")]
+    UnsupportedVersion {
+        /// The version byte.
+        version: u8,
+    },
+    /// A kind of packet that this version does not know.
+    #[error("envelope kind {kind} is unknown")]
+    UnknownKind {
+        /// The kind byte.
+        kind: u8,
+    },
+    /// Flags that this version does not know for the packet's kind.
+    #[error("envelope flags {flags:#06x} are unknown")]
+    UnknownFlags {
+        /// The unknown ones.
+        flags: u16,
+    },
+    /// A status that this version does not know.
+    #[error("reply status {status} is unknown")]
+    UnknownStatus {
+        /// The status byte.
+        status: u8,
+    },
+    /// The packet ends inside a field.
+    #[error("envelope ends at byte {have}, inside a field that ends at byte {need}")]
+    Truncated {
+        /// Where the field ends.
+        need: usize,
+        /// Bytes that are there.
+        have: usize,
+    },
+    /// A text is not UTF-8.
+    #[error("a text in the envelope is not UTF-8")]
+    InvalidText,
+}
+
+/// What the fixed prefix of a message says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MessageHead<'a> {
+    /// Where the reply goes, on the same connection; none in a one-way message.
+    pub reply_token: Option<UID>,
+    /// What remained of the deadline when the packet was written.
+    pub deadline: Option<Duration>,
+    /// The caller's trace context.
+    pub trace: Option<TraceContext<'a>>,
+    /// The caller's metadata.
+    pub metadata: Metadata<'a>,
+}
+
+/// A W3C trace context, as it travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceContext<'a> {
+    /// The whole trace's id.
+    pub trace_id: [u8; 16],
+    /// The calling span's id.
+    pub parent_id: [u8; 8],
+    /// `trace-flags`, such as 1 for sampled.
+    pub flags: u8,
+    /// `tracestate`, uninterpreted.
+    pub state: &'a [u8],
+}
+
+/// Metadata pairs, checked but not collected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metadata<'a> {
+    pairs: u16,
+    bytes: &'a [u8],
+}
+
+impl<'a> Metadata<'a> {
+    /// The pairs in the order in which the caller gave them.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let mut reader = Reader::new(self.bytes);
+        (0..self.pairs).map_while(move |_| reader.pair().ok())
+    }
+
+    /// Number of pairs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::from(self.pairs)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pairs == 0
+    }
+}
+
+/// A decoded envelope. The body's length in bytes says where it begins: it ends with the packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Envelope<'a> {
+    /// A one-way message or a request.
+    Message {
+        /// The prefix.
+        head: MessageHead<'a>,
+        /// The codec's bytes.
+        body: &'a [u8],
+    },
+    /// A reply, or why there is none.
+    Reply {
+        /// The codec's bytes, or the error.
+        outcome: Result<&'a [u8], ReplyError>,
+        /// The answering end's metadata.
+        metadata: Metadata<'a>,
+    },
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads the envelope of one packet.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`]; no input panics or allocates more than an error text that is there.
+    pub fn decode(packet: &'a [u8]) -> Result<Self, EnvelopeError> {
+        let mut reader = Reader::new(packet);
+        let version = reader.u8()?;
+        if version != VERSION {
+            return Err(EnvelopeError::UnsupportedVersion { version });
+        }
+        let kind = reader.u8()?;
+        let flags = reader.u16()?;
+        match kind {
+            KIND_MESSAGE => decode_message(flags, reader),
+            KIND_REPLY => decode_reply(flags, reader),
+            kind => Err(EnvelopeError::UnknownKind { kind }),
+        }
+    }
+}
+
+/// Writes the prefix of a request, or of a one-way message if there is no reply token.
+pub(crate) fn put_message_head(reply_token: Option<UID>, buffer: &mut impl BufMut) {
+    let flags = if reply_token.is_some() {
+        FLAG_REPLY_TOKEN
+    } else {
+        0
+    };
+    put_start(KIND_MESSAGE, flags, buffer);
+    if let Some(token) = reply_token {
+        put_token(token, buffer);
+    }
+}
+
+/// Writes the prefix of a reply, up to the codec's bytes.
+pub(crate) fn put_reply_head(buffer: &mut impl BufMut) {
+    put_start(KIND_REPLY, 0, buffer);
+    buffer.put_u8(0);
+}
+
+/// Writes a reply that is an error.
+pub(crate) fn put_reply_error(error: &ReplyError, buffer: &mut impl BufMut) {
+    put_start(KIND_REPLY, 0, buffer);
+    buffer.put_u8(status(error));
+    match error {
+        ReplyError::Serialization { message } => put_text(message, buffer),
+        ReplyError::Application { code, message } => {
+            buffer.put_u32_le(*code);
+            put_text(message, buffer);
+        }
+        _ => {}
+    }
+}
+
+/// Writes a token as it stands in every layout: `first`, then `second`.
+pub(crate) fn put_token(token: UID, buffer: &mut impl BufMut) {
+    buffer.put_u64_le(token.first);
+    buffer.put_u64_le(token.second);
+}
+
+/// Reads two tokens that fill a body, as `EndpointNotFound` carries them.
+pub(crate) fn token_pair(body: &[u8]) -> Result<(UID, UID), EnvelopeError> {
+    let mut reader = Reader::new(body);
+    Ok((reader.token()?, reader.token()?))
+}
+
+fn decode_message(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {
+    refuse_unknown(flags, MESSAGE_FLAGS)?;
+    let head = MessageHead {
+        reply_token: (flags & FLAG_REPLY_TOKEN != 0)
+            .then(|| reader.token())
+            .transpose()?,
+        deadline: (flags & FLAG_DEADLINE != 0)
+            .then(|| reader.u64().map(Duration::from_nanos))
+            .transpose()?,
+        trace: (flags & FLAG_TRACE != 0)
+            .then(|| reader.trace())
+            .transpose()?,
+        metadata: reader.metadata(flags)?,
+    };
+    Ok(Envelope::Message {
+        head,
+        body: reader.rest(),
+    })
+}
+
+fn decode_reply(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {
+    refuse_unknown(flags, REPLY_FLAGS)?;
+    let metadata = reader.metadata(flags)?;
+    let outcome = match reader.u8()? {
+        0 => Ok(reader.rest()),
+        status => Err(decode_error(status, &mut reader)?),
+    };
+    Ok(Envelope::Reply { outcome, metadata })
+}
+
+fn decode_error(status: u8, reader: &mut Reader<'_>) -> Result<ReplyError, EnvelopeError> {
+    Ok(match status {
+        1 => ReplyError::BrokenPromise,
+        2 => ReplyError::ConnectionFailed,
+        3 => ReplyError::MaybeDelivered,
+        4 => ReplyError::Timeout,
+        5 => ReplyError::Serialization {
+            message: reader.text()?.to_owned(),
+        },
+        6 => ReplyError::EndpointNotFound,
+        7 => ReplyError::Unauthorized,
+        8 => ReplyError::Overloaded,
+        9 => ReplyError::PayloadTooLarge,
+        10 => ReplyError::ReplyTooLarge,
+        11 => ReplyError::Cancelled,
+        12 => ReplyError::Application {
+            code: reader.u32()?,
+            message: reader.text()?.to_owned(),
+        },
+        status => return Err(EnvelopeError::UnknownStatus { status }),
+    })
+}
+
+fn status(error: &ReplyError) -> u8 {
+    match error {
+        ReplyError::BrokenPromise => 1,
+        ReplyError::ConnectionFailed => 2,
+        ReplyError::MaybeDelivered => 3,
+        ReplyError::Timeout => 4,
+        ReplyError::Serialization { .. } => 5,
+        ReplyError::EndpointNotFound => 6,
+        ReplyError::Unauthorized => 7,
+        ReplyError::Overloaded => 8,
+        ReplyError::PayloadTooLarge => 9,
+        ReplyError::ReplyTooLarge => 10,
+        ReplyError::Cancelled => 11,
+        ReplyError::Application { .. } => 12,
+    }
+}
+
+fn refuse_unknown(flags: u16, known: u16) -> Result<(), EnvelopeError> {
+    match flags & !known {
+        0 => Ok(()),
+        flags => Err(EnvelopeError::UnknownFlags { flags }),
+    }
+}
+
+fn put_start(kind: u8, flags: u16, buffer: &mut impl BufMut) {
+    buffer.put_u8(VERSION);
+    buffer.put_u8(kind);
+    buffer.put_u16_le(flags);
+}
+
+fn put_text(text: &str, buffer: &mut impl BufMut) {
+    // A text beyond 4 GiB is far beyond any packet limit: the packet is refused, not its length.
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    buffer.put_u32_le(length);
+    buffer.put_slice(text.as_bytes());
+}
+
+/// Takes fields off the front of a packet and checks each against its end.
+#[derive(Clone, Debug)]
+struct Reader<'a> {
+    packet: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(packet: &'a [u8]) -> Self {
+        Self { packet, at: 0 }
+    }
+
+    fn bytes(&mut self, count: usize) -> Result<&'a [u8], EnvelopeError> {
+        let need = self.at.saturating_add(count);
+        let Some(bytes) = self.packet.get(self.at..need) else {
+            return Err(EnvelopeError::Truncated {
+                need,
+                have: self.packet.len(),
+            });
+        };
+        self.at = need;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], EnvelopeError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.bytes(N)?);
+        Ok(array)
+    }
+
+    fn u8(&mut self) -> Result<u8, EnvelopeError> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    fn u16(&mut self) -> Result<u16, EnvelopeError> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, EnvelopeError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, EnvelopeError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn token(&mut self) -> Result<UID, EnvelopeError> {
+        Ok(UID::new(self.u64()?, self.u64()?))
+    }
+
+    fn text(&mut self) -> Result<&'a str, EnvelopeError> {
+        let length = self.u32()?;
+        as_text(self.bytes(usize::try_from(length).unwrap_or(usize::MAX))?)
+    }
+
+    fn trace(&mut self) -> Result<TraceContext<'a>, EnvelopeError> {
+        let trace_id = self.array()?;
+        let parent_id = self.array()?;
+        let flags = self.u8()?;
+        let length = self.u16()?;
+        Ok(TraceContext {
+            trace_id,
+            parent_id,
+            flags,
+            state: self.bytes(usize::from(length))?,
+        })
+    }
+
+    fn metadata(&mut self, flags: u16) -> Result<Metadata<'a>, EnvelopeError> {
+        if flags & FLAG_METADATA == 0 {
+            return Ok(Metadata::default());
+        }
+        let pairs = self.u16()?;
+        let start = self.at;
+        for _ in 0..pairs {
+            self.pair()?;
+        }
+        Ok(Metadata {
+            pairs,
+            bytes: &self.packet[start..self.at],
+        })
+    }
+
+    fn pair(&mut self) -> Result<(&'a str, &'a [u8]), EnvelopeError> {
+        let key_length = self.u16()?;
+        let key = as_text(self.bytes(usize::from(key_length))?)?;
+        let value_length = self.u32()?;
+        let value = self.bytes(usize::try_from(value_length).unwrap_or(usize::MAX))?;
+        Ok((key, value))
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.packet[self.at..]
+    }
+}
+
+fn as_text(bytes: &[u8]) -> Result<&str, EnvelopeError> {
+    std::str::from_utf8(bytes).map_err(|_utf8| EnvelopeError::InvalidText)
+}
+
+#[cfg(test)]
+mod tests;

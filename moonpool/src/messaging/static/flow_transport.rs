@@ -1,0 +1,363 @@
+//! [`FlowTransport`]: what a process has one of, to serve and to call.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use moonpool_foundation::network::peer::{
+    CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionIdentity, SessionMode,
+};
+use moonpool_foundation::{
+    Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
+};
+use moonpool_traits::CodecError;
+
+use super::acceptor::Acceptor;
+use super::builder::FlowTransportBuilder;
+use super::core::{Admission, Core, Phase};
+use super::envelope;
+use super::stats::TransportStats;
+use crate::error::TransportError;
+
+/// Sends messages to endpoints and hands arriving ones to their receivers.
+///
+/// A process usually has one. It keeps one connection per address it sends to, opened by the first
+/// message; answers travel back on the connection their requests came on, so a client needs no
+/// address of its own. Messages to the transport's own address never touch a socket; they are
+/// encoded, bounded and delivered in a later turn like all others.
+///
+/// Sending is synchronous and never blocks. Made by [`FlowTransportBuilder`], always inside an
+/// `Rc`; dropping the last one ends its connections and tasks at once, [`shutdown`](Self::shutdown)
+/// ends them in order.
+///
+/// ```
+/// use moonpool::{Endpoint, FlowTransportBuilder, JsonCodec, NetworkAddress, Providers};
+/// use moonpool::{ReplyError, UID, send_request};
+///
+/// async fn ask<P: Providers>(providers: P, server: NetworkAddress) -> Result<String, ReplyError> {
+///     let transport = FlowTransportBuilder::from_providers(&providers).build();
+///     let endpoint = Endpoint::new(server, UID::new(0xEC40, 0));
+///     send_request(&transport, &endpoint, "hello".to_owned(), JsonCodec)?.await
+/// }
+/// ```
+pub struct FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    core: Rc<Core>,
+    network: N,
+    time: T,
+    task: TP,
+    peer_config: PeerConfig,
+    sink: Rc<dyn PeerSink>,
+    /// Accepts connections; none in a client.
+    accept_task: RefCell<Option<JoinHandle<()>>>,
+    /// Delivers messages to this process itself; started by the first one.
+    local_task: RefCell<Option<JoinHandle<()>>>,
+}
+
+impl<N, T, TP> FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    /// A transport that does not listen, whose messages to `local_address` are delivered locally.
+    /// [`FlowTransportBuilder`] has the options, and the transports that listen.
+    #[must_use]
+    pub fn new(local_address: NetworkAddress, network: N, time: T, task: TP) -> Rc<Self> {
+        FlowTransportBuilder::new(network, time, task)
+            .local_address(local_address)
+            .build()
+    }
+
+    pub(crate) fn from_parts(
+        core: Rc<Core>,
+        network: N,
+        time: T,
+        task: TP,
+        peer_config: PeerConfig,
+    ) -> Rc<Self> {
+        let sink = core.sink();
+        Rc::new(Self {
+            core,
+            network,
+            time,
+            task,
+            peer_config,
+            sink,
+            accept_task: RefCell::new(None),
+            local_task: RefCell::new(None),
+        })
+    }
+
+    /// Starts the task that accepts connections.
+    pub(crate) fn listen(&self, listener: N::TcpListener, max_connections: usize) {
+        let acceptor = Acceptor {
+            listener,
+            core: Rc::downgrade(&self.core),
+            sink: self.sink.clone(),
+            time: self.time.clone(),
+            task: self.task.clone(),
+            peer_config: self.peer_config.clone(),
+            max_connections,
+        };
+        let task = self.task.spawn_task("moonpool-accept", acceptor.run::<N>());
+        self.accept_task.replace(Some(task));
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core> {
+        &self.core
+    }
+
+    /// Where others reach this transport: its listening address with the real port, or the public
+    /// address it was given. `None` for a client.
+    #[must_use]
+    pub fn local_address(&self) -> Option<NetworkAddress> {
+        self.core.address.get()
+    }
+
+    /// Tells this start of the process from all others.
+    #[must_use]
+    pub fn incarnation(&self) -> UID {
+        self.core.incarnation
+    }
+
+    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it.
+    ///
+    /// # Errors
+    /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `Closed`.
+    pub fn get_or_open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        if !self.core.is_open() {
+            return Err(TransportError::Closed);
+        }
+        if address.is_tls() {
+            let address = *address;
+            return Err(TransportError::TlsNotSupported { address });
+        }
+        let known = self.core.peers.borrow().dialled(address).cloned();
+        match known {
+            Some(peer) => Ok(peer),
+            None => self.open_peer(address),
+        }
+    }
+
+    fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        if !address.is_canonical() {
+            let address = *address;
+            return Err(TransportError::NoDestination { address });
+        }
+        let id = self.core.peers.borrow_mut().next_id();
+        tracing::debug!(%address, %id, "opening a peer");
+        let peer = Peer::with_sink(
+            self.network.clone(),
+            self.time.clone(),
+            self.task.clone(),
+            address.socket_addr().to_string(),
+            self.peer_config.clone(),
+            session_mode(&self.core),
+            id,
+            self.sink.clone(),
+        );
+        let handle = peer.handle().clone();
+        let mut peers = self.core.peers.borrow_mut();
+        peers.insert(handle.clone(), Some(address), Box::new(peer));
+        Ok(handle)
+    }
+
+    /// Sends a one-way message that is delivered at most once, in order with the other reliable
+    /// messages to the same address. It waits for a connection as long as the peer has patience;
+    /// nobody learns whether it arrived. `payload` is what the receiver's codec is given.
+    ///
+    /// # Errors
+    /// Everything but `TooManyCalls` and `Codec`. Nothing is queued then.
+    pub fn send_reliable(&self, endpoint: &Endpoint, payload: &[u8]) -> Result<(), TransportError> {
+        self.send_message(endpoint, |peer| {
+            peer.send_reliable_with(endpoint.token, |buffer| put_message(payload, buffer))?;
+            Ok(())
+        })
+        .unwrap_or_else(|| self.send_local_message(endpoint.token, payload))
+    }
+
+    /// Sends a one-way message that is dropped if there is no working connection, and that may
+    /// overtake reliable ones.
+    ///
+    /// # Errors
+    /// As [`send_reliable`](Self::send_reliable).
+    pub fn send_unreliable(
+        &self,
+        endpoint: &Endpoint,
+        payload: &[u8],
+    ) -> Result<(), TransportError> {
+        self.send_message(endpoint, |peer| {
+            peer.send_unreliable_with(endpoint.token, |buffer| put_message(payload, buffer))?;
+            Ok(())
+        })
+        .unwrap_or_else(|| self.send_local_message(endpoint.token, payload))
+    }
+
+    /// `None` if the endpoint is in this process.
+    fn send_message(
+        &self,
+        endpoint: &Endpoint,
+        send: impl FnOnce(&PeerHandle) -> Result<(), TransportError>,
+    ) -> Option<Result<(), TransportError>> {
+        if self.core.is_local(&endpoint.address) {
+            return None;
+        }
+        let peer = self.get_or_open_peer(&endpoint.address);
+        Some(peer.and_then(|peer| send(&peer)))
+    }
+
+    fn send_local_message(&self, token: UID, payload: &[u8]) -> Result<(), TransportError> {
+        self.send_local(token, |buffer| put_message(payload, buffer))
+    }
+
+    /// Queues a packet to this process itself.
+    pub(crate) fn send_local(
+        &self,
+        token: UID,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+    ) -> Result<(), TransportError> {
+        if !self.core.is_open() {
+            return Err(TransportError::Closed);
+        }
+        self.core
+            .send_local(token, Admission::WithinLimits, encode)?;
+        if self.local_task.borrow().is_none() {
+            let core = Rc::downgrade(&self.core);
+            let deliver = poll_fn(move |cx| match core.upgrade() {
+                Some(core) => core.poll_local(cx),
+                None => Poll::Ready(()),
+            });
+            let task = self.task.spawn_task("moonpool-local", deliver);
+            self.local_task.replace(Some(task));
+        }
+        Ok(())
+    }
+
+    /// Gauges and counters. Visits every peer: it is for people and tests, not for each message.
+    #[must_use]
+    pub fn stats(&self) -> TransportStats {
+        let mut stats = self.core.stats();
+        for task in [&self.accept_task, &self.local_task] {
+            if task
+                .borrow()
+                .as_ref()
+                .is_some_and(|task| !task.is_finished())
+            {
+                stats.tasks += 1;
+            }
+        }
+        stats
+    }
+
+    /// Ends the transport in order. It stops accepting, registering and sending; streams end once
+    /// they are empty; every connection gets `grace` to write what is queued, replies included, and
+    /// is then closed; calls that still wait end. When it is done, every gauge of
+    /// [`stats`](Self::stats) is 0.
+    ///
+    /// # Cancel safety
+    /// A dropped future leaves the transport closing: nothing new begins, but connections may stay
+    /// open. Call it again, or drop the transport.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.core.begin_close();
+        stop(self.accept_task.take()).await;
+        let peers: Vec<PeerHandle> = self.core.peers.borrow().handles().cloned().collect();
+        tracing::debug!(peers = peers.len(), "shutting down");
+        let closing = peers.into_iter().map(|peer| async move {
+            if let CloseOutcome::Incomplete(left) = peer.close(grace).await {
+                tracing::debug!(peer = peer.peer_name(), ?left, "closed with packets left");
+            }
+        });
+        all(closing).await;
+        self.core.finish_close();
+        stop(self.local_task.take()).await;
+    }
+
+    /// Whether [`shutdown`](Self::shutdown) has begun.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        !self.core.is_open()
+    }
+}
+
+impl<N, T, TP> Drop for FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    fn drop(&mut self) {
+        for task in [&self.accept_task, &self.local_task] {
+            if let Some(task) = task.take() {
+                task.abort();
+            }
+        }
+        self.core.finish_close();
+    }
+}
+
+impl<N, T, TP> fmt::Debug for FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase: Phase = self.core.phase();
+        f.debug_struct("FlowTransport")
+            .field("local_address", &self.local_address())
+            .field("incarnation", &self.incarnation())
+            .field("phase", &phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How this transport greets, dialling or accepting.
+pub(crate) fn session_mode(core: &Core) -> SessionMode {
+    SessionMode::Acknowledged(SessionIdentity {
+        incarnation: core.incarnation,
+        address: core.address.get(),
+    })
+}
+
+fn put_message(payload: &[u8], buffer: &mut BytesMut) -> Result<(), CodecError> {
+    envelope::put_message_head(None, buffer);
+    buffer.put_slice(payload);
+    Ok(())
+}
+
+/// Cancels a task and waits until its future is gone, and with it what it holds.
+async fn stop(task: Option<JoinHandle<()>>) {
+    if let Some(task) = task {
+        task.abort();
+        if let Err(error) = task.await {
+            tracing::trace!(%error, "a task was stopped");
+        }
+    }
+}
+
+/// Waits for all futures at once: connections close side by side, within one grace.
+async fn all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
+    let mut pending: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
+    poll_fn(|cx| {
+        pending.retain_mut(|future| future.as_mut().poll(cx).is_pending());
+        if pending.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests;

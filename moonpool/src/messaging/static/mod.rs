@@ -1,0 +1,47 @@
+//! Static messaging: endpoints that are registered, known by their tokens, and stay where they are.
+//!
+//! A request's way: [`send_request`] encodes it straight into the write buffer of the peer for its
+//! address; the other transport finds the receiver of its token in an [`EndpointMap`], whose
+//! [`NetNotifiedQueue`] decodes it; a handler gets it from a [`RequestStream`] with a
+//! [`ReplyPromise`]; the answer returns on the same connection and ends the [`ReplyFuture`].
+//!
+//! The design descends from FoundationDB's Flow (Apache-2.0): `fdbrpc/FlowTransport.actor.cpp`
+//! (`EndpointMap`, `TransportData`), `fdbrpc/fdbrpc.h` (`RequestStream`, `ReplyPromise`,
+//! `NetNotifiedQueue`), `fdbrpc/genericactors.actor.h` (`networkSender`, whose place the reply token
+//! in the [envelope] takes).
+
+mod acceptor;
+mod builder;
+mod call_table;
+mod core;
+mod endpoint_map;
+pub mod envelope;
+mod flow_transport;
+mod local_queue;
+mod net_notified_queue;
+mod peer_table;
+mod receivers;
+mod registration;
+mod reply_error;
+mod reply_future;
+mod reply_promise;
+mod reply_route;
+mod request;
+mod request_stream;
+mod slot_table;
+mod stats;
+#[cfg(test)]
+mod test_support;
+
+pub use builder::FlowTransportBuilder;
+pub use endpoint_map::{EndpointMap, InvalidToken};
+pub use flow_transport::FlowTransport;
+pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue};
+pub use receivers::{Incoming, MessageReceiver};
+pub use reply_error::ReplyError;
+pub use reply_future::ReplyFuture;
+pub use reply_promise::ReplyPromise;
+pub use reply_route::ReplyRoute;
+pub use request::send_request;
+pub use request_stream::{FutureStream, Request, RequestStream};
+pub use stats::TransportStats;

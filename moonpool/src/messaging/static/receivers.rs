@@ -1,0 +1,171 @@
+//! [`MessageReceiver`], what it is given, and the receivers that every transport has.
+
+use std::fmt;
+use std::rc::Weak;
+
+use bytes::Bytes;
+use moonpool_foundation::network::peer::{PeerHandle, PeerId, ReceivedPacket};
+use moonpool_foundation::{Endpoint, UID};
+
+use super::core::Core;
+use super::envelope::{self, MessageHead};
+use super::reply_error::ReplyError;
+use super::reply_route::ReplyRoute;
+
+/// Takes the messages of one endpoint, as bytes.
+///
+/// Called while nothing of the transport is borrowed: it may register, send and call at any depth.
+/// It should be quick; whatever else arrived on the same connection waits for it.
+pub trait MessageReceiver {
+    /// A message arrived. If it is a request and its route for an answer is dropped unused, the
+    /// caller gets [`ReplyError::BrokenPromise`].
+    fn receive(&self, packet: Incoming<'_>);
+
+    /// Whether the endpoint takes many messages, as opposed to one reply.
+    fn is_stream(&self) -> bool {
+        true
+    }
+
+    /// The receiver was registered, under `endpoint` if its transport has an address.
+    fn handle_registered(&self, token: UID, endpoint: Option<Endpoint>) {
+        let _ = (token, endpoint);
+    }
+
+    /// The registration ended without the receiver's doing: another one took its token, or the
+    /// transport shut down.
+    fn handle_closed(&self) {}
+}
+
+/// A packet on its way to its receiver, from a connection or from this process.
+#[derive(Clone, Copy)]
+pub(crate) enum Packet<'a> {
+    Remote {
+        peer: &'a PeerHandle,
+        packet: ReceivedPacket<'a>,
+    },
+    Local(&'a Bytes),
+}
+
+impl<'a> Packet<'a> {
+    pub(crate) fn payload(&self) -> &'a [u8] {
+        match self {
+            Self::Remote { packet, .. } => packet.payload,
+            Self::Local(bytes) => bytes,
+        }
+    }
+
+    /// The last `length` bytes of the payload, to keep: shared with what was read, not copied.
+    pub(crate) fn share_tail(&self, length: usize) -> Bytes {
+        let whole = match self {
+            Self::Remote { packet, .. } => packet.to_bytes(),
+            Self::Local(bytes) => (*bytes).clone(),
+        };
+        whole.slice(whole.len().saturating_sub(length)..)
+    }
+
+    pub(crate) fn peer(&self) -> Option<&'a PeerHandle> {
+        match self {
+            Self::Remote { peer, .. } => Some(peer),
+            Self::Local(_) => None,
+        }
+    }
+
+    pub(crate) fn peer_id(&self) -> Option<PeerId> {
+        self.peer().map(PeerHandle::id)
+    }
+}
+
+/// A message for a [`MessageReceiver`], with the route for an answer if it is a request.
+pub struct Incoming<'a> {
+    token: UID,
+    packet: Packet<'a>,
+    head: MessageHead<'a>,
+    body: &'a [u8],
+    reply: Option<ReplyRoute>,
+}
+
+impl<'a> Incoming<'a> {
+    pub(crate) fn new(
+        token: UID,
+        packet: Packet<'a>,
+        head: MessageHead<'a>,
+        body: &'a [u8],
+        reply: Option<ReplyRoute>,
+    ) -> Self {
+        Self {
+            token,
+            packet,
+            head,
+            body,
+            reply,
+        }
+    }
+
+    /// The endpoint's token that the message was sent to.
+    #[must_use]
+    pub fn token(&self) -> UID {
+        self.token
+    }
+
+    /// The codec's bytes.
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The codec's bytes, to keep. They share the block that was read, without a copy.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        self.packet.share_tail(self.body.len())
+    }
+
+    /// The connection the message came on; `None` if it came from this process.
+    #[must_use]
+    pub fn peer(&self) -> Option<&'a PeerHandle> {
+        self.packet.peer()
+    }
+
+    /// What else the sender said about the message.
+    #[must_use]
+    pub fn head(&self) -> &MessageHead<'a> {
+        &self.head
+    }
+
+    /// The codec's bytes, and the route for an answer if the message is a request.
+    #[must_use]
+    pub fn into_parts(self) -> (&'a [u8], Option<ReplyRoute>) {
+        (self.body, self.reply)
+    }
+}
+
+impl fmt::Debug for Incoming<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("token", &self.token)
+            .field("payload_bytes", &self.body.len())
+            .field("is_request", &self.reply.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Behind `WellKnownToken::EndpointNotFound`: another process says that it has no receiver for a
+/// request's token. The body is the request's reply token, then the missing one.
+pub(crate) struct EndpointNotFoundReceiver {
+    pub(crate) core: Weak<Core>,
+}
+
+impl MessageReceiver for EndpointNotFoundReceiver {
+    fn receive(&self, packet: Incoming<'_>) {
+        let Some(core) = self.core.upgrade() else {
+            return;
+        };
+        match envelope::token_pair(packet.payload()) {
+            Ok((reply_token, missing)) => {
+                tracing::debug!(%missing, "an endpoint was not found");
+                let from = packet.packet.peer_id();
+                core.end_call(reply_token, from, Err(ReplyError::EndpointNotFound));
+            }
+            Err(error) => core.handle_undecodable(packet.token(), &error),
+        }
+    }
+}

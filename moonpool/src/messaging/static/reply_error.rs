@@ -1,0 +1,138 @@
+//! [`ReplyError`]: how a request ended without its reply.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a request has no reply, and what that says about its execution.
+///
+/// A call ends in exactly one of these ways or with its reply, also when everything around it dies.
+/// The variants fall into three groups, and the group decides what a caller may do:
+///
+/// - *surely not executed*: calling again cannot execute the request twice;
+/// - *unknown*: calling again may execute it twice, which is for idempotent requests only;
+/// - *answered*: the server saw the request and says no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// The server took the request and dropped its promise unanswered: the handler returned early,
+    /// was cancelled, panicked, or its stream was dropped. What it did by then stands, so the
+    /// request may be executed in part. Ask the server for its state before calling again.
+    #[error("the server dropped the request without an answer")]
+    BrokenPromise,
+    /// No byte of the request was ever handed to a socket: surely not executed. Call again, here or
+    /// elsewhere.
+    #[error("the request was never sent: no connection could be made in time")]
+    ConnectionFailed,
+    /// The request was on its way when the connection or the transport ended, and no answer came:
+    /// executed or not, unknown. Call again only if executing twice does no harm.
+    #[error("the connection ended before an answer came; the request may have been executed")]
+    MaybeDelivered,
+    /// The deadline passed without an answer: executed or not, unknown. Call again only if
+    /// executing twice does no harm.
+    #[error("the deadline passed before an answer came")]
+    Timeout,
+    /// One end could not decode what the other encoded, or not encode its own message. The text
+    /// says which. The types or codecs of the two ends differ: calling again will fail again. If
+    /// it was the request, it was not executed; if it was the reply, it was.
+    #[error("serialization failed: {message}")]
+    Serialization {
+        /// What the codec says, shortened to [`MAX_ERROR_TEXT`](Self::MAX_ERROR_TEXT) bytes.
+        message: String,
+    },
+    /// Nobody is registered for the endpoint at its address: surely not executed. The service has
+    /// moved, is not up yet, or its stream was dropped; look the endpoint up again.
+    #[error("nobody is registered for the endpoint")]
+    EndpointNotFound,
+    /// The server does not let this caller use the endpoint: surely not executed. Calling again
+    /// will not help.
+    #[error("the caller is not allowed to use the endpoint")]
+    Unauthorized,
+    /// A queue on the way was full: surely not executed. Call again after a pause, or elsewhere.
+    #[error("a queue is full")]
+    Overloaded,
+    /// The request is larger than both ends allow: surely not executed. Send less at a time, or
+    /// raise the limit at both ends.
+    #[error("the request is larger than the limit")]
+    PayloadTooLarge,
+    /// The request was executed, but its reply is larger than both ends allow. Ask for less at a
+    /// time, or raise the limit at both ends.
+    #[error("the reply is larger than the limit")]
+    ReplyTooLarge,
+    /// The caller has given up on the request. Only the server's side sees this.
+    #[error("the request was cancelled by its caller")]
+    Cancelled,
+    /// The handler's own answer is no. What to do is between the application's two ends.
+    #[error("application error {code}: {message}")]
+    Application {
+        /// The application's number for it.
+        code: u32,
+        /// The application's words for it.
+        message: String,
+    },
+}
+
+impl ReplyError {
+    /// Texts that the library itself puts into an error are cut to this many bytes, so that a
+    /// refusal has a bounded size whatever a codec has to say.
+    pub const MAX_ERROR_TEXT: usize = 512;
+
+    /// An answer of the application's own.
+    pub fn application(code: u32, message: impl Into<String>) -> Self {
+        Self::Application {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// Whether the request was surely not executed, so that calling again cannot execute it twice.
+    ///
+    /// `Serialization` gives false: the variant does not say which end failed. So does
+    /// `Application`, because the handler ran.
+    #[must_use]
+    pub fn is_surely_not_executed(&self) -> bool {
+        match self {
+            Self::ConnectionFailed
+            | Self::EndpointNotFound
+            | Self::Unauthorized
+            | Self::Overloaded
+            | Self::PayloadTooLarge => true,
+            Self::BrokenPromise
+            | Self::MaybeDelivered
+            | Self::Timeout
+            | Self::Serialization { .. }
+            | Self::ReplyTooLarge
+            | Self::Cancelled
+            | Self::Application { .. } => false,
+        }
+    }
+
+    pub(crate) fn serialization(what: &str, error: &dyn std::fmt::Display) -> Self {
+        let mut message = format!("{what}: {error}");
+        let end = message.floor_char_boundary(Self::MAX_ERROR_TEXT);
+        message.truncate(end);
+        Self::Serialization { message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn library_texts_are_cut_at_a_character() {
+        let ReplyError::Serialization { message } =
+            ReplyError::serialization("request", &"é".repeat(2000))
+        else {
+            panic!("another variant");
+        };
+        assert!(message.len() <= ReplyError::MAX_ERROR_TEXT);
+        assert!(message.len() > ReplyError::MAX_ERROR_TEXT - 4);
+        assert!(message.starts_with("request: é") && message.ends_with('é'));
+    }
+
+    #[test]
+    fn errors_travel_through_serde() {
+        let error = ReplyError::application(7, "division by zero");
+        let json = serde_json::to_string(&error).unwrap();
+        assert_eq!(serde_json::from_str::<ReplyError>(&json).unwrap(), error);
+    }
+}

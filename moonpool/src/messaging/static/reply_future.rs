@@ -1,0 +1,117 @@
+//! [`ReplyFuture`].
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use futures_core::FusedFuture;
+use moonpool_foundation::UID;
+use moonpool_foundation::wait::{self, WaitReason};
+use moonpool_traits::MessageCodec;
+use serde::de::DeserializeOwned;
+
+use super::call_table::Polled;
+use super::core::Core;
+use super::reply_error::ReplyError;
+
+/// The reply to one request, when it comes.
+///
+/// # Errors
+/// [`ReplyError`] says how the call ended otherwise, and whether it may have been executed.
+///
+/// # Cancel safety
+/// Polling it in a `select!` by reference loses nothing. Dropping it gives the call up: the reply
+/// is dropped when it comes. The server is not told yet, and executes the request.
+///
+/// Once it is ready it stays pending for ever, as `is_terminated` says.
+#[must_use = "dropping it gives the call up"]
+pub struct ReplyFuture<Resp, C> {
+    core: Rc<Core>,
+    /// `None` once the outcome was given.
+    reply_token: Option<UID>,
+    /// Where the request went: for reports of what a task waits on.
+    endpoint_token: UID,
+    codec: C,
+    response: PhantomData<fn() -> Resp>,
+}
+
+impl<Resp, C> ReplyFuture<Resp, C> {
+    pub(crate) fn new(core: Rc<Core>, reply_token: UID, endpoint_token: UID, codec: C) -> Self {
+        Self {
+            core,
+            reply_token: Some(reply_token),
+            endpoint_token,
+            codec,
+            response: PhantomData,
+        }
+    }
+}
+
+/// Nothing in it is ever pinned, whatever the codec is.
+impl<Resp, C> Unpin for ReplyFuture<Resp, C> {}
+
+impl<Resp, C> Future for ReplyFuture<Resp, C>
+where
+    Resp: DeserializeOwned,
+    C: MessageCodec,
+{
+    type Output = Result<Resp, ReplyError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(reply_token) = this.reply_token else {
+            return Poll::Pending;
+        };
+        let polled = this.core.calls.borrow_mut().poll(reply_token, cx.waker());
+        let outcome = match polled {
+            Polled::Waiting { replaced } => {
+                drop(replaced);
+                wait::note(WaitReason::Reply {
+                    token: this.endpoint_token,
+                });
+                return Poll::Pending;
+            }
+            Polled::Ready(outcome) => outcome,
+            // The call ends before its future forgets it, so this is not reached; if it were,
+            // nothing would be known of the request.
+            Polled::Unknown => Err(ReplyError::MaybeDelivered),
+        };
+        this.reply_token = None;
+        Poll::Ready(outcome.and_then(|bytes| {
+            this.codec
+                .decode(&bytes)
+                .map_err(|error| ReplyError::serialization("reply", &error))
+        }))
+    }
+}
+
+impl<Resp, C> FusedFuture for ReplyFuture<Resp, C>
+where
+    Resp: DeserializeOwned,
+    C: MessageCodec,
+{
+    fn is_terminated(&self) -> bool {
+        self.reply_token.is_none()
+    }
+}
+
+impl<Resp, C> Drop for ReplyFuture<Resp, C> {
+    fn drop(&mut self) {
+        if let Some(reply_token) = self.reply_token.take() {
+            let waker = self.core.calls.borrow_mut().forget(reply_token);
+            drop(waker);
+        }
+    }
+}
+
+impl<Resp, C> fmt::Debug for ReplyFuture<Resp, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyFuture")
+            .field("endpoint_token", &self.endpoint_token)
+            .field("reply_token", &self.reply_token)
+            .finish_non_exhaustive()
+    }
+}

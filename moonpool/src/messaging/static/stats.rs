@@ -1,0 +1,111 @@
+//! What a transport counts.
+
+use std::cell::Cell;
+
+/// A transport's gauges and counters at one moment. After
+/// [`shutdown`](super::FlowTransport::shutdown) every gauge is 0. Counters start at 0 with the
+/// transport.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransportStats {
+    /// Gauge: peers that dial.
+    pub peers: usize,
+    /// Gauge: accepted connections.
+    pub incoming_connections: usize,
+    /// Gauge: registered endpoints, the built-in ones not counted.
+    pub endpoints: usize,
+    /// Gauge: calls that wait for their reply.
+    pub pending_calls: usize,
+    /// Gauge: packets to peers, not written or not acknowledged.
+    pub queued_packets: usize,
+    /// Gauge: bytes of the same.
+    pub queued_bytes: usize,
+    /// Gauge: packets to this process itself.
+    pub local_packets: usize,
+    /// Gauge: bytes of the same.
+    pub local_bytes: usize,
+    /// Gauge: tasks of the transport: one per peer, the accepting one, the local one.
+    pub tasks: usize,
+
+    /// Requests sent, to this process too.
+    pub requests_sent: u64,
+    /// Messages handed to a receiver.
+    pub messages_received: u64,
+    /// Messages and requests to tokens that have no receiver.
+    pub endpoint_not_found: u64,
+    /// Replies that ended a call.
+    pub replies_received: u64,
+    /// Replies for which nobody waited, or that came from elsewhere than the request went.
+    pub replies_late: u64,
+    /// Answers sent, errors included.
+    pub replies_sent: u64,
+    /// Answers that could not be sent.
+    pub replies_dropped: u64,
+    /// Promises that were dropped unanswered.
+    pub broken_promises: u64,
+    /// Packets of an envelope version that is not spoken here.
+    pub unsupported_versions: u64,
+    /// Other packets that are no envelope.
+    pub undecodable: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections closed at once because there were as many as the limit allows.
+    pub accept_refused: u64,
+    /// Times that accepting failed.
+    pub accept_errors: u64,
+}
+
+/// A count that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(Cell<u64>);
+
+impl Counter {
+    #[inline]
+    pub(crate) fn add(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// The counters of [`TransportStats`], as they are counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) requests_sent: Counter,
+    pub(crate) messages_received: Counter,
+    pub(crate) endpoint_not_found: Counter,
+    pub(crate) replies_received: Counter,
+    pub(crate) replies_late: Counter,
+    pub(crate) replies_sent: Counter,
+    pub(crate) replies_dropped: Counter,
+    pub(crate) broken_promises: Counter,
+    pub(crate) unsupported_versions: Counter,
+    pub(crate) undecodable: Counter,
+    pub(crate) accepted: Counter,
+    pub(crate) accept_refused: Counter,
+    pub(crate) accept_errors: Counter,
+}
+
+impl Counters {
+    /// The counters, with gauges of 0.
+    pub(crate) fn snapshot(&self) -> TransportStats {
+        TransportStats {
+            requests_sent: self.requests_sent.count(),
+            messages_received: self.messages_received.count(),
+            endpoint_not_found: self.endpoint_not_found.count(),
+            replies_received: self.replies_received.count(),
+            replies_late: self.replies_late.count(),
+            replies_sent: self.replies_sent.count(),
+            replies_dropped: self.replies_dropped.count(),
+            broken_promises: self.broken_promises.count(),
+            unsupported_versions: self.unsupported_versions.count(),
+            undecodable: self.undecodable.count(),
+            accepted: self.accepted.count(),
+            accept_refused: self.accept_refused.count(),
+            accept_errors: self.accept_errors.count(),
+            ..TransportStats::default()
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! README's service and its test, as README prints them, and a test that it prints them so.
+#![cfg(feature = "sim")]
+
+// service
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use moonpool::prelude::*;
+
+const ADD: UID = UID::new(0xC0C0, 1);
+
+/// Keeps a total on a slow disk. Each addition is answered with the new total.
+async fn serve<P: Providers>(p: P, address: NetworkAddress) -> Result<(), BuildError> {
+    let builder = FlowTransportBuilder::from_providers(&p).local_address(address);
+    let transport = builder.build_listening().await?;
+    let additions = transport.register_handler::<u64, _>(ADD, JsonCodec);
+    let total = Rc::new(Cell::new(0));
+    while let Some((amount, reply)) = additions.recv_with_transport(&transport).await {
+        let (total, time) = (total.clone(), p.time().clone());
+        let _detached = p.task().spawn_task("addition", async move {
+            let sum = total.get() + amount;
+            time.sleep(Duration::from_micros(200)).await; // the disk
+            total.set(sum);
+            reply.send(sum);
+        });
+    }
+    Ok(())
+}
+
+/// Adds 1 three times, and gives the last total.
+async fn add_three<P: Providers>(p: &P, server: NetworkAddress) -> Result<u64, ReplyError> {
+    let transport = FlowTransportBuilder::from_providers(p).build();
+    let counter = Endpoint::new(server, ADD);
+    let mut total = 0;
+    for _ in 0..3 {
+        total = send_request(&transport, &counter, 1_u64, JsonCodec)?.await?;
+    }
+    Ok(total)
+}
+// end of service
+
+// test
+use moonpool::foundation::{SimProviders, SimulationBuilder, SimulationMetrics};
+
+#[test]
+// end of use
+#[should_panic(expected = "failed with Panic")]
+// fn
+fn no_addition_is_lost() {
+    let server: NetworkAddress = "10.0.0.1:4500".parse().unwrap();
+    SimulationBuilder::new()
+        .register_providers_workload("counter", move |p: SimProviders, _| async move {
+            let _serving = p.task().spawn_task("serve", serve(p.clone(), server));
+            Ok(SimulationMetrics::default())
+        })
+        .register_providers_workload("clients", move |p: SimProviders, _| async move {
+            let (first, second) = tokio::join!(add_three(&p, server), add_three(&p, server));
+            assert_eq!(first.unwrap().max(second.unwrap()), 6);
+            Ok(SimulationMetrics::default())
+        })
+        .run()
+        .assert_passed();
+}
+// end of test
+
+/// The lines between two marker lines of this file.
+fn section(begin: &str, end: &str) -> &'static str {
+    let source = include_str!("readme.rs");
+    let (_, rest) = source.split_once(begin).expect("a first marker");
+    let (section, _) = rest.split_once(end).expect("a second marker");
+    section
+}
+
+#[test]
+fn readme_prints_this_code() {
+    let readme = include_str!("../../README.md");
+    for (begin, end) in [
+        ("\n// service\n", "\n// end of service\n"),
+        ("\n// test\n", "\n// end of use\n"),
+        ("\n// fn\n", "\n// end of test\n"),
+    ] {
+        let code = section(begin, end);
+        assert!(readme.contains(code), "README.md does not contain:\n{code}");
+    }
+    let snippets = readme.matches("```rust").count();
+    assert_eq!(snippets, 2, "README.md has code that is not here");
+}
+
+/// The correction that README names, so that it does not name one that is none.
+#[test]
+fn the_corrected_service_passes() {
+    let server: NetworkAddress = "10.0.0.1:4500".parse().unwrap();
+    SimulationBuilder::new()
+        .register_providers_workload("counter", move |p: SimProviders, _| async move {
+            let builder = FlowTransportBuilder::from_providers(&p).local_address(server);
+            let transport = builder.build_listening().await.unwrap();
+            let additions = transport.register_handler::<u64, _>(ADD, JsonCodec);
+            let total = Rc::new(Cell::new(0));
+            for _ in 0..6 {
+                let (amount, reply) = additions.recv_with_transport(&transport).await.unwrap();
+                let (total, time) = (total.clone(), p.time().clone());
+                let _detached = p.task().spawn_task("addition", async move {
+                    time.sleep(Duration::from_micros(200)).await;
+                    total.set(total.get() + amount);
+                    reply.send(total.get());
+                });
+            }
+            p.time().sleep(Duration::from_secs(1)).await;
+            Ok(SimulationMetrics::default())
+        })
+        .register_providers_workload("clients", move |p: SimProviders, _| async move {
+            let (first, second) = tokio::join!(add_three(&p, server), add_three(&p, server));
+            assert_eq!(first.unwrap().max(second.unwrap()), 6);
+            Ok(SimulationMetrics::default())
+        })
+        .run()
+        .assert_passed();
+}

@@ -1,0 +1,159 @@
+//! Sizes: large payloads, and ones that are too large for either end.
+
+use std::rc::Rc;
+
+use moonpool::{
+    Endpoint, JsonCodec, PeerConfig, Providers, ReplyError, ReplyFuture, TransportError, UID,
+    send_request,
+};
+
+use crate::common::{Hosts, Transport, shut_down};
+use crate::in_both_worlds;
+
+in_both_worlds! {
+    payloads_of_a_mebibyte_go_both_ways: 1;
+    a_request_beyond_the_own_limit_is_given_back: 5;
+    a_request_beyond_the_servers_limit_is_surely_not_executed: 20;
+    a_reply_beyond_the_limit_is_reported: 20;
+    connections_beyond_the_limit_are_closed: 20;
+}
+
+const TOKEN: UID = UID::new(0xEC40, 1);
+const MIB: usize = 1024 * 1024;
+
+fn limited(bytes: usize) -> PeerConfig {
+    PeerConfig {
+        max_payload_bytes: u32::try_from(bytes).unwrap(),
+        ..PeerConfig::default()
+    }
+}
+
+async fn echo<P: Providers>(transport: Rc<Transport<P>>) {
+    let stream = transport.register_handler::<String, _>(TOKEN, JsonCodec);
+    while let Some((text, reply)) = stream.recv_with_transport(&transport).await {
+        reply.send(text);
+    }
+}
+
+/// Answers a number with a text of that length.
+async fn repeat<P: Providers>(transport: Rc<Transport<P>>) {
+    let stream = transport.register_handler::<usize, _>(TOKEN, JsonCodec);
+    while let Some((length, reply)) = stream.recv_with_transport(&transport).await {
+        reply.send("x".repeat(length));
+    }
+}
+
+async fn payloads_of_a_mebibyte_go_both_ways<P: Providers>(hosts: Hosts<P>) {
+    let config = limited(2 * MIB);
+    let server = hosts.server_builder().peer_config(config.clone());
+    let server = server.build_listening().await.unwrap();
+    let client = hosts.client_builder().peer_config(config).build();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    let texts: Vec<String> = (0..8)
+        .map(|number| char::from(b'a' + number).to_string().repeat(MIB))
+        .collect();
+    let replies: Vec<ReplyFuture<String, _>> = texts
+        .iter()
+        .map(|text| send_request(&client, &endpoint, text.clone(), JsonCodec).unwrap())
+        .collect();
+    for (text, reply) in texts.iter().zip(replies) {
+        assert!(reply.await.as_ref() == Ok(text), "a text was changed");
+    }
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+async fn a_request_beyond_the_own_limit_is_given_back<P: Providers>(hosts: Hosts<P>) {
+    let (server, client) = (hosts.serve().await, hosts.connect());
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let text = "x".repeat(MIB);
+    let not_sent = send_request::<_, String, _, _, _, _>(&client, &endpoint, text, JsonCodec);
+    let not_sent = not_sent.unwrap_err();
+    assert_eq!(not_sent.request.len(), MIB);
+    let TransportError::PayloadTooLarge { size, limit } = not_sent.error else {
+        panic!("{}", not_sent.error);
+    };
+    // Two quotes and the envelope.
+    assert_eq!((size, limit), (MIB + 22, MIB));
+    assert_eq!(client.stats().pending_calls, 0);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+/// The server says its limit in its greeting. The first request is queued before that and withdrawn,
+/// the second is refused when it is sent.
+async fn a_request_beyond_the_servers_limit_is_surely_not_executed<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().peer_config(limited(1000));
+    let server = server.build_listening().await.unwrap();
+    let client = hosts.connect();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    let small: ReplyFuture<String, _> =
+        send_request(&client, &endpoint, "x".repeat(500), JsonCodec).unwrap();
+    let large: ReplyFuture<String, _> =
+        send_request(&client, &endpoint, "x".repeat(1000), JsonCodec).unwrap();
+    assert_eq!(large.await, Err(ReplyError::PayloadTooLarge));
+    assert_eq!(small.await.unwrap().len(), 500);
+    let refused =
+        send_request::<_, String, _, _, _, _>(&client, &endpoint, "x".repeat(1000), JsonCodec);
+    let error = refused.unwrap_err().error;
+    assert!(
+        matches!(error, TransportError::PayloadTooLarge { limit: 1000, .. }),
+        "{error}"
+    );
+    assert_eq!(server.stats().messages_received, 1);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+async fn a_reply_beyond_the_limit_is_reported<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.serve().await;
+    let client = hosts.client_builder().peer_config(limited(1000)).build();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let serving = hosts.spawn_server(repeat::<P>(server.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    for (length, fits) in [(2000, false), (500, true), (998, false)] {
+        let reply: ReplyFuture<String, _> =
+            send_request(&client, &endpoint, length, JsonCodec).unwrap();
+        match reply.await {
+            Ok(text) => assert!(fits && text.len() == length),
+            Err(error) => assert_eq!((fits, error), (false, ReplyError::ReplyTooLarge)),
+        }
+    }
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+async fn connections_beyond_the_limit_are_closed<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().max_incoming_connections(1);
+    let server = server.build_listening().await.unwrap();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    let first = hosts.connect();
+    let second = hosts
+        .client_builder()
+        .peer_config(hosts.impatient())
+        .build();
+    let ask = |transport: &Transport<P>| -> ReplyFuture<String, _> {
+        send_request(transport, &endpoint, "text".to_owned(), JsonCodec).unwrap()
+    };
+    assert!(ask(&first).await.is_ok());
+    assert_eq!(ask(&second).await, Err(ReplyError::ConnectionFailed));
+    assert!(server.stats().accept_refused > 0);
+    assert_eq!(server.stats().incoming_connections, 1);
+    shut_down::<P>(&first).await;
+    hosts
+        .until(|| server.stats().incoming_connections == 0)
+        .await;
+    assert!(ask(&second).await.is_ok());
+    shut_down::<P>(&second).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
