@@ -61,6 +61,18 @@ fn an_unused_acknowledged_peer_does_not_come_back_after_a_loss() {
 }
 
 #[test]
+fn a_lazy_dialler_whose_last_use_has_passed_waits_without_a_timer() {
+    let kit = Kit::dialler(PeerConfig::default());
+    kit.handle.send_unreliable(TOKEN, "a".into()).unwrap();
+    assert_eq!(kit.decide(ZERO), Action::Connect);
+    kit.closed(ms(2_000), refused());
+    assert!(kit.timeout(ms(2_000)).is_some());
+    // The driver comes late: a deadline in the past would make it spin.
+    assert_eq!(kit.decide(ms(3_500)), Action::Wait);
+    assert_eq!(kit.timeout(ms(3_500)), None);
+}
+
+#[test]
 fn delays_grow_to_half_a_second() {
     let delays = delays(&Kit::plain(), 20);
     assert_eq!(&delays[..4], [49, 59, 71, 86]);
