@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(feature = "sim")]
 use moonpool::foundation::{SimProviders, SimWorld};
 use moonpool::{
     FlowTransport, FlowTransportBuilder, JoinHandle, NetworkAddress, PeerConfig, Providers,
@@ -108,8 +109,9 @@ pub(crate) fn on_tokio<Fut: Future>(
     runtime.block_on(body(hosts))
 }
 
-/// Runs a body in simulated worlds, each twice: the runs of one seed have to agree in every step,
-/// and leave no task, connection or listener behind.
+/// Runs a body in simulated worlds, which have to end without a task, connection or listener. The
+/// first two seeds run twice, and have to agree in every step.
+#[cfg(feature = "sim")]
 pub(crate) fn in_simulation<Fut: Future>(seeds: u64, body: impl Fn(Hosts<SimProviders>) -> Fut) {
     for seed in 0..seeds {
         let digest = simulate(seed, &body);
@@ -119,6 +121,7 @@ pub(crate) fn in_simulation<Fut: Future>(seeds: u64, body: impl Fn(Hosts<SimProv
     }
 }
 
+#[cfg(feature = "sim")]
 fn simulate<Fut: Future>(seed: u64, body: &impl Fn(Hosts<SimProviders>) -> Fut) -> u64 {
     let world = SimWorld::new_with_seed(seed);
     world.set_time_budget(Some(Duration::from_secs(600)));
@@ -154,6 +157,7 @@ macro_rules! in_both_worlds {
                 $crate::common::on_tokio(super::$name);
             }
 
+            #[cfg(feature = "sim")]
             #[test]
             fn simulated() {
                 $crate::common::in_simulation($seeds, super::$name);

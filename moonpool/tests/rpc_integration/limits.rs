@@ -16,6 +16,8 @@ in_both_worlds! {
     a_request_beyond_the_servers_limit_is_surely_not_executed: 20;
     a_reply_beyond_the_limit_is_reported: 20;
     connections_beyond_the_limit_are_closed: 20;
+    answers_that_cannot_be_queued_end_the_connection: 20;
+    requests_that_cannot_be_queued_are_given_back: 20;
 }
 
 const TOKEN: UID = UID::new(0xEC40, 1);
@@ -154,6 +156,70 @@ async fn connections_beyond_the_limit_are_closed<P: Providers>(hosts: Hosts<P>) 
         .await;
     assert!(ask(&second).await.is_ok());
     shut_down::<P>(&second).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+/// A caller whose answer is lost would wait for ever; without its connection it does not.
+async fn answers_that_cannot_be_queued_end_the_connection<P: Providers>(hosts: Hosts<P>) {
+    let narrow = PeerConfig {
+        reliable_packets: 4,
+        ..PeerConfig::default()
+    };
+    let server = hosts.server_builder().peer_config(narrow);
+    let server = server.build_listening().await.unwrap();
+    let client = hosts.connect();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let calls: Vec<ReplyFuture<u32, _>> = (0..20)
+        .map(|number| send_request(&client, &endpoint, number, JsonCodec).unwrap())
+        .collect();
+    hosts.until(|| stream.len() == 20).await;
+    while let Some((number, reply)) = stream.try_recv_with_transport(&server) {
+        reply.send(number);
+    }
+    assert_eq!(server.stats().replies_dropped, 16);
+    let mut lost = 0;
+    for (number, call) in (0..).zip(calls) {
+        match call.await {
+            Ok(answer) => assert_eq!(answer, number),
+            Err(error) => {
+                assert_eq!(error, ReplyError::MaybeDelivered);
+                lost += 1;
+            }
+        }
+    }
+    assert!(lost >= 16, "{lost}");
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+async fn requests_that_cannot_be_queued_are_given_back<P: Providers>(hosts: Hosts<P>) {
+    let narrow = PeerConfig {
+        reliable_packets: 4,
+        ..PeerConfig::default()
+    };
+    let server = hosts.serve().await;
+    let client = hosts.client_builder().peer_config(narrow).build();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    let mut calls: Vec<ReplyFuture<String, _>> = Vec::new();
+    let refused = loop {
+        match send_request(&client, &endpoint, calls.len().to_string(), JsonCodec) {
+            Ok(call) => calls.push(call),
+            Err(not_sent) => break not_sent,
+        }
+    };
+    assert_eq!((calls.len(), refused.request.as_str()), (4, "4"));
+    assert!(matches!(refused.error, TransportError::QueueFull));
+    let peer = client.get_or_open_peer(&endpoint.address).unwrap();
+    peer.ready().await.unwrap();
+    calls.push(send_request(&client, &endpoint, refused.request, JsonCodec).unwrap());
+    for (number, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await, Ok(number.to_string()));
+    }
+    shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
     serving.await.unwrap();
 }

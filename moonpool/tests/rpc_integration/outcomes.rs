@@ -20,6 +20,7 @@ in_both_worlds! {
     one_way_messages_arrive_in_order: 20;
     a_server_calls_back_through_an_endpoint_it_was_sent: 20;
     a_promise_may_be_answered_later_and_in_another_order: 20;
+    a_packet_that_is_no_envelope_is_dropped_and_counted: 20;
 }
 
 const TOKEN: UID = UID::new(0xEC40, 1);
@@ -220,6 +221,26 @@ async fn a_promise_may_be_answered_later_and_in_another_order<P: Providers>(host
     for (number, reply) in (100..).zip(replies) {
         assert_eq!(reply.await, Ok(number));
     }
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+async fn a_packet_that_is_no_envelope_is_dropped_and_counted<P: Providers>(hosts: Hosts<P>) {
+    let (server, client) = (hosts.serve().await, hosts.connect());
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let peer = client.get_or_open_peer(&endpoint.address).unwrap();
+    let packets: [&'static [u8]; 3] = [&[2, 0, 0, 0], &[1, 0], &[1, 9, 0, 0]];
+    for packet in packets {
+        peer.send_reliable(TOKEN, packet.into()).unwrap();
+    }
+    let reply = ask::<P>(&client, endpoint, 1);
+    let (request, promise) = stream.recv_with_transport(&server).await.unwrap();
+    promise.send(request);
+    assert_eq!(reply.await, Ok(1));
+    let stats = server.stats();
+    assert_eq!((stats.unsupported_versions, stats.undecodable), (1, 2));
+    assert_eq!(stats.messages_received, 1);
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
 }
