@@ -3,7 +3,7 @@
 //!
 //! Application code is written against four traits - [`NetworkProvider`], [`TimeProvider`],
 //! [`TaskProvider`], [`RandomProvider`], bundled as [`Providers`] - and runs unchanged on real
-//! sockets ([`TokioProviders`]) and inside [`SimWorld`], where one `u64` seed decides everything:
+//! sockets ([`TokioProviders`]) and inside `SimWorld`, where one `u64` seed decides everything:
 //! the order of tasks, how long a segment travels, every random number.
 //!
 //! ```

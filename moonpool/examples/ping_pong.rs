@@ -291,6 +291,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 #[cfg(all(test, feature = "sim"))]
 mod tests {
+    #![expect(
+        clippy::unwrap_used,
+        reason = "a test ends with a panic; clippy allows it in #[test] functions but not in helpers"
+    )]
+
     use std::cell::{Cell, RefCell};
     use std::future::pending;
 

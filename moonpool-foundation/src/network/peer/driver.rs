@@ -435,3 +435,184 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::serialize_packet;
+    use crate::network::peer::state::PeerState;
+    use crate::network::peer::{PeerId, PeerSink, SessionEnded, SessionMode};
+    use crate::task::TokioTaskProvider;
+    use crate::time::TokioTimeProvider;
+    use std::cell::{Cell, RefCell};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Wake, Waker};
+
+    /// A stream that always has more to read, or never, and takes every write.
+    struct Endless {
+        packet: Option<Vec<u8>>,
+        writes: Rc<RefCell<Vec<usize>>>,
+    }
+
+    impl tokio::io::AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let Some(packet) = &self.packet else {
+                return Poll::Pending;
+            };
+            while buffer.remaining() >= packet.len() {
+                buffer.put_slice(packet);
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            panic!("the driver writes vectored");
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            pieces: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let bytes = pieces.iter().map(|piece| piece.len()).sum();
+            self.writes.borrow_mut().push(bytes);
+            Poll::Ready(Ok(bytes))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl TcpStreamTrait for Endless {
+        fn local_addr(&self) -> io::Result<String> {
+            Ok("here".into())
+        }
+        fn peer_addr(&self) -> io::Result<String> {
+            Ok("there".into())
+        }
+        fn set_nodelay(&self, _: bool) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[derive(Default)]
+    struct Counter(Cell<usize>);
+
+    impl PeerSink for Counter {
+        fn handle_packet(&self, _: &PeerHandle, packet: ReceivedPacket<'_>) {
+            self.0.set(self.0.get() + packet.payload.len());
+        }
+        fn handle_session_ended(&self, _: &PeerHandle, _: SessionEnded) {}
+        fn handle_finished(&self, _: &PeerHandle) {}
+    }
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn accepted(sink: Rc<dyn PeerSink>) -> Driver<TokioTimeProvider, TokioTaskProvider> {
+        let config = PeerConfig::default();
+        let state = PeerState::accepted(config.clone(), SessionMode::Plain, Duration::ZERO);
+        let handle = PeerHandle::new(PeerId(0), String::new(), state);
+        let (time, task) = (TokioTimeProvider::new(), TokioTaskProvider::new());
+        Driver::new(handle, Receiver::Sink(sink), time, task, &config)
+    }
+
+    #[test]
+    fn a_peer_that_never_stops_sending_does_not_keep_others_waiting() {
+        let sink = Rc::new(Counter::default());
+        let packet = Some(serialize_packet(UID::new(1, 1), &[0; 1000]));
+        let driver = accepted(Rc::clone(&sink) as Rc<dyn PeerSink>);
+        let woken = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut serving = pin!(driver.serve(Endless {
+            packet,
+            writes: Rc::default()
+        }));
+        for poll in 1..=3 {
+            assert!(serving.as_mut().poll(&mut cx).is_pending());
+            assert!(
+                woken.0.swap(false, Ordering::Relaxed),
+                "it asks for its next turn"
+            );
+            let received = sink.0.get();
+            assert!(
+                received >= poll * TURN_BYTES * 9 / 10,
+                "{received} after {poll}"
+            );
+            assert!(received <= poll * 2 * TURN_BYTES, "{received} after {poll}");
+        }
+    }
+
+    #[test]
+    fn packets_that_are_ready_together_leave_in_one_write() {
+        let writes = Rc::new(RefCell::default());
+        let driver = accepted(Rc::new(Counter::default()));
+        let handle = driver.handle.clone();
+        for _ in 0..100 {
+            handle
+                .send_reliable(UID::new(1, 1), "payload".into())
+                .unwrap();
+        }
+        let stream = Endless {
+            packet: None,
+            writes: Rc::clone(&writes),
+        };
+        let mut serving = pin!(driver.serve(stream));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(serving.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(*writes.borrow(), [100 * 31]);
+        handle
+            .send_reliable(UID::new(1, 1), "payload".into())
+            .unwrap();
+        assert!(serving.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(*writes.borrow(), [100 * 31, 31]);
+    }
+
+    #[test]
+    fn a_peer_that_never_stops_sending_gives_others_a_turn_when_it_writes() {
+        let writes = Rc::new(RefCell::<Vec<usize>>::default());
+        let driver = accepted(Rc::new(Counter::default()));
+        let large = bytes::Bytes::from(vec![0; 100_000]);
+        for _ in 0..20 {
+            driver
+                .handle
+                .send_reliable(UID::new(1, 1), large.clone())
+                .unwrap();
+        }
+        let stream = Endless {
+            packet: None,
+            writes: Rc::clone(&writes),
+        };
+        let woken = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut serving = pin!(driver.serve(stream));
+        assert!(serving.as_mut().poll(&mut cx).is_pending());
+        assert!(woken.0.load(Ordering::Relaxed));
+        let written: usize = writes.borrow().iter().sum();
+        assert!(written < 2 * TURN_BYTES, "{written}");
+    }
+}

@@ -49,9 +49,9 @@ struct Shared {
     ended: Waiters,
 }
 
-/// What became of a `close()`.
+/// What became of a `close()`. What was lost is also reported to the peer's sink or inbox, unless
+/// the peer was dropped in the middle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "packets may not have been delivered"]
 pub enum CloseOutcome {
     /// Every accepted packet was written and, in acknowledged mode, acknowledged.
     Complete,
@@ -408,6 +408,8 @@ impl PeerHandle {
     pub(super) fn handle_driver_ended(&self) {
         self.handle_dropped();
         self.0.has_ended.set(true);
+        // A waker would keep the task's memory for as long as the handle lives.
+        drop(self.0.waker.take());
         self.0.ended.wake_all();
     }
 }

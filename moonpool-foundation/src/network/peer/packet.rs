@@ -72,7 +72,7 @@ pub struct SessionEnded {
 /// Receives what a peer's connection brings.
 ///
 /// Called from the peer's driver, with nothing of the peer borrowed: it may call back into any
-/// handle, this peer's included, and may drop the peer.
+/// handle, this peer's included, and may drop the peer. A peer that is dropped calls nothing more.
 pub trait PeerSink {
     /// A packet arrived. It borrows the bytes that were read: keep them with
     /// [`ReceivedPacket::to_bytes`].

@@ -290,9 +290,13 @@ impl PeerState {
     pub(super) fn handle_dropped(&mut self) {
         if self.phase != Phase::Finished {
             self.metrics.last_error = Some(ConnectionError::Closed);
-            self.outbox.end_connection(None);
-            self.outbox.drop_all();
             self.phase = Phase::Finished;
+            let maybe_delivered = self.outbox.end_connection(None);
+            let not_delivered = self.outbox.drop_all();
+            self.note_undelivered(&SessionEnded {
+                not_delivered,
+                maybe_delivered,
+            });
         }
     }
 
@@ -311,18 +315,25 @@ impl PeerState {
     }
 
     fn report(&mut self, ended: SessionEnded) {
-        let is_loss = !ended.maybe_delivered.is_empty() || !ended.not_delivered.is_empty();
-        if self.closing.is_some() && is_loss {
-            let start = match &self.undelivered {
-                Some(earlier) => earlier.maybe_delivered.start,
-                None => ended.maybe_delivered.start,
-            };
-            self.undelivered = Some(SessionEnded {
-                not_delivered: ended.not_delivered.clone(),
-                maybe_delivered: start..ended.maybe_delivered.end,
-            });
+        if self.closing.is_some() {
+            self.note_undelivered(&ended);
         }
         self.push_event(Event::SessionEnded(ended));
+    }
+
+    /// Remembers what a `close()` is to answer: one report that covers this one and earlier ones.
+    fn note_undelivered(&mut self, ended: &SessionEnded) {
+        if ended.maybe_delivered.is_empty() && ended.not_delivered.is_empty() {
+            return;
+        }
+        let start = match &self.undelivered {
+            Some(earlier) => earlier.maybe_delivered.start,
+            None => ended.maybe_delivered.start,
+        };
+        self.undelivered = Some(SessionEnded {
+            not_delivered: ended.not_delivered.clone(),
+            maybe_delivered: start..ended.maybe_delivered.end,
+        });
     }
 
     fn push_event(&mut self, event: Event) {

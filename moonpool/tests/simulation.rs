@@ -1,0 +1,21 @@
+//! Workloads over many seeds: random operations, servers that die and come back, and invariants that
+//! compare what clients saw with what servers did.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends with a panic; clippy allows it in #[test] functions but not in helpers"
+)]
+
+#[path = "simulation/invariants.rs"]
+mod invariants;
+#[path = "simulation/local.rs"]
+mod local;
+#[path = "simulation/messages.rs"]
+mod messages;
+#[path = "simulation/operations.rs"]
+mod operations;
+#[path = "simulation/test_scenarios.rs"]
+mod test_scenarios;
+#[path = "simulation/workloads.rs"]
+mod workloads;
