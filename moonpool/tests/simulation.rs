@@ -3,7 +3,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a test ends with a panic; clippy allows it in #[test] functions but not in helpers"
 )]
 
