@@ -1,5 +1,10 @@
 //! README's service and its test, as README prints them, and a test that it prints them so.
 #![cfg(feature = "sim")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test ends with a panic; clippy allows it in #[test] functions but not in helpers"
+)]
 
 // service
 use std::{cell::Cell, rc::Rc, time::Duration};
