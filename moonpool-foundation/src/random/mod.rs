@@ -7,6 +7,8 @@ mod system;
 use rand::distr::uniform::{SampleRange, SampleUniform};
 use rand::distr::{Distribution, StandardUniform};
 
+use crate::messaging::UID;
+
 #[cfg(feature = "sim")]
 pub use sim::SimRandomProvider;
 pub use system::SystemRandomProvider;
@@ -38,4 +40,20 @@ pub trait RandomProvider: Clone + 'static {
     /// # Panics
     /// If `probability` is outside 0.0-1.0.
     fn random_bool(&self, probability: f64) -> bool;
+}
+
+impl UID {
+    /// A random token from the stream of `random`.
+    ///
+    /// ```
+    /// use moonpool_foundation::{SimWorld, UID};
+    ///
+    /// let token = |seed| UID::random_from(&SimWorld::new_with_seed(seed).random_provider());
+    /// assert_eq!(token(7), token(7));
+    /// assert_ne!(token(7), token(8));
+    /// ```
+    #[must_use]
+    pub fn random_from(random: &impl RandomProvider) -> Self {
+        Self::new(random.random(), random.random())
+    }
 }
