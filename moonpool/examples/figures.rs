@@ -1,7 +1,7 @@
 //! A first line of figures: calls on real TCP beside bare tokio framing in the same process, and
 //! round trips in simulation.
 //!
-//! `cargo run --release --example figures [-- seconds-per-row]`. Both ends of every row share one
+//! `cargo run --release --example figures [-- seconds-per-row [part-of-a-row's-name]]`. Both ends of every row share one
 //! thread. Figures of one run compare with each other; the machine's speed does not.
 #![expect(
     clippy::print_stdout,
@@ -242,33 +242,40 @@ fn median(mut run: impl FnMut() -> f64) -> f64 {
     figures[figures.len() / 2]
 }
 
+/// Runs the row unless the second argument leaves it out.
+fn row(name: &str, unit: &str, run: impl FnMut() -> f64) {
+    let wanted = std::env::args()
+        .nth(2)
+        .is_none_or(|filter| name.contains(&filter));
+    if wanted {
+        println!("{name:<40} {:>14.3} {unit}", median(run));
+    }
+}
+
 fn main() {
     let seconds: f64 = std::env::args().nth(1).map_or(1.0, |arg| {
         arg.parse()
-            .expect("the argument is a number of seconds per row")
+            .expect("the first argument is a number of seconds per row")
     });
     let run = Duration::from_secs_f64(seconds / 5.0);
     for window in [1, 64, 256] {
-        let figure = median(|| raw_tcp(window, run));
-        println!("bare tokio framing, {window:>3} in flight: {figure:>12.0} /s");
-    }
-    for window in [1, 64, 256] {
+        let name = format!("bare tokio framing, {window} in flight");
+        row(&name, "/s", || raw_tcp(window, run));
         let calls = if window == 1 { 40_000.0 } else { 200_000.0 } * seconds;
-        let figure = median(|| real_calls(window, calls as usize));
-        println!("calls on TCP, JSON, {window:>3} in flight:  {figure:>12.0} /s");
+        let name = format!("calls on TCP, JSON, {window} in flight");
+        row(&name, "/s", || real_calls(window, calls as usize));
     }
-    let figure = median(|| simulated_streams(100_000));
-    println!("simulated stream round trips:       {figure:>12.0} /s");
-    let figure = median(|| {
+    row("simulated stream round trips", "/s", || {
+        simulated_streams(100_000)
+    });
+    row("simulated calls, JSON", "/s", || {
         let began = Instant::now();
         simulated_calls(1, 50_000);
         50_000.0 / began.elapsed().as_secs_f64()
     });
-    println!("simulated calls, JSON:              {figure:>12.0} /s");
-    let figure = median(|| {
+    row("a thousand seeds of ten calls", "s", || {
         let began = Instant::now();
         (0..1000).for_each(|seed| simulated_calls(seed, 10));
         began.elapsed().as_secs_f64()
     });
-    println!("a thousand seeds of ten calls:      {figure:>12.3} s");
 }
