@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::banner::Failure;
 use super::environment::{Check, Environment};
 use super::error::RunError;
-use super::orchestrator::{Plan, ShutdownAfter, Workload};
+use super::orchestrator::{Plan, Seeds, ShutdownAfter, Workload};
 use super::replay::Invocation;
 use super::report::{SimulationMetrics, SimulationReport};
 use super::topology::WorkloadTopology;
@@ -52,7 +52,7 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 /// | variable | takes |
 /// | --- | --- |
 /// | `MOONPOOL_SEED` | one seed, or several separated by commas: nothing else runs |
-/// | `MOONPOOL_ITERATIONS` | how many seeds to run, from the first one upward |
+/// | `MOONPOOL_ITERATIONS` | how many seeds to run, from the first one upward; a list of debug seeds stays as it is |
 /// | `MOONPOOL_JOBS` | how many seeds to run at once |
 /// | `MOONPOOL_CHECK` | `all`, `sampled` or `off`: see [`Check`] |
 ///
@@ -354,20 +354,20 @@ impl SimulationBuilder {
         &self,
         given: Option<Vec<u64>>,
         iterations: Option<NonZeroUsize>,
-    ) -> Result<Vec<u64>, RunError> {
+    ) -> Result<Seeds, RunError> {
         if let Some(seeds) = given {
-            return Ok(seeds);
+            return Ok(Seeds::List(seeds));
         }
         let iterations = match (&self.debug_seeds, iterations) {
             (Some(seeds), _) if seeds.is_empty() => return Err(RunError::NoSeeds),
-            (Some(seeds), _) => return Ok(seeds.clone()),
+            (Some(seeds), _) => return Ok(Seeds::List(seeds.clone())),
             (None, Some(iterations)) => iterations.get(),
             (None, None) if self.iterations == 0 => return Err(RunError::NoSeeds),
             (None, None) => self.iterations,
         };
         let first = self.first_seed;
         match first.checked_add(iterations as u64) {
-            Some(end) => Ok((first..end).collect()),
+            Some(end) => Ok(Seeds::Range(first..end)),
             None => Err(RunError::TooManySeeds { first, iterations }),
         }
     }
@@ -453,6 +453,25 @@ mod tests {
         assert_eq!(run(&listed, &[("MOONPOOL_SEED", "1")]), Ok(vec![1]));
         assert_eq!(run(&ok(), &[]).map(|seeds| seeds.len()), Ok(100));
         assert_eq!(run(&ok().set_iterations(3), &[]), Ok(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn a_range_without_end_starts_at_once_and_stops_at_a_failure() {
+        let failing = || {
+            SimulationBuilder::new()
+                .register_workload("failing", |_, _, _, _, _| async {
+                    Err(crate::SimulationError::workload("as expected"))
+                })
+                .stop_on_failure()
+                .jobs(1)
+        };
+        let endless = failing().with_seed_range(7..u64::MAX);
+        assert_eq!(run(&endless, &[]), Ok(vec![7]));
+        let iterations = u64::MAX.to_string();
+        assert_eq!(
+            run(&failing(), &[("MOONPOOL_ITERATIONS", &iterations)]),
+            Ok(vec![0])
+        );
     }
 
     #[test]

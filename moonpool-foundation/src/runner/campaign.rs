@@ -73,7 +73,7 @@ fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
         if position > queue.stop_at.load(Ordering::Acquire) {
             return done;
         }
-        let report = judge(plan, position, *seed);
+        let report = judge(plan, position, seed);
         if plan.stop_on_failure && !report.verdict.is_passed() {
             queue.stop_at.fetch_min(position, Ordering::AcqRel);
         }

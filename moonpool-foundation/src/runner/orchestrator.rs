@@ -169,6 +169,36 @@ impl Place {
     }
 }
 
+/// Which seeds a campaign runs, in order. A range takes no memory, however long it is.
+#[derive(Clone, Debug)]
+pub(super) enum Seeds {
+    Range(Range<u64>),
+    List(Vec<u64>),
+}
+
+impl Seeds {
+    /// How many there are, as far as a `usize` can tell.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Range(range) => {
+                usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
+            }
+            Self::List(seeds) => seeds.len(),
+        }
+    }
+
+    /// The seed at `position`, if there are that many.
+    pub(super) fn get(&self, position: usize) -> Option<u64> {
+        match self {
+            Self::Range(range) => {
+                let seed = range.start.checked_add(u64::try_from(position).ok()?)?;
+                range.contains(&seed).then_some(seed)
+            }
+            Self::List(seeds) => seeds.get(position).copied(),
+        }
+    }
+}
+
 /// Everything that decides a campaign. Shared by its threads.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
@@ -177,7 +207,7 @@ pub(super) struct Plan<'a> {
     pub(super) time_budget: Duration,
     pub(super) livelock_limit: Option<u64>,
     pub(super) shutdown_after: ShutdownAfter,
-    pub(super) seeds: Vec<u64>,
+    pub(super) seeds: Seeds,
     pub(super) jobs: usize,
     pub(super) check: Check,
     pub(super) stop_on_failure: bool,
@@ -214,7 +244,7 @@ impl<'a> Plan<'a> {
             time_budget: Duration::MAX,
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
-            seeds: Vec::new(),
+            seeds: Seeds::List(Vec::new()),
             jobs: 1,
             check: Check::default(),
             stop_on_failure: false,

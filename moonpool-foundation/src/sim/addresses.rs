@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::world::World;
 
@@ -46,9 +46,24 @@ impl Ports {
     }
 }
 
-/// Whether a listener on `bound` is reached at, or collides with, `other`.
-pub(super) fn overlaps(bound: IpAddr, other: IpAddr) -> bool {
-    bound == other || bound.is_unspecified() || other.is_unspecified()
+/// Whether a listener on `bound` is reached at `dialled`, which is no wildcard. As on Linux, `[::]`
+/// takes IPv4 as well, and `0.0.0.0` takes nothing else.
+pub(super) fn is_reached(bound: IpAddr, dialled: IpAddr) -> bool {
+    bound == dialled || (bound.is_unspecified() && (bound.is_ipv6() || dialled.is_ipv4()))
+}
+
+/// Whether there cannot be a listener on each of two addresses, on one port.
+pub(super) fn collide(one: IpAddr, other: IpAddr) -> bool {
+    is_reached(one, other) || is_reached(other, one)
+}
+
+/// What a connect to `dialled` goes to: Linux takes a wildcard for the loopback address.
+pub(super) fn destination(dialled: IpAddr) -> IpAddr {
+    match dialled {
+        IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    }
 }
 
 fn invalid(addr: &str, what: &str) -> io::Error {

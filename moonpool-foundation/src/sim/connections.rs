@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::task::Waker;
 use std::time::Duration;
 
-use super::addresses::{Ports, overlaps};
+use super::addresses::{Ports, collide, destination, is_reached};
 use super::clock::SimInstant;
 use super::delivery::Pipe;
 use super::events::EventKey;
@@ -197,7 +197,7 @@ impl Network {
         bound.iter().copied().find(|id| {
             self.listeners
                 .get(*id)
-                .is_some_and(|listener| overlaps(listener.local.ip(), remote.ip()))
+                .is_some_and(|listener| is_reached(listener.local.ip(), remote.ip()))
         })
     }
 }
@@ -223,7 +223,7 @@ impl World {
             network
                 .listeners
                 .get(*id)
-                .is_some_and(|listener| overlaps(listener.local.ip(), ip))
+                .is_some_and(|listener| collide(listener.local.ip(), ip))
         });
         if taken {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -299,10 +299,7 @@ impl World {
         owner: ProcessRef,
         mut remote: SocketAddr,
     ) -> io::Result<AttemptId> {
-        if remote.ip().is_unspecified() {
-            // As Linux does.
-            remote.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
+        remote.set_ip(destination(remote.ip()));
         let ip = if remote.ip().is_loopback() {
             remote.ip()
         } else {

@@ -140,7 +140,12 @@ fn escape_from(panic: &str) -> Option<&'static str> {
     }
     // The message is the same for timers, sockets and tasks; only the stack tells them apart.
     let stack = Backtrace::force_capture().to_string();
-    Some(if stack.contains("tokio::time::") {
+    // Of the blocking pool first: tokio's file system goes there too.
+    Some(if stack.contains("spawn_blocking") {
+        "tokio's pool for blocking work was used: use TaskProvider::run_blocking"
+    } else if panic.contains("spawn_local") {
+        "tokio's spawn_local was used: use TaskProvider::spawn_task"
+    } else if stack.contains("tokio::time::") {
         "tokio's timers were used: use TimeProvider::sleep and TimeProvider::timeout"
     } else if stack.contains("tokio::net::") {
         "tokio's sockets were used: use NetworkProvider::connect and NetworkProvider::bind"

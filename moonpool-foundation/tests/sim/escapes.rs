@@ -44,7 +44,28 @@ fn tokios_spawn_is_an_escape() {
     let text = escape_of(async {
         tokio::spawn(async {});
     });
-    assert!(text.contains("TaskProvider::spawn_task"), "{text}");
+    assert!(text.contains("use TaskProvider::spawn_task"), "{text}");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the escape under test")]
+fn tokios_spawn_local_is_an_escape() {
+    let text = escape_of(async {
+        tokio::task::spawn_local(async {});
+    });
+    assert!(
+        text.contains("spawn_local was used: use TaskProvider::spawn_task"),
+        "{text}"
+    );
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the escape under test")]
+fn tokios_blocking_pool_is_an_escape() {
+    let text = escape_of(async {
+        drop(tokio::task::spawn_blocking(|| ()).await);
+    });
+    assert!(text.contains("use TaskProvider::run_blocking"), "{text}");
 }
 
 #[test]

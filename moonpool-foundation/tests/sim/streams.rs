@@ -1,10 +1,11 @@
 //! Simulated TCP where the conformance suite does not look: time, bounds, and what is left behind.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use moonpool_foundation::{
     LatencyModel, NetworkConfiguration, NetworkProvider, Providers, SimProviders, SimTcpStream,
-    SimWorld, TaskProvider, TcpListenerTrait, TimeProvider,
+    SimWorld, TaskProvider, TcpListenerTrait, TcpStreamTrait, TimeProvider,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -271,4 +272,54 @@ fn a_blocked_writer_is_woken_as_the_buffer_drains() {
         })
         .unwrap();
     assert_eq!((finished, end), (1 << 20, Ok(())));
+}
+
+/// What Linux gives. It is no case of the conformance suite, because not every machine that runs that
+/// has IPv6.
+#[test]
+fn the_wildcard_of_ipv4_takes_no_ipv6_and_that_of_ipv6_takes_both() {
+    let world = SimWorld::new();
+    let network = world.network_provider();
+    let at = |ip: &str, port: &str| format!("{ip}:{port}");
+    let (v4, v6) = world
+        .block_on(async move {
+            let port_of = |addr: String| addr.rsplit(':').next().unwrap().to_owned();
+            let v4 = network.bind("0.0.0.0:0").await.unwrap();
+            let port = port_of(v4.local_addr().unwrap());
+            let mut with_v4 = Vec::new();
+            for ip in ["127.0.0.1", "0.0.0.0", "[::1]", "[::]"] {
+                let connected = network.connect(&at(ip, &port)).await;
+                with_v4.push(connected.map(drop).map_err(|error| error.kind()));
+            }
+            let beside = network.bind(&at("[::1]", &port)).await;
+            with_v4.push(beside.map(drop).map_err(|error| error.kind()));
+            let over = network.bind(&at("[::]", &port)).await;
+            with_v4.push(over.map(drop).map_err(|error| error.kind()));
+
+            let v6 = network.bind("[::]:0").await.unwrap();
+            let port = port_of(v6.local_addr().unwrap());
+            let mut with_v6 = Vec::new();
+            for ip in ["127.0.0.1", "0.0.0.0", "[::1]", "[::]"] {
+                let stream = network.connect(&at(ip, &port)).await.unwrap();
+                let peer = stream.peer_addr().unwrap();
+                with_v6.push(peer.strip_suffix(&format!(":{port}")).unwrap().to_owned());
+            }
+            let beside = network.bind(&at("127.0.0.1", &port)).await;
+            assert_eq!(beside.unwrap_err().kind(), ErrorKind::AddrInUse);
+            (with_v4, with_v6)
+        })
+        .unwrap();
+    let (refused, taken) = (ErrorKind::ConnectionRefused, ErrorKind::AddrInUse);
+    assert_eq!(
+        v4,
+        [
+            Ok(()),
+            Ok(()),
+            Err(refused),
+            Err(refused),
+            Ok(()),
+            Err(taken)
+        ]
+    );
+    assert_eq!(v6, ["127.0.0.1", "127.0.0.1", "[::1]", "[::1]"]);
 }
