@@ -3,6 +3,11 @@
 //! Code that takes `P: Providers` runs on real sockets with [`TokioProviders`] and inside the
 //! simulator with `SimProviders`, without a line of difference.
 
+#[cfg(feature = "sim")]
+use std::future::Future;
+#[cfg(feature = "sim")]
+use std::rc::Rc;
+
 use crate::network::NetworkProvider;
 #[cfg(feature = "sim")]
 use crate::network::sim::SimNetworkProvider;
@@ -120,6 +125,43 @@ impl SimProcess {
 
 #[cfg(feature = "sim")]
 impl SimWorld {
+    /// Makes a process that runs `factory`, now and again after each [`restart`](SimWorld::restart):
+    /// the future is the main task of that life.
+    ///
+    /// ```
+    /// use moonpool_foundation::{KillKind, Providers, SimWorld, TimeProvider};
+    /// use std::{cell::Cell, rc::Rc, time::Duration};
+    ///
+    /// let world = SimWorld::new();
+    /// let starts = Rc::new(Cell::new(0));
+    /// let counted = Rc::clone(&starts);
+    /// let server = world.start_process("server", move |providers| {
+    ///     counted.set(counted.get() + 1);
+    ///     async move { providers.time().sleep(Duration::from_secs(60)).await }
+    /// });
+    /// world.run_for(Duration::from_secs(1))?;
+    /// world.kill(server.id(), KillKind::Crash);
+    /// world.restart(server.id());
+    /// assert_eq!(starts.get(), 2);
+    /// # Ok::<(), moonpool_foundation::SimulationError>(())
+    /// ```
+    pub fn start_process<F, Fut>(&self, name: &str, factory: F) -> SimProcess
+    where
+        F: Fn(SimProviders) -> Fut + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        let process = self.add_process(name);
+        let (handle, task_name) = (process.clone(), name.to_owned());
+        let start = move || {
+            let providers = handle.providers();
+            let main = factory(providers.clone());
+            providers.task().spawn_task(task_name.clone(), main);
+        };
+        start();
+        process.set_factory(Rc::new(start));
+        process
+    }
+
     /// All four providers of the world's own process.
     #[must_use]
     pub fn providers(&self) -> SimProviders {

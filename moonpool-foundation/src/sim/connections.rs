@@ -11,7 +11,7 @@ use super::addresses::{Ports, collide, destination, is_reached};
 use super::clock::SimInstant;
 use super::delivery::Pipe;
 use super::events::EventKey;
-use super::process::{ProcessId, ProcessRef};
+use super::process::{KillKind, ProcessId, ProcessRef};
 use super::slab::{Key, Slab};
 use super::world::{Event, World};
 
@@ -23,13 +23,17 @@ pub(crate) type AttemptId = Key;
 const BACKLOG: usize = 1024;
 /// When a connect that met a full backlog is tried again, as Linux does with its first SYN.
 const CONNECT_RETRY: Duration = Duration::from_secs(1);
+/// The longest pause between two tries. After it comes the end, two minutes after the first try.
+const LAST_CONNECT_RETRY: Duration = Duration::from_secs(64);
 /// When a connect to an address that no host has gives up, as ARP does.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(3);
 
 /// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub enum Side {
+    /// The one that connected.
     Dialer,
+    /// The one that listened.
     Acceptor,
 }
 
@@ -65,6 +69,8 @@ pub(super) enum EndState {
     Reset(Option<io::ErrorKind>),
     /// Dropped by its owner, or dead with it: what arrives is refused.
     Closed,
+    /// Its host is gone: what arrives is swallowed.
+    Silent,
 }
 
 #[derive(Debug)]
@@ -113,10 +119,10 @@ impl Connection {
 
     /// Nothing will ever happen on it again.
     fn is_over(&self) -> bool {
-        self.ends
-            .iter()
-            .all(|end| end.state == EndState::Closed && end.reset_event.is_none())
-            && self.pipes.iter().all(Pipe::is_idle)
+        self.ends.iter().all(|end| {
+            let is_gone = matches!(end.state, EndState::Closed | EndState::Silent);
+            is_gone && end.reset_event.is_none()
+        }) && self.pipes.iter().all(Pipe::is_idle)
     }
 }
 
@@ -139,6 +145,8 @@ struct Attempt {
     outcome: Outcome,
     event: Option<EventKey>,
     waker: Option<Waker>,
+    /// How long to wait before it is tried again.
+    retry: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -320,6 +328,7 @@ impl World {
             },
             event: None,
             waker: None,
+            retry: CONNECT_RETRY,
         });
         let event = if reachable {
             self.schedule(self.clock.after(there), Event::ConnectArrives(attempt))
@@ -353,7 +362,11 @@ impl World {
         let listener = self
             .host_of(owner, remote)
             .and_then(|process| self.network.listening(process, remote));
+        let is_silent = self
+            .host_of(owner, remote)
+            .is_some_and(|process| !self.processes.is_powered(process));
         let (outcome, event) = match listener {
+            None if is_silent => self.try_connect_again(id),
             None => (
                 Outcome::Failed(io::ErrorKind::ConnectionRefused),
                 self.schedule(self.clock.after(back), Event::ConnectAnswered(id)),
@@ -371,6 +384,27 @@ impl World {
             attempt.outcome = outcome;
             attempt.event = Some(event);
         }
+    }
+
+    /// Nobody answers: the connect is tried again, after twice the time, until it has taken too long.
+    fn try_connect_again(&mut self, id: AttemptId) -> (Outcome, EventKey) {
+        let wait = match self.network.attempts.get_mut(id) {
+            Some(attempt) => {
+                let wait = attempt.retry;
+                attempt.retry = wait * 2;
+                wait
+            }
+            None => CONNECT_RETRY,
+        };
+        if wait > LAST_CONNECT_RETRY {
+            let timed_out = Outcome::Failed(io::ErrorKind::TimedOut);
+            return (
+                timed_out,
+                self.schedule(self.clock, Event::ConnectAnswered(id)),
+            );
+        }
+        let again = self.schedule(self.clock.after(wait), Event::ConnectArrives(id));
+        (Outcome::Unknown, again)
     }
 
     fn backlog_is_full(&self, listener: ListenerId) -> bool {
@@ -468,8 +502,15 @@ impl World {
         Some((end.local, end.remote))
     }
 
-    /// Breaks all sockets of a process that has just been sealed: its peers see RST.
-    pub(super) fn crash_sockets(&mut self, process: ProcessId) {
+    /// Breaks all sockets of a process that has just been sealed: its peers see RST, or nothing at all
+    /// if its host went with it.
+    pub(super) fn crash_sockets(&mut self, process: ProcessId, kind: KillKind) {
+        for (id, side) in self.ends_of(process) {
+            match kind {
+                KillKind::Crash => self.abort_end(id, side),
+                KillKind::PowerLoss => self.silence_end(id, side),
+            }
+        }
         let listeners: Vec<ListenerId> = self
             .network
             .listeners
@@ -489,17 +530,6 @@ impl World {
             .collect();
         for id in attempts {
             self.cancel_connect(id);
-        }
-        let mut ends = Vec::new();
-        for (id, connection) in self.network.connections.iter() {
-            for side in [Side::Dialer, Side::Acceptor] {
-                if connection.ends[side.index()].owner.id == process {
-                    ends.push((id, side));
-                }
-            }
-        }
-        for (id, side) in ends {
-            self.abort_end(id, side);
         }
     }
 

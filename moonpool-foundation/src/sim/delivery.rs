@@ -8,8 +8,10 @@ use std::task::Waker;
 
 use tokio::io::ReadBuf;
 
+use super::breakage::Breakage;
 use super::clock::SimInstant;
 use super::connections::{Asked, ConnectionId, EndState, Side, parked};
+use super::digest::Digest;
 use super::events::EventKey;
 use super::world::{Event, World};
 
@@ -58,6 +60,21 @@ impl Pipe {
 
     fn under_way(&self) -> usize {
         self.bytes.len() - self.delivered
+    }
+
+    /// How many bytes of the first segment under way there are, if it carries any.
+    pub(super) fn first_bytes(&self) -> usize {
+        match self.segments.front().map(|segment| segment.carries) {
+            Some(Carries::Bytes(count)) => count,
+            Some(Carries::Fin | Carries::Reset) | None => 0,
+        }
+    }
+
+    /// The next `count` bytes under way reach the reader.
+    pub(super) fn deliver_bytes(&mut self, count: usize, digest: &mut Digest) {
+        let (front, back) = self.bytes.as_slices();
+        digest.fold_pair(front, back, self.delivered..self.delivered + count);
+        self.delivered += count;
     }
 
     /// Whether the first segment waits for room with the reader.
@@ -118,8 +135,10 @@ impl World {
                 None => Ok(()),
             }),
             EndState::Reset(_) => Asked::Ready(Ok(())),
-            EndState::Open | EndState::Closed if ended => Asked::Ready(Ok(())),
-            EndState::Open | EndState::Closed => parked(end.reader.as_ref(), waker),
+            EndState::Open | EndState::Closed | EndState::Silent if ended => Asked::Ready(Ok(())),
+            EndState::Open | EndState::Closed | EndState::Silent => {
+                parked(end.reader.as_ref(), waker)
+            }
         }
     }
 
@@ -237,6 +256,9 @@ impl World {
             return;
         };
         let end = connection.end(side);
+        if end.state == EndState::Silent {
+            return;
+        }
         let before = std::mem::replace(&mut end.state, EndState::Closed);
         // Whoever still waits here belongs to a dead process or a dropped stream.
         self.wakes
@@ -323,6 +345,10 @@ impl World {
                 self.refuse_bytes(id, from);
                 return;
             }
+            Carries::Bytes(_) | Carries::Fin if receiver != EndState::Open => {
+                self.swallow(id, from);
+                return;
+            }
             // A segment larger than the whole buffer is let in when the buffer is empty.
             Carries::Bytes(count) if pipe.delivered > 0 && pipe.delivered + count > room => {
                 if pipe.ends_with_reset() {
@@ -331,10 +357,7 @@ impl World {
                 return;
             }
             Carries::Bytes(count) => {
-                let (front, back) = pipe.bytes.as_slices();
-                let begin = pipe.delivered;
-                self.digest.fold_pair(front, back, begin..begin + count);
-                pipe.delivered += count;
+                pipe.deliver_bytes(count, &mut self.digest);
                 let end = connection.end(from.other());
                 self.wakes.extend(end.reader.take());
                 self.wakes.extend(connection.end(from).writer.take());
@@ -362,20 +385,24 @@ impl World {
 
     /// Bytes reached an end that is closed: they are lost, and the sender is told by RST.
     fn refuse_bytes(&mut self, id: ConnectionId, from: Side) {
-        if let Some(connection) = self.network.connections.get_mut(id) {
-            let pipe = connection.pipe(from);
-            let event = pipe.discard_under_way();
-            if let Some(event) = event {
-                self.events.remove(event);
-            }
-        }
+        self.discard_under_way(id, from);
         self.send_reset(id, from.other());
         self.forget_if_over(id);
     }
 
+    /// What `from` sends and has not been delivered is lost.
+    pub(super) fn discard_under_way(&mut self, id: ConnectionId, from: Side) {
+        let Some(connection) = self.network.connections.get_mut(id) else {
+            return;
+        };
+        if let Some(event) = connection.pipe(from).discard_under_way() {
+            self.events.remove(event);
+        }
+    }
+
     /// Sends a RST, once. It arrives behind what was sent before it, but does not wait for room
     /// there: bytes that find none are lost.
-    fn send_reset(&mut self, id: ConnectionId, from: Side) {
+    pub(super) fn send_reset(&mut self, id: ConnectionId, from: Side) {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return;
         };
@@ -393,32 +420,31 @@ impl World {
         pipe.discard_under_way();
         let latency = self.faults.segment_latency(&mut self.digest);
         let to = from.other();
-        let event = self.schedule(self.after(latency), Event::Reset { connection: id, to });
-        if let Some(connection) = self.network.connections.get_mut(id) {
-            connection.end(to).reset_event = Some(event);
-        }
+        self.break_later(id, to, Breakage::Reset, latency);
     }
 
     /// A RST arrives at `to`. Bytes delivered before it can still be read.
     pub(super) fn deliver_reset(&mut self, id: ConnectionId, to: Side) {
+        self.break_end(id, to, Breakage::Reset);
+    }
+
+    /// The socket of `to` fails. Bytes delivered before can still be read.
+    pub(super) fn break_end(&mut self, id: ConnectionId, to: Side, breakage: Breakage) {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return;
         };
         let incoming = connection.pipe(to.other());
         let ended = incoming.ended;
         let mut stale = vec![incoming.discard_under_way()];
-        let outgoing = connection.pipe(to);
-        outgoing.bytes.clear();
-        outgoing.delivered = 0;
-        stale.push(outgoing.discard_under_way());
+        stale.push(connection.pipe(to).discard_under_way());
         let end = connection.end(to);
         stale.push(end.reset_event.take());
         if end.state == EndState::Open {
             // After a FIN the end is no surprise; only writers are told.
-            let kind = if ended {
-                io::ErrorKind::BrokenPipe
-            } else {
-                io::ErrorKind::ConnectionReset
+            let kind = match breakage {
+                Breakage::Reset if ended => io::ErrorKind::BrokenPipe,
+                Breakage::Reset => io::ErrorKind::ConnectionReset,
+                Breakage::TimedOut => io::ErrorKind::TimedOut,
             };
             end.state = EndState::Reset(Some(kind));
         }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::breakage::Breakage;
 use super::clock::nanos;
 use super::digest::Digest;
 use super::rng::{Stream, StreamId};
@@ -13,6 +14,7 @@ use crate::network::{LatencyModel, NetworkConfiguration};
 pub(crate) struct Faults {
     config: NetworkConfiguration,
     latency: Stream,
+    breakage: Stream,
 }
 
 impl Faults {
@@ -20,6 +22,7 @@ impl Faults {
         Self {
             config,
             latency: Stream::new(seed, StreamId::Latency),
+            breakage: Stream::new(seed, StreamId::Breakage),
         }
     }
 
@@ -55,6 +58,20 @@ impl Faults {
     /// How long the news of a reader's progress takes to a sender that waits for room.
     pub(crate) fn window_latency(&mut self, digest: &mut Digest) -> Duration {
         self.draw(self.config.read_latency, digest)
+    }
+
+    /// How much of a segment of `bytes` arrives before its connection is cut.
+    pub(crate) fn cut_point(&mut self, bytes: usize, digest: &mut Digest) -> usize {
+        let drawn = self.breakage.between(0, bytes as u64, digest);
+        usize::try_from(drawn).unwrap_or(bytes)
+    }
+
+    /// What the survivor of a half-open connection is told in the end.
+    pub(crate) fn half_open_error(&mut self, digest: &mut Digest) -> Breakage {
+        match self.breakage.below(2, digest) {
+            0 => Breakage::Reset,
+            _ => Breakage::TimedOut,
+        }
     }
 
     fn draw(&mut self, model: LatencyModel, digest: &mut Digest) -> Duration {

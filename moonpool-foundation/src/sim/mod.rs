@@ -5,6 +5,7 @@
 
 mod addresses;
 mod ambient_rng;
+mod breakage;
 mod clock;
 mod connections;
 mod context;
@@ -36,6 +37,8 @@ pub use ambient_rng::{
     get_current_sim_seed, reset_sim_rng, set_sim_seed, sim_random, sim_random_range,
     sim_random_range_or_default,
 };
+pub use breakage::SimConnection;
+pub use connections::Side as ConnectionSide;
 pub use executor::{PendingTask, SchedulePolicy};
 pub use process::{KillKind, ProcessId};
 pub use sim_world::{Leftovers, SimProcess, SimWorld};

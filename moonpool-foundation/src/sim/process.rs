@@ -41,16 +41,36 @@ pub(crate) struct ProcessRef {
 pub enum KillKind {
     /// The process dies and its host lives: peers see RST, connects are refused.
     Crash,
+    /// The host dies with it: peers see nothing. What they send is swallowed until their sockets time
+    /// out, 15 s later; connects are not answered, and time out after two minutes.
+    PowerLoss,
 }
 
-#[derive(Debug)]
+/// Starts the tasks of a process's new life.
+pub(crate) type Factory = Rc<dyn Fn()>;
+
 pub(crate) struct Process {
     pub(crate) name: Rc<str>,
     pub(crate) ip: IpAddr,
     incarnation: u32,
     alive: bool,
+    /// Whether its host runs.
+    powered: bool,
+    /// Starts its tasks, at the beginning of each life.
+    pub(crate) factory: Option<Factory>,
     pub(crate) workload: Stream,
     pub(crate) library: Stream,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process")
+            .field("name", &self.name)
+            .field("ip", &self.ip)
+            .field("incarnation", &self.incarnation)
+            .field("alive", &self.alive)
+            .finish_non_exhaustive()
+    }
 }
 
 /// All processes of a world.
@@ -93,6 +113,8 @@ impl Processes {
             ip: ip.into(),
             incarnation: 0,
             alive: true,
+            powered: true,
+            factory: None,
             workload: Stream::new(self.seed, StreamId::Workload(id.0)),
             library: Stream::new(self.seed, StreamId::Library(id.0)),
         });
@@ -149,10 +171,22 @@ impl Processes {
         self.get(id).alive
     }
 
+    pub(crate) fn is_powered(&self, id: ProcessId) -> bool {
+        self.get(id).powered
+    }
+
+    /// Begins a new life. Its random streams go on where the last one left them.
+    pub(crate) fn revive(&mut self, id: ProcessId) {
+        let process = self.get_mut(id);
+        process.alive = true;
+        process.powered = true;
+    }
+
     /// Ends the current life: from now on nothing it does is seen by anyone.
-    pub(crate) fn seal(&mut self, id: ProcessId) {
+    pub(crate) fn seal(&mut self, id: ProcessId, kind: KillKind) {
         let process = self.get_mut(id);
         process.alive = false;
+        process.powered = kind != KillKind::PowerLoss;
         process.incarnation = process.incarnation.wrapping_add(1);
     }
 }

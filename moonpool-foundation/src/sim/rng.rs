@@ -18,6 +18,8 @@ pub(crate) enum StreamId {
     Select,
     /// How long connects, accepts, reads and writes take.
     Latency,
+    /// Where a connection is cut, and how a half-open one ends.
+    Breakage,
     /// A workload's own draws, per process.
     Workload(u32),
     /// The library's draws in a process: jitter, tokens, incarnations.
@@ -33,6 +35,7 @@ impl StreamId {
             Self::Scheduler => 0,
             Self::Select => 1,
             Self::Latency => 2,
+            Self::Breakage => 3,
             Self::Workload(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process),
             Self::Library(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process) + 1,
         }

@@ -5,8 +5,10 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::breakage::SimConnection;
+use super::connections::Side as ConnectionSide;
 use super::executor::{PendingTask, SchedulePolicy};
-use super::process::{KillKind, ProcessId, ProcessRef};
+use super::process::{Factory, KillKind, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};
 use crate::error::SimulationResult;
@@ -65,6 +67,12 @@ impl SimProcess {
         self.world
             .upgrade()
             .is_some_and(|world| world.with(|world| world.processes.is_alive(self.id)))
+    }
+
+    pub(crate) fn set_factory(&self, factory: Factory) {
+        if let Some(world) = self.world.upgrade() {
+            world.set_factory(self.id, factory);
+        }
     }
 
     /// Its current life: what providers made now belong to.
@@ -192,6 +200,40 @@ impl SimWorld {
     /// process is dropped when its current poll ends. Does nothing to a process that is dead.
     pub fn kill(&self, process: ProcessId, kind: KillKind) {
         self.shared.kill(process, kind);
+    }
+
+    /// Begins a new life of a dead process, with fresh memory: runs the factory that
+    /// [`start_process`](Self::start_process) was given, if any. Its random streams go on where the
+    /// last life left them; providers of earlier lives stay inert. False if the process is alive.
+    pub fn restart(&self, process: ProcessId) -> bool {
+        self.shared.restart(process)
+    }
+
+    /// The connections of which at least one end is open, in the order of their places in the world.
+    #[must_use]
+    pub fn connections(&self) -> Vec<SimConnection> {
+        self.shared.with(|world| world.sim_connections())
+    }
+
+    /// Breaks both ends of a connection by RST, at once. Of what is under way in each direction a
+    /// part that the seed decides still arrives: the stream is cut at any byte. Does nothing to a
+    /// connection that is gone.
+    pub fn close_connection_abort(&self, connection: SimConnection) {
+        self.shared
+            .with(|world| world.abort_connection(connection.id));
+    }
+
+    /// Leaves a connection half open: `crashed` is gone without a word. What the other end writes is
+    /// swallowed and its reads wait, until after `error_delay` both fail with `ConnectionReset` or
+    /// `TimedOut`, as the seed decides. Does nothing to a connection that is gone.
+    pub fn simulate_peer_crash(
+        &self,
+        connection: SimConnection,
+        crashed: ConnectionSide,
+        error_delay: Duration,
+    ) {
+        self.shared
+            .with(|world| world.crash_end(connection.id, crashed, error_delay));
     }
 
     /// The seed.

@@ -9,6 +9,7 @@ use std::rc::{Rc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::breakage::Breakage;
 use super::clock::SimInstant;
 use super::connections::{AttemptId, ConnectionId, Network, Side};
 use super::digest::Digest;
@@ -16,7 +17,7 @@ use super::events::{EventClass, EventKey, EventQueue};
 use super::executor::{Executor, PendingTask};
 use super::faults::Faults;
 use super::join::JoinState;
-use super::process::{KillKind, ProcessId, ProcessRef, Processes};
+use super::process::{Factory, KillKind, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
@@ -49,8 +50,12 @@ pub(crate) enum Event {
         connection: ConnectionId,
         from: Side,
     },
-    /// A RST reaches this end.
-    Reset { connection: ConnectionId, to: Side },
+    /// A RST reaches this end, or its kernel gives up.
+    Break {
+        connection: ConnectionId,
+        to: Side,
+        breakage: Breakage,
+    },
     /// A connect reaches the host it is for.
     ConnectArrives(AttemptId),
     /// Its answer is back.
@@ -72,12 +77,13 @@ impl fmt::Debug for Event {
                     connection.number()
                 )
             }
-            Self::Reset { connection, to } => {
-                write!(
-                    f,
-                    "reset arrives, connection {} at {to:?}",
-                    connection.number()
-                )
+            Self::Break {
+                connection,
+                to,
+                breakage,
+            } => {
+                let connection = connection.number();
+                write!(f, "connection {connection} breaks at {to:?}: {breakage:?}")
             }
             Self::ConnectArrives(attempt) => write!(f, "connect {} arrives", attempt.number()),
             Self::ConnectAnswered(attempt) => {
@@ -95,7 +101,14 @@ impl Event {
         let (kind, subject) = match self {
             Self::Wake(_) => (1, 0),
             Self::Segment { connection, from } => (2 + from.number(), connection.number()),
-            Self::Reset { connection, to } => (4 + to.number(), connection.number()),
+            Self::Break {
+                connection,
+                to,
+                breakage,
+            } => {
+                let kind = 10 + 2 * to.number() + breakage.number();
+                (kind, connection.number())
+            }
             Self::ConnectArrives(attempt) => (6, attempt.number()),
             Self::ConnectAnswered(attempt) => (7, attempt.number()),
             Self::Call(_) => (8, 0),
@@ -178,7 +191,11 @@ impl World {
         match event {
             Event::Wake(waker) => self.wakes.push(waker),
             Event::Segment { connection, from } => self.deliver_segment(connection, from),
-            Event::Reset { connection, to } => self.deliver_reset(connection, to),
+            Event::Break {
+                connection,
+                to,
+                breakage,
+            } => self.break_end(connection, to, breakage),
             Event::ConnectArrives(attempt) => self.connect_arrives(attempt),
             Event::ConnectAnswered(attempt) => self.connect_answered(attempt),
             Event::Call(closure) => call = Some(closure),
@@ -361,16 +378,44 @@ impl Shared {
         self.with(|world| world.select.below(branches, &mut world.digest))
     }
 
+    /// Begins a new life of a dead process and runs its factory, if it has one.
+    pub(super) fn restart(&self, process: ProcessId) -> bool {
+        let factory = self.with(|world| {
+            if world.processes.is_alive(process) {
+                return None;
+            }
+            world.processes.revive(process);
+            world.digest.fold(u64::from(process.number()));
+            world.revive_host(process);
+            if world.trace.is_on() {
+                let name = world.processes.get(process).name.to_string();
+                world.record(format!("`{name}` is restarted"));
+            }
+            Some(world.processes.get(process).factory.clone())
+        });
+        let Some(factory) = factory else {
+            return false;
+        };
+        if let Some(factory) = factory {
+            factory();
+        }
+        true
+    }
+
+    pub(crate) fn set_factory(&self, process: ProcessId, factory: Factory) {
+        let replaced = self.with(|world| world.processes.get_mut(process).factory.replace(factory));
+        drop(replaced);
+    }
+
     /// Ends the current life of `process`, as [`SimWorld::kill`] tells.
     pub(super) fn kill(&self, process: ProcessId, kind: KillKind) {
-        let KillKind::Crash = kind;
         let cancelled = self.with(|world| {
             if !world.processes.is_alive(process) {
                 return Vec::new();
             }
-            world.processes.seal(process);
+            world.processes.seal(process, kind);
             world.digest.fold(u64::from(process.number()));
-            world.crash_sockets(process);
+            world.crash_sockets(process, kind);
             if world.trace.is_on() {
                 let name = world.processes.get(process).name.to_string();
                 world.record(format!("`{name}` is killed ({kind:?})"));
@@ -401,7 +446,7 @@ impl Shared {
                 .collect();
             ids.into_iter()
                 .flat_map(|id| {
-                    world.processes.seal(id);
+                    world.processes.seal(id, KillKind::Crash);
                     world.executor.cancel_process(id)
                 })
                 .collect()
