@@ -279,3 +279,16 @@ fn a_half_open_connection_swallows_writes_until_it_fails() {
         ["Err(ConnectionReset)", "Err(TimedOut)"]
     );
 }
+
+#[test]
+fn providers_of_an_earlier_life_stay_inert_after_a_restart() {
+    let world = SimWorld::new();
+    let process = world.add_process("node");
+    let before = process.providers();
+    world.kill(process.id(), KillKind::Crash);
+    world.restart(process.id());
+    let ghost = before.task().spawn_task("ghost", async {});
+    let now = process.providers().task().spawn_task("alive", async {});
+    let (ghost, now) = world.block_on(async { (ghost.await, now.await) }).unwrap();
+    assert!(ghost.is_err() && now.is_ok(), "{ghost:?} {now:?}");
+}
