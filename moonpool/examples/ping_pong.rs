@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::future::Future;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -274,19 +275,33 @@ async fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve<P: Providers>(providers: &P, address: &str) -> Result<(), Box<dyn Error>> {
-    let server = PingServer::listen(providers, address.parse()?).await?;
-    println!("listening on {}; Ctrl-C ends this", server.address()?);
+    let address = address.parse()?;
+    let server = PingServer::listen(providers, address).await?;
+    // Listening on 0.0.0.0, it is reached at any of the host's addresses, and has none of its own.
+    let address = server.address().unwrap_or(address);
+    println!("listening on {address}; Ctrl-C ends this");
     server.run(interrupted()).await;
     println!("done");
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn try_main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default())?;
     runtime.block_on(run(&arguments))
+}
+
+fn main() -> ExitCode {
+    match try_main() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // As a sentence: an error that `main` returns is printed for debugging.
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(all(test, feature = "sim"))]

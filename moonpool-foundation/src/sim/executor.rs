@@ -311,6 +311,8 @@ impl Executor {
         if TASK_DONE.take() {
             // A finished task's cell holds no future any more: dropping it runs no user code.
             drop(self.tasks.remove(key));
+            // It may have been cancelled in this very poll.
+            self.forget_cancelled(key);
             return None;
         }
         let Some(entry) = self.tasks.get_mut(key) else {
@@ -412,5 +414,32 @@ pub(crate) fn run(task: ReadyTask) -> Polled {
         (_, Some(message)) => Polled::Panicked(message),
         (Err(payload), None) => Polled::Panicked(panic_message(&*payload)),
         (Ok(_), None) => Polled::Fine,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use crate::sim::SimWorld;
+    use crate::task::{JoinHandle, TaskProvider};
+
+    #[test]
+    fn a_task_that_aborts_itself_and_ends_leaves_nothing_behind() {
+        let world = SimWorld::new();
+        let handle: Rc<RefCell<Option<JoinHandle<()>>>> = Rc::default();
+        let own = Rc::clone(&handle);
+        let task = world.task_provider().spawn_task("suicide", async move {
+            if let Some(handle) = own.take() {
+                handle.abort();
+            }
+        });
+        handle.replace(Some(task));
+        world.run_until_empty().unwrap();
+        world.shared.with(|world| {
+            assert_eq!(world.executor.live(), 0);
+            assert!(world.executor.cancelled.is_empty());
+        });
     }
 }

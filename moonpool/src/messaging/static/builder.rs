@@ -101,8 +101,14 @@ where
 
     /// A transport that does not listen. It needs no address: answers to its requests come back on
     /// the connections it opens.
+    ///
+    /// With a configuration that [`PeerConfig::validate`] refuses it sends nothing: every attempt
+    /// gives `TransportError::Closed`, and what is wrong is logged here.
     #[must_use]
     pub fn build(self) -> Rc<FlowTransport<N, T, TP>> {
+        if let Err(error) = self.peer_config.validate() {
+            tracing::error!(%error, "this transport cannot send: its peer configuration is invalid");
+        }
         let address = self.public_address.or(self.local_address);
         let core = self.core(address);
         FlowTransport::from_parts(core, self.network, self.time, self.task, self.peer_config)
