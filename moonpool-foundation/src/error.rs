@@ -39,7 +39,8 @@ pub enum SimulationError {
         /// One line per pending task.
         report: String,
     },
-    /// One task was polled more often than the world allows at one instant: it spins.
+    /// One task was polled more often than the world allows at one instant: it spins. Or all tasks together
+    /// were, many times as often: then the one named was the last.
     #[error("livelock at {at:?}: task `{task}` was polled {polls} times without time passing")]
     Livelock {
         /// Virtual time.
@@ -64,8 +65,11 @@ pub enum SimulationError {
 
 impl SimulationError {
     /// A workload's own error.
-    pub fn workload(message: impl Into<String>) -> Self {
-        Self::Workload(message.into())
+    ///
+    /// Takes errors as well as text: `.map_err(SimulationError::workload)?`. Of an error the text is
+    /// kept; to keep its source, box it into [`SimulationError::Other`].
+    pub fn workload(message: impl std::fmt::Display) -> Self {
+        Self::Workload(message.to_string())
     }
 }
 

@@ -51,11 +51,14 @@ impl RandomProvider for SimRandomProvider {
         self.draw(|draws| draws.random())
     }
 
+    #[track_caller]
     fn random_range<T, R>(&self, range: R) -> T
     where
         T: SampleUniform,
         R: SampleRange<T>,
     {
+        // Here, so that the panic names the caller's line.
+        assert!(!range.is_empty(), "cannot draw from an empty range");
         self.draw(|draws| draws.random_range(range))
     }
 

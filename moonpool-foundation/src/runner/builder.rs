@@ -6,15 +6,17 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::Location;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::banner::Failure;
-use super::environment::{Check, Environment};
+use super::environment::{self, Check, Environment};
 use super::error::RunError;
 use super::orchestrator::{Plan, Seeds, ShutdownAfter, Workload};
 use super::replay::Invocation;
 use super::report::{SimulationMetrics, SimulationReport};
 use super::topology::WorkloadTopology;
+use super::trace_files;
 use super::verdict::Verdict;
 use super::{campaign, divergence, orchestrator};
 use crate::error::SimulationResult;
@@ -315,7 +317,11 @@ impl SimulationBuilder {
         &self,
         lookup: impl Fn(&str) -> Option<OsString>,
     ) -> Result<SimulationReport, RunError> {
-        let plan = self.plan(Environment::read(&lookup)?)?;
+        let environment = Environment::read(&lookup)?;
+        warn_of_unknown_variables();
+        let trace = environment.trace.clone();
+        let replayed = environment.seeds.clone().unwrap_or_default();
+        let plan = self.plan(environment)?;
         let began = Instant::now();
         let mut seeds = campaign::run(&plan);
         let wall_time = began.elapsed();
@@ -327,6 +333,14 @@ impl SimulationBuilder {
             found.divergence = campaign::undisturbed(|| divergence::find(&plan, seed));
         }
         let mut report = SimulationReport::of(seeds, wall_time);
+        if let Some(dir) = trace {
+            let failed = report
+                .seeds_failing
+                .iter()
+                .filter(|seed| !replayed.contains(seed));
+            let traced: Vec<u64> = replayed.iter().chain(failed).copied().collect();
+            write_traces(&plan, &dir, &traced);
+        }
         if let Some(text) = failure(&plan, &mut report, &Invocation::current(lookup)) {
             // On the calling thread, whose output libtest captures.
             eprint!("{text}");
@@ -397,6 +411,45 @@ fn check_names(workloads: &[Workload]) -> Result<(), RunError> {
         });
     }
     Ok(())
+}
+
+/// A variable with a slip of the pen in its name would be obeyed by nobody.
+fn warn_of_unknown_variables() {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if environment::is_unknown(&name) {
+            eprintln!("warning: {name} is no variable of moonpool's, and has no effect");
+        }
+    }
+}
+
+/// Failing seeds whose steps are written to files; each costs another run.
+const MAX_TRACES: usize = 16;
+
+/// Writes the steps of `seeds` to files in `dir`, and says where they are. A directory that cannot be
+/// written to ends no campaign.
+fn write_traces(plan: &Plan<'_>, dir: &Path, seeds: &[u64]) {
+    for &seed in seeds.iter().take(MAX_TRACES) {
+        match campaign::undisturbed(|| trace_files::write(plan, seed, dir)) {
+            Ok([lines, chrome]) => {
+                eprintln!(
+                    "trace of seed {seed}: {}, {}",
+                    lines.display(),
+                    chrome.display()
+                );
+            }
+            Err(error) => {
+                eprintln!("MOONPOOL_TRACE: cannot write to {}: {error}", dir.display());
+                return;
+            }
+        }
+    }
+    if seeds.len() > MAX_TRACES {
+        eprintln!(
+            "traces were written of the first {MAX_TRACES} of {} seeds",
+            seeds.len()
+        );
+    }
 }
 
 /// What happened in the first seed that failed, if one did. Keeps how to replay it.

@@ -76,6 +76,7 @@ mod tests {
             let end = window.end.min(lengths[usize::from(second)]);
             (window.start..end)
                 .map(|index| TraceStep {
+                    process: None,
                     index,
                     at: Duration::from_nanos(index),
                     what: format!("step {}", index >= differ_at && second),

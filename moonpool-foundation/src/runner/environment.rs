@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use super::error::RunError;
 
@@ -48,6 +49,8 @@ pub(super) struct Environment {
     pub(super) iterations: Option<NonZeroUsize>,
     pub(super) jobs: Option<NonZeroUsize>,
     pub(super) check: Option<Check>,
+    /// Where the steps of failing seeds, and of those that `MOONPOOL_SEED` names, are written.
+    pub(super) trace: Option<PathBuf>,
 }
 
 impl Environment {
@@ -62,6 +65,10 @@ impl Environment {
             iterations: parse(ITERATIONS, read(ITERATIONS.0), |text| text.parse().ok())?,
             jobs: parse(JOBS, read(JOBS.0), |text| text.parse().ok())?,
             check: parse(CHECK, read(CHECK.0), check)?,
+            // Any text can be a directory; whether it can be written to shows when it is.
+            trace: lookup(TRACE)
+                .filter(|dir| !dir.is_empty())
+                .map(PathBuf::from),
         })
     }
 }
@@ -78,7 +85,14 @@ const JOBS: Variable = (
     "MOONPOOL_JOBS",
     "the number of seeds to run at once, at least 1",
 );
+const TRACE: &str = "MOONPOOL_TRACE";
 const CHECK: Variable = ("MOONPOOL_CHECK", "`all`, `sampled` or `off`");
+
+/// Whether `name` looks like a variable of ours and is none.
+pub(super) fn is_unknown(name: &str) -> bool {
+    let known = [SEED.0, ITERATIONS.0, JOBS.0, CHECK.0, TRACE];
+    name.starts_with("MOONPOOL_") && !known.contains(&name)
+}
 
 fn parse<T>(
     (variable, expected): Variable,
@@ -128,6 +142,7 @@ mod tests {
             ("MOONPOOL_ITERATIONS", "5"),
             ("MOONPOOL_JOBS", "2"),
             ("MOONPOOL_CHECK", "all"),
+            ("MOONPOOL_TRACE", "traces"),
         ]);
         assert_eq!(
             environment,
@@ -136,8 +151,15 @@ mod tests {
                 iterations: NonZeroUsize::new(5),
                 jobs: NonZeroUsize::new(2),
                 check: Some(Check::All),
+                trace: Some("traces".into()),
             })
         );
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_noticed() {
+        assert!(is_unknown("MOONPOOL_SEDE"));
+        assert!(!is_unknown("MOONPOOL_SEED") && !is_unknown("PATH"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod orchestrator;
 mod replay;
 mod report;
 mod topology;
+mod trace_files;
 mod verdict;
 
 pub use builder::{IterationControl, SimulationBuilder};

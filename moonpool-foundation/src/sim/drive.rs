@@ -24,6 +24,10 @@ use crate::task::panic_message;
 /// How much longer background events run once nothing else is left, before that is a deadlock.
 const BACKGROUND_GRACE: Duration = Duration::from_secs(10);
 
+/// All tasks together may be polled this many times as often at one instant as one of them: a task
+/// that spawns its successor is a new one each time.
+const TOGETHER_FACTOR: u64 = 16;
+
 const MAIN: &str = "main future";
 
 /// The waker of `block_on`'s own future.
@@ -219,8 +223,12 @@ impl SimWorld {
             return Err(self.shared.panic_error(name, meta.process, message, site));
         }
         let polls = self.shared.with(|world| {
-            let polls = world.executor.after_poll(meta.key, world.clock)?;
-            (polls > world.livelock_limit).then_some(polls)
+            let polls = world.executor.after_poll(meta.key, world.clock);
+            let together = world.turns.count(world.clock);
+            if together > world.livelock_limit.saturating_mul(TOGETHER_FACTOR) {
+                return Some(together);
+            }
+            polls.filter(|polls| *polls > world.livelock_limit)
         });
         match polls {
             None => Ok(()),
@@ -239,7 +247,10 @@ impl SimWorld {
                 Polled::Fine => "",
                 Polled::Panicked(_) => ": it panics",
             };
-            world.record(format!("poll `{name}` of `{process}`{outcome}"));
+            world.record(
+                Some(meta.process.id),
+                format!("poll `{name}` of `{process}`{outcome}"),
+            );
         });
     }
 
@@ -259,7 +270,7 @@ impl SimWorld {
         drop(running);
         self.shared.with(|world| {
             if world.trace.is_on() {
-                world.record(format!("poll {MAIN}"));
+                world.record(Some(ProcessId::WORLD), format!("poll {MAIN}"));
             }
             world.main_waits = crate::wait::taken();
         });
@@ -298,6 +309,15 @@ impl SimWorld {
         self.check_budget(at)?;
         if let Some(call) = self.shared.with(|world| world.apply_next_event()) {
             self.call(call)?;
+        }
+        let (turns, limit) = self.shared.with(|world| {
+            let limit = world.livelock_limit.saturating_mul(TOGETHER_FACTOR);
+            (world.turns.count(world.clock), limit)
+        });
+        if turns > limit {
+            return self
+                .check_livelock(turns, "scheduled events".into())
+                .map(|()| Advance::Moved);
         }
         Ok(Advance::Moved)
     }

@@ -163,6 +163,9 @@ impl SimWorld {
     }
 
     /// The process of that name; made, with the next address from 10.0.0.1 upward, if there is none.
+    ///
+    /// One that was killed is given as it is, dead: [`restart`](Self::restart) it. A name that is empty,
+    /// an address, `localhost` or contains a colon cannot be dialled; the process's address can.
     pub fn add_process(&self, name: &str) -> SimProcess {
         let id = self.shared.with(|world| world.processes.add(name));
         self.handle(id)

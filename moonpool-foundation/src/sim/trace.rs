@@ -29,6 +29,8 @@ pub struct TraceStep {
     pub index: u64,
     /// Virtual time.
     pub at: Duration,
+    /// The process it happened in; `None` for what the network does, and for timers.
+    pub process: Option<String>,
     /// What happened.
     pub what: String,
     /// The digest after it: two runs that agree so far have the same.
@@ -70,7 +72,13 @@ impl Recorder {
         self.mode != TraceMode::Off
     }
 
-    pub(crate) fn record(&mut self, at: Duration, digest: u64, what: String) {
+    pub(crate) fn record(
+        &mut self,
+        at: Duration,
+        digest: u64,
+        process: Option<String>,
+        what: String,
+    ) {
         let index = self.next_index;
         self.next_index += 1;
         if self
@@ -86,6 +94,7 @@ impl Recorder {
         self.steps.push_back(TraceStep {
             index,
             at,
+            process,
             what,
             digest,
         });

@@ -14,7 +14,7 @@ use super::clock::SimInstant;
 use super::connections::{AttemptId, ConnectionId, Network, Side};
 use super::digest::Digest;
 use super::events::{EventClass, EventKey, EventQueue};
-use super::executor::{Executor, PendingTask};
+use super::executor::{Executor, PendingTask, PollCount};
 use super::faults::Faults;
 use super::join::JoinState;
 use super::process::{Factory, KillKind, ProcessId, ProcessRef, Processes};
@@ -138,6 +138,8 @@ pub(crate) struct World {
     pub(super) events_processed: u64,
     pub(super) time_budget: Option<Duration>,
     pub(super) livelock_limit: u64,
+    /// Polls and events at the current instant.
+    pub(super) turns: PollCount,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
     unreported_panic: Option<SimulationError>,
     /// What the main future's last poll was waiting for.
@@ -167,6 +169,7 @@ impl World {
             events_processed: 0,
             time_budget: None,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
+            turns: PollCount::default(),
             unreported_panic: None,
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
@@ -202,7 +205,7 @@ impl World {
             Event::Mark(_) => {}
         }
         if let Some(what) = described {
-            self.record(what);
+            self.record(None, what);
         }
         call
     }
@@ -215,9 +218,10 @@ impl World {
         self.faults.accept_latency(&mut self.digest)
     }
 
-    pub(super) fn record(&mut self, what: String) {
+    pub(super) fn record(&mut self, process: Option<ProcessId>, what: String) {
+        let process = process.map(|id| self.processes.get(id).name.to_string());
         self.trace
-            .record(self.clock.since_start(), self.digest.value(), what);
+            .record(self.clock.since_start(), self.digest.value(), process, what);
     }
 
     pub(super) fn pending_tasks(&self) -> Vec<PendingTask> {
@@ -389,7 +393,7 @@ impl Shared {
             world.revive_host(process);
             if world.trace.is_on() {
                 let name = world.processes.get(process).name.to_string();
-                world.record(format!("`{name}` is restarted"));
+                world.record(Some(process), format!("`{name}` is restarted"));
             }
             Some(world.processes.get(process).factory.clone())
         });
@@ -418,7 +422,7 @@ impl Shared {
             world.crash_sockets(process, kind);
             if world.trace.is_on() {
                 let name = world.processes.get(process).name.to_string();
-                world.record(format!("`{name}` is killed ({kind:?})"));
+                world.record(Some(process), format!("`{name}` is killed ({kind:?})"));
             }
             world.executor.cancel_process(process)
         });

@@ -14,9 +14,9 @@ fn the_threads_own_stream_repeats_for_its_seed() {
     let first: [u64; 3] = [sim_random(), sim_random(), sim_random()];
     reset_sim_rng();
     assert_eq!(get_current_sim_seed(), 5);
-    assert_eq!(first, [sim_random(), sim_random(), sim_random()]);
+    assert_eq!(first, [(); 3].map(|()| sim_random::<u64>()));
     set_sim_seed(6);
-    assert_ne!(first[0], sim_random());
+    assert_ne!(first[0], sim_random::<u64>());
     let roll = sim_random_range(1..=6);
     assert!((1..=6).contains(&roll));
     let (low, high) = (7_u32, 7_u32);

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    JoinError, JoinHandle, KillKind, SchedulePolicy, SimProcess, SimWorld, SimulationError,
-    TaskProvider, TimeProvider, TraceMode,
+    JoinError, JoinHandle, KillKind, SchedulePolicy, SimProcess, SimTaskProvider, SimWorld,
+    SimulationError, TaskProvider, TimeProvider, TraceMode,
 };
 
 fn order_of_ten(seed: u64, policy: SchedulePolicy) -> Vec<u32> {
@@ -271,4 +271,35 @@ fn pct_keeps_one_task_running_until_a_change_point_puts_it_last() {
     let with_changes = switches(&who_ran(SchedulePolicy::Pct { depth: 5 }));
     assert!((2..100).contains(&with_changes), "{with_changes}");
     assert!(switches(&who_ran(SchedulePolicy::Random)) > 5_000);
+}
+
+fn livelock_of(start: impl FnOnce(&SimWorld)) -> String {
+    let world = SimWorld::new();
+    world.set_livelock_limit(1000);
+    start(&world);
+    let error = world.run_until_empty().unwrap_err();
+    assert!(matches!(error, SimulationError::Livelock { .. }), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn a_task_that_spawns_its_successor_for_ever_is_a_livelock() {
+    fn again(task: SimTaskProvider) {
+        let next = task.clone();
+        task.spawn_task("generation", async move { again(next) });
+    }
+    livelock_of(|world| again(world.task_provider()));
+}
+
+#[test]
+fn a_closure_that_schedules_itself_now_is_a_livelock() {
+    fn again(world: &Rc<SimWorld>) {
+        let next = Rc::downgrade(world);
+        world.schedule_after(Duration::ZERO, move || again(&next.upgrade().unwrap()));
+    }
+    let world = Rc::new(SimWorld::new());
+    world.set_livelock_limit(1000);
+    again(&world);
+    let error = world.run_until_empty().unwrap_err();
+    assert!(matches!(error, SimulationError::Livelock { .. }), "{error}");
 }
