@@ -57,6 +57,7 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 /// | `MOONPOOL_ITERATIONS` | how many seeds to run, from the first one upward; a list of debug seeds stays as it is |
 /// | `MOONPOOL_JOBS` | how many seeds to run at once |
 /// | `MOONPOOL_CHECK` | `all`, `sampled` or `off`: see [`Check`] |
+/// | `MOONPOOL_TRACE` | a directory: the steps of failing seeds, and of those that `MOONPOOL_SEED` names, are written there as JSON lines (`.jsonl`) and for Perfetto (`.trace.json`) |
 ///
 /// # Example
 /// ```
