@@ -2,7 +2,7 @@
 
 use moonpool_foundation::{
     NetworkProvider, Providers, SimProviders, SimWorld, TaskProvider, TcpListenerTrait,
-    TimeProvider,
+    TimeProvider, TraceMode,
 };
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,7 +24,12 @@ async fn echo_server(providers: SimProviders) {
 }
 
 fn echo_run(seed: u64) -> (u64, Duration) {
+    echo_run_traced(seed, TraceMode::Off)
+}
+
+fn echo_run_traced(seed: u64, trace: TraceMode) -> (u64, Duration) {
     let world = SimWorld::new_with_seed(seed);
+    world.set_trace(trace);
     let server = world.add_process("server").providers();
     let client = world.add_process("client").providers();
     server
@@ -62,4 +67,13 @@ fn a_seed_gives_one_digest_and_another_seed_another() {
     digests.sort_unstable();
     digests.dedup();
     assert_eq!(digests.len(), 50);
+}
+
+#[test]
+fn a_recorded_run_is_the_same_run() {
+    for seed in 0..10 {
+        let plain = echo_run(seed);
+        assert_eq!(plain, echo_run_traced(seed, TraceMode::Recent));
+        assert_eq!(plain, echo_run_traced(seed, TraceMode::Full));
+    }
 }
