@@ -384,8 +384,11 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
         self.handle.take_dirty();
+        let expects_replies =
+            !self.handle.is_connected() && self.receiver.expects_replies(&self.handle);
         let action = {
             let mut state = self.handle.state();
+            state.set_expects_replies(expects_replies);
             state.handle_timeout(now);
             state.poll_action(now)
         };
@@ -412,7 +415,12 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         tracing::debug!(peer = self.handle.peer_name(), %cause, "no connection");
         let now = self.time.now();
         let jitter = self.task.internal_random();
-        self.handle.state().handle_closed(now, cause, jitter);
+        let expects_replies = self.receiver.expects_replies(&self.handle);
+        {
+            let mut state = self.handle.state();
+            state.set_expects_replies(expects_replies);
+            state.handle_closed(now, cause, jitter);
+        }
         self.report_events();
         self.handle.wake_ready();
     }

@@ -13,7 +13,7 @@ use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 use super::error::{PeerError, SendError};
 use super::frame::Prefix;
 use super::metrics::PeerMetrics;
-use super::packet::{PacketId, PeerId, SessionEnded};
+use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{PeerState, Refusal};
 use super::waiters::Waiters;
 
@@ -152,6 +152,14 @@ impl PeerHandle {
         };
         let (head, body) = self.encode(false, token, encode, admitted)?;
         Ok(self.push_unreliable(head, body)?)
+    }
+
+    /// Takes a reliable packet back. One that was not laid out for a write yet vanishes; of one that
+    /// was, an empty frame with its number remains, so that those behind it are not held up.
+    pub fn withdraw(&self, id: PacketId) -> Withdrawal {
+        let withdrawn = self.state().withdraw(id);
+        self.signal();
+        withdrawn
     }
 
     /// Waits until a reliable packet can be accepted. Another sender may be faster: a send that

@@ -38,7 +38,7 @@ pub use config::{PeerConfig, PeerConfigError};
 pub use error::{ConnectionError, PeerError, ProtocolError, SendError};
 pub use handle::{CloseOutcome, PeerHandle};
 pub use metrics::PeerMetrics;
-pub use packet::{PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded};
+pub use packet::{PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal};
 pub use session::{SessionIdentity, SessionMode};
 
 use driver::Driver;
@@ -55,7 +55,8 @@ use state::PeerState;
 ///
 /// When it dials: a plain peer dials at once and again after each loss, for as long as it exists,
 /// since the other end may have something to say. An acknowledged one dials when a reliable packet
-/// is queued, and while something was sent within the last 3 s.
+/// is queued or unacknowledged, while [replies are expected](PeerSink::expects_replies), and while
+/// something was sent within the last 3 s.
 ///
 /// ```
 /// use moonpool_foundation::{

@@ -22,11 +22,14 @@ use super::exchange::{Exchange, Remote};
 use super::frame::Prefix;
 use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
-use super::packet::{PacketId, SessionEnded};
+use super::packet::{PacketId, SessionEnded, Withdrawal};
 use super::session::SessionMode;
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
+
+/// How long a session is kept after its last connection.
+const SESSION_KEPT: Duration = Duration::from_secs(60);
 
 /// How long a lazy dialler that lost its connection still counts as used, if nothing is queued.
 const RECENT_USE: Duration = Duration::from_secs(3);
@@ -60,9 +63,30 @@ pub(super) enum Event {
 enum Role {
     /// Dials at once and always again.
     DialEagerly,
-    /// Dials when something is to be sent, and while that is recent.
+    /// Dials when something is owed, and while something was sent recently.
     DialLazily,
+    /// Ends with its connection.
     Accept,
+}
+
+/// A session's last working connection.
+#[derive(Clone, Copy, Debug)]
+struct LastConnection {
+    lost_at: Duration,
+    /// Whether it left something behind that waits: packets that were not acknowledged, or replies
+    /// that are expected.
+    is_missed: bool,
+}
+
+/// What becomes of the packets that were never written, when a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// They wait for the next session.
+    Moves,
+    /// Those that wait since this time, or longer, are dropped.
+    Overdue(Duration),
+    /// They are dropped.
+    Dropped,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -130,6 +154,10 @@ pub(super) struct PeerState {
     /// A handle sent something since the driver ran last.
     was_used: bool,
     used_until: Duration,
+    /// Replies are expected over the session.
+    expects_replies: bool,
+    /// While a session has no connection.
+    last_connection: Option<LastConnection>,
     events: VecDeque<Event>,
     /// What `close()` could not deliver.
     undelivered: Option<SessionEnded>,
@@ -184,6 +212,8 @@ impl PeerState {
             disconnect: None,
             was_used: false,
             used_until: Duration::ZERO,
+            expects_replies: false,
+            last_connection: None,
             events: VecDeque::new(),
             undelivered: None,
             metrics: PeerMetrics::default(),
@@ -262,6 +292,16 @@ impl PeerState {
         }
     }
 
+    /// Takes a reliable packet back.
+    pub(super) fn withdraw(&mut self, id: PacketId) -> Withdrawal {
+        self.outbox.withdraw(id)
+    }
+
+    /// Whether something is to come over the session, so that a lost connection is to be replaced.
+    pub(super) fn set_expects_replies(&mut self, expects: bool) {
+        self.expects_replies = expects;
+    }
+
     /// `reconnect()` was called.
     pub(super) fn request_reconnect(&mut self) {
         match &mut self.phase {
@@ -291,12 +331,9 @@ impl PeerState {
         if self.phase != Phase::Finished {
             self.metrics.last_error = Some(ConnectionError::Closed);
             self.phase = Phase::Finished;
-            let maybe_delivered = self.outbox.end_connection(None);
-            let not_delivered = self.outbox.drop_all();
-            self.note_undelivered(&SessionEnded {
-                not_delivered,
-                maybe_delivered,
-            });
+            self.outbox.end_connection(None);
+            let ended = self.end_packets(Rest::Dropped);
+            self.note_undelivered(&ended);
         }
     }
 
@@ -304,14 +341,39 @@ impl PeerState {
     fn finish(&mut self, cause: ConnectionError) {
         self.phase = Phase::Finished;
         self.metrics.last_error = Some(cause);
-        let not_delivered = self.outbox.drop_all();
-        if !not_delivered.is_empty() {
-            let maybe_delivered = not_delivered.start..not_delivered.start;
-            self.report(SessionEnded {
-                not_delivered,
-                maybe_delivered,
-            });
+        let had_session = self.has_session();
+        self.end_session(had_session, Rest::Dropped);
+    }
+
+    /// Ends the session, if there is one, and gives up what cannot move to the next. There must be
+    /// no connection. Reported if there was a session, or a packet is affected.
+    fn end_session(&mut self, had_session: bool, rest: Rest) {
+        self.last_connection = None;
+        if let Some(exchange) = &mut self.exchange {
+            exchange.end_session();
         }
+        let ended = self.end_packets(rest);
+        if had_session || !ended.maybe_delivered.is_empty() || !ended.not_delivered.is_empty() {
+            self.report(ended);
+        }
+    }
+
+    fn end_packets(&mut self, rest: Rest) -> SessionEnded {
+        let maybe_delivered = self.outbox.end_session();
+        let not_delivered = match rest {
+            Rest::Moves => maybe_delivered.end..maybe_delivered.end,
+            Rest::Overdue(limit) => self.outbox.drop_overdue(limit),
+            Rest::Dropped => self.outbox.drop_all(),
+        };
+        SessionEnded {
+            not_delivered,
+            maybe_delivered,
+        }
+    }
+
+    /// Whether a session was agreed on with the other end, and has not ended.
+    fn has_session(&self) -> bool {
+        self.exchange.as_ref().is_some_and(Exchange::has_session)
     }
 
     fn report(&mut self, ended: SessionEnded) {
@@ -348,15 +410,16 @@ impl PeerState {
     fn wants_connection(&self, now: Duration) -> bool {
         match self.role {
             Role::Accept => false,
-            _ if self.has_unwritten() => true,
+            _ if self.owes() => true,
             _ if self.closing.is_some() => false,
             Role::DialEagerly => true,
-            Role::DialLazily => now < self.used_until,
+            Role::DialLazily => self.expects_replies || now < self.used_until,
         }
     }
 
-    fn has_unwritten(&self) -> bool {
-        self.outbox.has_queued() || self.outbox.reliable_queued() > 0
+    /// Whether packets are held that another connection can deliver.
+    fn owes(&self) -> bool {
+        self.outbox.has_queued() || self.outbox.owes()
     }
 
     fn patience(&self) -> Option<Duration> {

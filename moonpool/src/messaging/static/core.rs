@@ -450,6 +450,11 @@ impl PeerSink for TransportSink {
         }
     }
 
+    fn expects_replies(&self, peer: &PeerHandle) -> bool {
+        let core = self.core.upgrade();
+        core.is_some_and(|core| core.calls.borrow().has_calls_of(peer.id()))
+    }
+
     fn handle_withdrawn(&self, peer: &PeerHandle, id: PacketId, _limit: u32) {
         if let Some(core) = self.core.upgrade() {
             core.handle_withdrawn(peer.id(), id);

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use crate::messaging::{UID, WellKnownToken, WireError};
 use crate::network::peer::error::{ConnectionError, ProtocolError};
-use crate::network::peer::exchange::{Exchange, Greeted, Inbound};
+use crate::network::peer::exchange::{Answered, Exchange, Greeted, Inbound};
 use crate::network::peer::frame::Batch;
 use crate::network::peer::outbox::LaidOut;
-use crate::network::peer::packet::SessionEnded;
 use crate::network::peer::session::HelloAnswer;
 
-use super::{EndStep, Event, INCOMPATIBLE_PROBE, MAX_EVENTS, PeerState, Phase, Role};
+use super::{
+    EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, MAX_EVENTS, PeerState, Phase, Rest, Role,
+};
 
 impl PeerState {
     /// A connection was made. `session` is a random id for a session that may begin on it.
@@ -29,6 +30,7 @@ impl PeerState {
 
     fn open(&mut self, now: Duration) {
         self.phase = Phase::Open { since: now };
+        self.last_connection = None;
         self.failures = 0;
         self.metrics.reconnects += u64::from(self.metrics.connections > 0);
         self.metrics.connections += 1;
@@ -101,20 +103,26 @@ impl PeerState {
         let Some(exchange) = &mut self.exchange else {
             return Ok(Inbound::Consumed);
         };
-        if self.role != Role::Accept {
-            exchange.handle_answer(now, token, payload)?;
-            self.open(now);
+        if self.role == Role::Accept {
+            match exchange.handle_hello(token, payload, &mut self.outbox)? {
+                Greeted::Fresh => self.open(now),
+                Greeted::Refused {
+                    version_min,
+                    version_max,
+                } => self.refuse(now, version_min, version_max),
+            }
             return Ok(Inbound::Consumed);
         }
-        match exchange.handle_hello(token, payload, &mut self.outbox)? {
-            Greeted::Open => self.open(now),
-            Greeted::Refused {
-                version_min,
-                version_max,
-            } => {
-                self.refuse(now, version_min, version_max);
-            }
+        let (answered, session) = exchange.handle_answer(now, token, payload)?;
+        match answered {
+            Answered::Resumed { next_expected } => self.outbox.resume(next_expected)?,
+            Answered::Fresh if self.has_session() => self.end_session(true, Rest::Moves),
+            Answered::Fresh => {}
         }
+        if let Some(exchange) = &mut self.exchange {
+            exchange.begin(session);
+        }
+        self.open(now);
         Ok(Inbound::Consumed)
     }
 
@@ -173,34 +181,22 @@ impl PeerState {
         jitter: u64,
     ) {
         let phase = std::mem::replace(&mut self.phase, Phase::Finished);
+        if phase == Phase::Finished {
+            return;
+        }
+        let was_open = matches!(phase, Phase::Open { .. });
+        let was_closing =
+            matches!(&phase, Phase::Ending { cause, .. } if *cause == ConnectionError::Closed);
+        let cause = self.settle_phase(now, phase, cause);
         self.disconnect = None;
         if let Some(exchange) = &mut self.exchange {
             exchange.handle_closed();
         }
-        let (had_session, cause) = match phase {
-            Phase::Finished => return,
-            Phase::Open { since } => {
-                if now.saturating_sub(since) >= self.config.healthy_after {
-                    self.backoff.reset();
-                }
-                (true, cause)
-            }
-            Phase::Ending {
-                step, cause: known, ..
-            } => {
-                let is_orderly = cause == ConnectionError::Ended && step == EndStep::Linger;
-                if is_orderly || self.exchange.is_some() {
-                    self.outbox.settle_written();
-                }
-                (known == ConnectionError::Closed, known)
-            }
-            Phase::Idle { .. } | Phase::Connecting { .. } | Phase::Greeting { .. } => {
-                self.count_failure(&cause);
-                (false, cause)
-            }
-        };
+        if let Some(closing) = &mut self.closing {
+            closing.asked = false;
+        }
         self.count_violation(&cause);
-        let maybe_delivered = self.outbox.end_connection(had_session.then_some(now));
+        self.outbox.end_connection(was_open.then_some(now));
         let failures = self.failures;
         let gives_up = self
             .config
@@ -209,16 +205,18 @@ impl PeerState {
         let finishes = self.role == Role::Accept
             || gives_up
             || cause == ConnectionError::Closed
-            || (self.closing.is_some() && !self.has_unwritten());
-        let not_delivered = if finishes {
-            self.outbox.drop_all()
-        } else {
-            maybe_delivered.end..maybe_delivered.end
-        };
-        if had_session || !maybe_delivered.is_empty() || !not_delivered.is_empty() {
-            self.report(SessionEnded {
-                not_delivered,
-                maybe_delivered,
+            || (self.closing.is_some() && !self.owes());
+        if finishes || !self.survives(&cause) {
+            let had_session = match self.exchange {
+                Some(_) => self.has_session(),
+                None => was_open || was_closing,
+            };
+            let rest = if finishes { Rest::Dropped } else { Rest::Moves };
+            self.end_session(had_session, rest);
+        } else if was_open {
+            self.last_connection = Some(LastConnection {
+                lost_at: now,
+                is_missed: self.outbox.has_numbered() || self.expects_replies,
             });
         }
         if !finishes {
@@ -231,6 +229,46 @@ impl PeerState {
         } else {
             cause
         });
+    }
+
+    /// Draws the conclusions from how far the connection had come, and gives the cause of its end.
+    fn settle_phase(
+        &mut self,
+        now: Duration,
+        phase: Phase,
+        cause: ConnectionError,
+    ) -> ConnectionError {
+        match phase {
+            Phase::Open { since } => {
+                if now.saturating_sub(since) >= self.config.healthy_after {
+                    self.backoff.reset();
+                }
+                cause
+            }
+            Phase::Ending {
+                step, cause: known, ..
+            } => {
+                let is_orderly = cause == ConnectionError::Ended && step == EndStep::Linger;
+                if is_orderly || self.exchange.is_some() {
+                    self.outbox.settle_written();
+                }
+                known
+            }
+            Phase::Idle { .. } | Phase::Connecting { .. } | Phase::Greeting { .. } => {
+                self.count_failure(&cause);
+                cause
+            }
+            Phase::Finished => cause,
+        }
+    }
+
+    /// Whether the session outlives a connection that ended for this.
+    fn survives(&self, cause: &ConnectionError) -> bool {
+        let is_over = matches!(
+            cause,
+            ConnectionError::RemoteClosed | ConnectionError::Closed | ConnectionError::Protocol(_)
+        );
+        self.exchange.is_some() && !is_over
     }
 
     fn count_failure(&mut self, cause: &ConnectionError) {

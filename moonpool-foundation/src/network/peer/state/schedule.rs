@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::packet::SessionEnded;
 
-use super::{Action, EndStep, PeerState, Phase, RECENT_USE};
+use super::{Action, EndStep, PeerState, Phase, RECENT_USE, Rest, SESSION_KEPT};
 
 impl PeerState {
     /// The driver runs: stamps what handles left, and acts on deadlines that passed.
@@ -25,25 +25,53 @@ impl PeerState {
         }
         if !self.is_open() {
             self.outbox.stamp(now);
-            self.handle_patience(now);
+            self.handle_expiry(now);
         }
         self.handle_deadlines(now);
     }
 
-    fn handle_patience(&mut self, now: Duration) {
-        let Some(limit) = self
+    /// Ends a session that was without a connection for too long, and drops packets that were.
+    fn handle_expiry(&mut self, now: Duration) {
+        let is_over = self
+            .session_deadline()
+            .is_some_and(|deadline| deadline <= now);
+        if is_over && matches!(self.phase, Phase::Greeting { .. }) {
+            // It is offered on this connection: an answer would be about the session that ended.
+            let after = self.config.connect_timeout;
+            self.disconnect
+                .get_or_insert(ConnectionError::TimedOut { after });
+        }
+        let limit = self
             .patience()
-            .and_then(|patience| now.checked_sub(patience))
-        else {
-            return;
-        };
-        if let Some(not_delivered) = self.outbox.drop_overdue(limit) {
-            let maybe_delivered = not_delivered.start..not_delivered.start;
+            .and_then(|patience| now.checked_sub(patience));
+        if is_over {
+            self.end_session(true, limit.map_or(Rest::Moves, Rest::Overdue));
+        } else if !self.outbox.has_numbered()
+            && let Some(limit) = limit
+        {
+            self.drop_overdue(limit);
+        }
+    }
+
+    /// Drops what ran out of patience, and leaves the session, if there is one, as it is.
+    fn drop_overdue(&mut self, limit: Duration) {
+        let not_delivered = self.outbox.drop_overdue(limit);
+        if !not_delivered.is_empty() {
             self.report(SessionEnded {
+                maybe_delivered: not_delivered.start..not_delivered.start,
                 not_delivered,
-                maybe_delivered,
             });
         }
+    }
+
+    /// When the session ends for want of a connection.
+    fn session_deadline(&self) -> Option<Duration> {
+        let last = self.last_connection.as_ref()?;
+        let kept = match self.patience() {
+            Some(patience) if last.is_missed => patience.min(SESSION_KEPT),
+            _ => SESSION_KEPT,
+        };
+        Some(last.lost_at.saturating_add(kept))
     }
 
     fn handle_deadlines(&mut self, now: Duration) {
@@ -92,7 +120,10 @@ impl PeerState {
                 .map(|since| since.saturating_add(patience)),
             _ => None,
         };
-        [phase, patience, self.close_deadline()]
+        // One that nobody misses ends when the driver runs for another reason.
+        let is_missed = self.owes() || self.expects_replies;
+        let session = self.session_deadline().filter(|_| is_missed);
+        [phase, patience, session, self.close_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -103,7 +134,7 @@ impl PeerState {
         if let Some(cause) = self.disconnect.take() {
             return Action::Disconnect(cause);
         }
-        let is_done = self.closing.is_some() && !self.has_unwritten();
+        let is_done = self.closing.is_some() && !self.owes();
         match &mut self.phase {
             Phase::Finished => Action::Finish,
             Phase::Idle { .. } if is_done => {

@@ -5,6 +5,7 @@ mod delivery;
 mod model;
 mod queueing;
 mod reconnecting;
+mod resuming;
 
 use std::io::IoSlice;
 use std::ops::Range;
