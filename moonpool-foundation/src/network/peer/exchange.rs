@@ -110,6 +110,14 @@ impl Exchange {
         self.next_expected
     }
 
+    /// The exchange of a session that is to be accepted under this id.
+    pub(super) fn of_session(identity: SessionIdentity, max_payload: u32, session: UID) -> Self {
+        Self {
+            session: Session::Proposed(session),
+            ..Self::new(identity, max_payload)
+        }
+    }
+
     /// Whether there is a session that a Hello was answered for.
     pub(super) fn has_session(&self) -> bool {
         matches!(self.session, Session::Established(_))
@@ -238,6 +246,37 @@ impl Exchange {
                     version_max,
                 })
             }
+        }
+    }
+
+    /// The sequence number that the dialler expects next. One that does not know the session's name
+    /// has seen nothing of it, whatever it says of the session that it offers.
+    pub(super) fn expected_by(&self, hello: &Hello) -> u64 {
+        if self.session == Session::Established(hello.session) {
+            hello.next_expected
+        } else {
+            1
+        }
+    }
+
+    /// A dialler's Hello was accepted for this session: lays the answer out. It is `Fresh` to a
+    /// dialler that does not know the session's name, so that it learns it: it sees nothing of the
+    /// session without the answer, so it has nothing of it. To others it is `Resumed`.
+    pub(super) fn accept(&mut self, hello: &Hello, outbox: &mut Outbox) {
+        let outcome = match self.session {
+            Session::Established(session) if session == hello.session => Outcome::Resumed {
+                next_expected: self.next_expected,
+            },
+            Session::Established(session) | Session::Proposed(session) => {
+                Outcome::Fresh { session }
+            }
+            Session::None => Outcome::Fresh {
+                session: hello.session,
+            },
+        };
+        self.answer(hello, outcome, outbox);
+        if let Outcome::Fresh { session } = outcome {
+            self.begin(session);
         }
     }
 

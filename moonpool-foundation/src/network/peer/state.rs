@@ -23,7 +23,7 @@ use super::frame::Prefix;
 use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
 use super::packet::{PacketId, SessionEnded, Withdrawal};
-use super::session::SessionMode;
+use super::session::{SessionIdentity, SessionMode};
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
@@ -67,6 +67,8 @@ enum Role {
     DialLazily,
     /// Ends with its connection.
     Accept,
+    /// Was accepted, outlives its connections, and waits for the next one to be attached.
+    KeepSession,
 }
 
 /// A session's last working connection.
@@ -114,6 +116,13 @@ enum Phase {
         cause: ConnectionError,
     },
     Finished,
+}
+
+impl Phase {
+    /// No connection, and none is ever made from this end.
+    const DETACHED: Self = Self::Idle {
+        not_before: Duration::MAX,
+    };
 }
 
 /// How far the end of a connection has got.
@@ -191,6 +200,19 @@ impl PeerState {
         };
         let mut state = Self::new(config, mode, Role::Accept, phase);
         state.metrics.connections = u64::from(mode == SessionMode::Plain);
+        state
+    }
+
+    /// A peer of a session that is accepted, to which connections are attached.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "accepted sessions are not driven yet")
+    )]
+    pub(super) fn of_session(config: PeerConfig, identity: SessionIdentity, session: UID) -> Self {
+        let max_payload = config.max_payload_bytes;
+        let mode = SessionMode::Acknowledged(identity);
+        let mut state = Self::new(config, mode, Role::KeepSession, Phase::DETACHED);
+        state.exchange = Some(Exchange::of_session(identity, max_payload, session));
         state
     }
 
@@ -409,7 +431,7 @@ impl PeerState {
 
     fn wants_connection(&self, now: Duration) -> bool {
         match self.role {
-            Role::Accept => false,
+            Role::Accept | Role::KeepSession => false,
             _ if self.owes() => true,
             _ if self.closing.is_some() => false,
             Role::DialEagerly => true,
@@ -424,7 +446,7 @@ impl PeerState {
 
     fn patience(&self) -> Option<Duration> {
         match self.role {
-            Role::Accept => None,
+            Role::Accept | Role::KeepSession => None,
             Role::DialEagerly | Role::DialLazily => self.config.patience,
         }
     }

@@ -7,7 +7,7 @@ use crate::network::peer::error::{ConnectionError, ProtocolError};
 use crate::network::peer::exchange::{Answered, Exchange, Greeted, Inbound};
 use crate::network::peer::frame::Batch;
 use crate::network::peer::outbox::LaidOut;
-use crate::network::peer::session::HelloAnswer;
+use crate::network::peer::session::{Hello, HelloAnswer};
 
 use super::{
     EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, MAX_EVENTS, PeerState, Phase, Rest, Role,
@@ -26,6 +26,44 @@ impl PeerState {
             }
             None => self.open(now),
         }
+    }
+
+    /// A connection was accepted whose Hello is for this session: begins it, or resumes it. What an
+    /// older connection still brings must not be handled any more.
+    ///
+    /// # Errors
+    /// Why the connection has to end, and the session with it: call `handle_closed` with it.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "accepted sessions are not driven yet")
+    )]
+    pub(in crate::network::peer) fn handle_attached(
+        &mut self,
+        now: Duration,
+        hello: &Hello,
+    ) -> Result<(), ConnectionError> {
+        let was_open = match self.phase {
+            Phase::Idle { .. } => false,
+            Phase::Open { .. } => true,
+            _ => return Err(ConnectionError::Closed),
+        };
+        let Some(exchange) = &mut self.exchange else {
+            return Err(ConnectionError::Closed);
+        };
+        if was_open {
+            exchange.handle_closed();
+            self.outbox.end_connection(Some(now));
+        }
+        if exchange.has_session() {
+            self.outbox.resume(exchange.expected_by(hello))?;
+        }
+        exchange.accept(hello, &mut self.outbox);
+        self.disconnect = None;
+        if let Some(closing) = &mut self.closing {
+            closing.asked = false;
+        }
+        self.open(now);
+        Ok(())
     }
 
     fn open(&mut self, now: Duration) {
@@ -202,11 +240,16 @@ impl PeerState {
             .config
             .max_connection_failures
             .is_some_and(|max| failures >= max);
-        let finishes = self.role == Role::Accept
-            || gives_up
+        let survives = self.survives(&cause);
+        let finishes = gives_up
             || cause == ConnectionError::Closed
-            || (self.closing.is_some() && !self.owes());
-        if finishes || !self.survives(&cause) {
+            || (self.closing.is_some() && !self.owes())
+            || match self.role {
+                Role::Accept => true,
+                Role::KeepSession => !survives || self.closing.is_some(),
+                Role::DialEagerly | Role::DialLazily => false,
+            };
+        if finishes || !survives {
             let had_session = match self.exchange {
                 Some(_) => self.has_session(),
                 None => was_open || was_closing,
@@ -220,8 +263,11 @@ impl PeerState {
             });
         }
         if !finishes {
-            self.phase = Phase::Idle {
-                not_before: self.next_attempt(now, &cause, jitter),
+            self.phase = match self.role {
+                Role::Accept | Role::KeepSession => Phase::DETACHED,
+                Role::DialEagerly | Role::DialLazily => Phase::Idle {
+                    not_before: self.next_attempt(now, &cause, jitter),
+                },
             };
         }
         self.metrics.last_error = Some(if gives_up {

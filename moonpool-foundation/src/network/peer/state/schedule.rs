@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::packet::SessionEnded;
 
-use super::{Action, EndStep, PeerState, Phase, RECENT_USE, Rest, SESSION_KEPT};
+use super::{Action, EndStep, PeerState, Phase, RECENT_USE, Rest, Role, SESSION_KEPT};
 
 impl PeerState {
     /// The driver runs: stamps what handles left, and acts on deadlines that passed.
@@ -44,7 +44,11 @@ impl PeerState {
         let limit = self
             .patience()
             .and_then(|patience| now.checked_sub(patience));
-        if is_over {
+        if is_over && self.role == Role::KeepSession {
+            self.finish(ConnectionError::TimedOut {
+                after: SESSION_KEPT,
+            });
+        } else if is_over {
             self.end_session(true, limit.map_or(Rest::Moves, Rest::Overdue));
         } else if !self.outbox.has_numbered()
             && let Some(limit) = limit
@@ -121,7 +125,7 @@ impl PeerState {
             _ => None,
         };
         // One that nobody misses ends when the driver runs for another reason.
-        let is_missed = self.owes() || self.expects_replies;
+        let is_missed = self.owes() || self.expects_replies || self.role == Role::KeepSession;
         let session = self.session_deadline().filter(|_| is_missed);
         [phase, patience, session, self.close_deadline()]
             .into_iter()
@@ -135,9 +139,11 @@ impl PeerState {
             return Action::Disconnect(cause);
         }
         let is_done = self.closing.is_some() && !self.owes();
+        // Nothing here can bring the other end back.
+        let is_accepted = self.role == Role::KeepSession;
         match &mut self.phase {
             Phase::Finished => Action::Finish,
-            Phase::Idle { .. } if is_done => {
+            Phase::Idle { .. } if is_done || (self.closing.is_some() && is_accepted) => {
                 self.finish(ConnectionError::Closed);
                 Action::Finish
             }

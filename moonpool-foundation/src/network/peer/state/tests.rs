@@ -6,6 +6,7 @@ mod model;
 mod queueing;
 mod reconnecting;
 mod resuming;
+mod sessions;
 
 use std::io::IoSlice;
 use std::ops::Range;
