@@ -187,7 +187,8 @@ impl PeerHandle {
     }
 
     /// Drops the connection, or the attempt to get one. A peer that dials then dials at once, also
-    /// if it was waiting for its backoff; one that was accepted ends.
+    /// if it was waiting for its backoff. One that was accepted ends, unless it carries a session
+    /// that is kept: then it waits for the other end to come back.
     pub fn reconnect(&self) {
         self.state().request_reconnect();
         self.signal();

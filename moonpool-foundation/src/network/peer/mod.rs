@@ -18,11 +18,9 @@ mod packet;
 mod reader;
 mod receiver;
 mod session;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "accepted sessions are not driven yet")
-)]
+mod session_acceptor;
 mod session_table;
+mod slot;
 mod state;
 mod timer;
 mod waiters;
@@ -45,6 +43,7 @@ pub use handle::{CloseOutcome, PeerHandle};
 pub use metrics::PeerMetrics;
 pub use packet::{PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal};
 pub use session::{SessionIdentity, SessionMode};
+pub use session_acceptor::{SessionAcceptor, SessionOwner};
 
 use driver::Driver;
 use inbox::{Inbox, Taken};
@@ -156,7 +155,9 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
     }
 
     /// A peer on a connection that was accepted, which hands what arrives to `sink`. In
-    /// acknowledged mode the other end has `connect_timeout` to send its Hello.
+    /// acknowledged mode the other end has `connect_timeout` to send its Hello, every Hello is
+    /// answered with a fresh session, and that ends with the connection. A [`SessionAcceptor`] makes
+    /// peers that outlive their connections.
     #[expect(
         clippy::too_many_arguments,
         reason = "two of them are the providers, which always travel together"

@@ -194,10 +194,6 @@ impl HelloAnswer {
     }
 
     /// The answer to a Hello whose generation is not above one that was accepted.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "accepted sessions are not driven yet")
-    )]
     pub(super) fn superseded(identity: SessionIdentity, max_payload: u32, generation: u64) -> Self {
         Self {
             version: VERSION,

@@ -145,6 +145,7 @@ impl SessionTable {
     }
 
     /// Number of sessions.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.sessions.len()
     }

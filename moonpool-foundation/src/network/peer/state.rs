@@ -204,10 +204,6 @@ impl PeerState {
     }
 
     /// A peer of a session that is accepted, to which connections are attached.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "accepted sessions are not driven yet")
-    )]
     pub(super) fn of_session(config: PeerConfig, identity: SessionIdentity, session: UID) -> Self {
         let max_payload = config.max_payload_bytes;
         let mode = SessionMode::Acknowledged(identity);
@@ -463,6 +459,11 @@ impl PeerState {
     /// Whether nothing more is accepted.
     pub(super) fn is_closed(&self) -> bool {
         self.closing.is_some() || self.is_finished()
+    }
+
+    /// Whether it waits for a connection to be attached.
+    pub(super) fn is_detached(&self) -> bool {
+        self.role == Role::KeepSession && matches!(self.phase, Phase::Idle { .. })
     }
 
     /// Whether the driver has nothing more to do.

@@ -301,7 +301,7 @@ impl Core {
         wake(waker);
     }
 
-    fn handle_finished(&self, peer: PeerId) {
+    pub(crate) fn handle_finished(&self, peer: PeerId) {
         self.end_calls_of(peer);
         let removed = self.peers.borrow_mut().remove(peer);
         drop(removed);
@@ -405,7 +405,8 @@ impl Core {
         let mut stats = self.counters.snapshot();
         let peers = self.peers.borrow();
         stats.peers = peers.dialled_len();
-        stats.incoming_connections = peers.len() - peers.dialled_len();
+        stats.incoming_sessions = peers.len() - peers.dialled_len();
+        stats.incoming_connections = peers.accepted_connections();
         stats.tasks = peers.len();
         for peer in peers.handles() {
             let metrics = peer.metrics();

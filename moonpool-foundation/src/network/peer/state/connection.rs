@@ -33,10 +33,6 @@ impl PeerState {
     ///
     /// # Errors
     /// Why the connection has to end, and the session with it: call `handle_closed` with it.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "accepted sessions are not driven yet")
-    )]
     pub(in crate::network::peer) fn handle_attached(
         &mut self,
         now: Duration,
