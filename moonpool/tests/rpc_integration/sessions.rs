@@ -355,3 +355,59 @@ async fn gives_up<P: Providers>(hosts: Hosts<P>) {
     drop(received);
     shut_down::<P>(&client).await;
 }
+
+#[cfg(feature = "sim")]
+#[test]
+fn a_connection_that_swallows_everything_is_replaced() {
+    crate::common::in_simulation(20, async |hosts| black_hole(hosts).await);
+}
+
+/// The first connection passes the greeting and nothing else, and never ends by itself.
+#[cfg(feature = "sim")]
+async fn black_hole<P: Providers>(hosts: Hosts<P>) {
+    const GREETING: usize = (24 + 112) + (24 + 80);
+    let (server, client) = (hosts.serve().await, patient(&hosts));
+    let executed = Executed::default();
+    let serving = hosts.spawn_server(recording_echo::<P>(server.clone(), executed.clone()));
+    let network = hosts.server.network().clone();
+    let listening = NetworkAddress::new(hosts.server_ip, 0).socket_addr();
+    let listener = network.bind(&listening.to_string()).await.unwrap();
+    let address: NetworkAddress = listener.local_addr().unwrap().parse().unwrap();
+    let target = server.local_address().unwrap().socket_addr().to_string();
+    let proxy = hosts.spawn_server(async move {
+        let mut swallowed = Vec::new();
+        let mut bytes = GREETING;
+        while let Ok((down, _)) = listener.accept().await {
+            let up = network.connect(&target).await.unwrap();
+            let left = Cell::new(std::mem::replace(&mut bytes, usize::MAX));
+            let (mut from_client, mut to_client) = tokio::io::split(down);
+            let (mut from_server, mut to_server) = tokio::io::split(up);
+            {
+                let up = pin!(pump(&mut from_client, &mut to_server, &left));
+                let down = pin!(pump(&mut from_server, &mut to_client, &left));
+                futures_util::future::select(up, down).await;
+            }
+            if left.get() == 0 {
+                swallowed.push((from_client, to_client, from_server, to_server));
+            }
+        }
+    });
+    hosts.until(|| server.stats().endpoints == 1).await;
+    let asked_at = hosts.client.time().now();
+    let calls = [1, 2, 3].map(|number| ask::<P>(&client, address, number));
+    for (number, call) in (1..).zip(calls) {
+        assert_eq!(call.await, Ok(number));
+    }
+    let waited = hosts.client.time().now() - asked_at;
+    assert!(
+        waited >= Duration::from_secs(3),
+        "{waited:?}: nothing was swallowed"
+    );
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+    assert_eq!(*executed.borrow(), [1, 2, 3]);
+    shut_down::<P>(&client).await;
+    proxy.abort();
+    let _cancelled = proxy.await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}

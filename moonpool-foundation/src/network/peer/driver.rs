@@ -476,7 +476,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         self.report_events();
         self.handle.wake_ready();
         let (deadline, is_due) = {
-            let state = self.handle.state();
+            let mut state = self.handle.state();
             let is_background = state.is_detached();
             let deadline = state
                 .poll_timeout(now)

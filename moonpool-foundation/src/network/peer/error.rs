@@ -98,6 +98,13 @@ pub enum ConnectionError {
         /// What the operating system said.
         message: String,
     },
+    /// Nothing arrived although packets were unacknowledged and the other end was asked for a sign of
+    /// life: it is gone, or the network is.
+    #[error("no packet for {after:?} after a ping")]
+    Silent {
+        /// How long it was waited for one.
+        after: Duration,
+    },
     /// The other end ended its half of the stream, without a Close frame.
     #[error("the other end ended the connection")]
     Ended,

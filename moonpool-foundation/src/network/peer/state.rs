@@ -34,6 +34,15 @@ const SESSION_KEPT: Duration = Duration::from_secs(60);
 /// How long a lazy dialler that lost its connection still counts as used, if nothing is queued.
 const RECENT_USE: Duration = Duration::from_secs(3);
 
+/// How long packets stay unacknowledged, without a packet from there, before the other end is asked.
+const PING_AFTER: Duration = Duration::from_secs(1);
+
+/// How long it has to show a sign of life.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+
+/// Bytes of one growing packet within that time that are a sign of life too.
+const SIGN_OF_LIFE_BYTES: usize = 64 * 1024;
+
 /// Reports that wait for the driver before no more packets are withdrawn.
 const MAX_EVENTS: usize = 1024;
 
@@ -78,6 +87,19 @@ struct LastConnection {
     /// Whether it left something behind that waits: packets that were not acknowledged, or replies
     /// that are expected.
     is_missed: bool,
+}
+
+/// Whether the other end of a connection is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Liveness {
+    /// When the last complete packet arrived, or the connection opened.
+    heard_at: Duration,
+    /// Since when packets are unacknowledged, as far as the driver noticed.
+    owed_since: Option<Duration>,
+    /// The ping that nothing followed, and when it is too late.
+    fails_at: Option<Duration>,
+    /// Bytes that arrived since, of a packet that is not complete.
+    grown_bytes: usize,
 }
 
 /// What becomes of the packets that were never written, when a session ends.
@@ -165,6 +187,7 @@ pub(super) struct PeerState {
     used_until: Duration,
     /// Replies are expected over the session.
     expects_replies: bool,
+    liveness: Liveness,
     /// While a session has no connection.
     last_connection: Option<LastConnection>,
     events: VecDeque<Event>,
@@ -231,6 +254,7 @@ impl PeerState {
             was_used: false,
             used_until: Duration::ZERO,
             expects_replies: false,
+            liveness: Liveness::default(),
             last_connection: None,
             events: VecDeque::new(),
             undelivered: None,

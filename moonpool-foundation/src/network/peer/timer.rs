@@ -17,7 +17,9 @@ pub(super) struct Deadline {
 }
 
 pin_project! {
-    /// One timer that is armed for the state's next deadline, and only anew when that changes.
+    /// One timer that is armed for the state's next deadline, or an earlier one that it had: most
+    /// deadlines move on with every packet, and a timer that fires early is cheaper than one that
+    /// is armed anew each time.
     pub(super) struct Timer<T: TimeProvider> {
         time: T,
         deadline: Option<Deadline>,
@@ -35,7 +37,7 @@ impl<T: TimeProvider> Timer<T> {
         }
     }
 
-    /// Ready once `deadline` has passed; never, if there is none.
+    /// Ready once `deadline` has passed, and perhaps earlier; never, if there is none.
     pub(super) fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -43,7 +45,14 @@ impl<T: TimeProvider> Timer<T> {
         deadline: Option<Deadline>,
     ) -> Poll<()> {
         let mut this = self.project();
-        if *this.deadline != deadline {
+        let is_early_enough = match (*this.deadline, deadline) {
+            (Some(armed), Some(next)) => {
+                armed.at <= next.at && armed.is_background == next.is_background
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_early_enough {
             *this.deadline = deadline;
             let sleep = deadline.map(|deadline| {
                 let duration = deadline.at.saturating_sub(now);

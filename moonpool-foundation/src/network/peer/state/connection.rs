@@ -10,7 +10,8 @@ use crate::network::peer::outbox::LaidOut;
 use crate::network::peer::session::{Hello, HelloAnswer};
 
 use super::{
-    EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, MAX_EVENTS, PeerState, Phase, Rest, Role,
+    EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS, PeerState, Phase,
+    Rest, Role,
 };
 
 impl PeerState {
@@ -65,6 +66,10 @@ impl PeerState {
     fn open(&mut self, now: Duration) {
         self.phase = Phase::Open { since: now };
         self.last_connection = None;
+        self.liveness = Liveness {
+            heard_at: now,
+            ..Liveness::default()
+        };
         self.failures = 0;
         self.metrics.reconnects += u64::from(self.metrics.connections > 0);
         self.metrics.connections += 1;
@@ -73,6 +78,7 @@ impl PeerState {
     /// Bytes were read.
     pub(in crate::network::peer) fn handle_read(&mut self, bytes: usize) {
         self.metrics.bytes_received += u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.liveness.grown_bytes = self.liveness.grown_bytes.saturating_add(bytes);
     }
 
     /// A packet arrived.
@@ -85,6 +91,8 @@ impl PeerState {
         token: UID,
         payload: &'a [u8],
     ) -> Result<Inbound<'a>, ConnectionError> {
+        self.liveness.heard_at = now;
+        self.liveness.fails_at = None;
         let inbound = match (&self.phase, &mut self.exchange) {
             (Phase::Open { .. }, None) => self.handle_plain(now, token, payload)?,
             (Phase::Open { .. }, Some(exchange)) => {

@@ -5,7 +5,18 @@ use std::time::Duration;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::packet::SessionEnded;
 
-use super::{Action, EndStep, PeerState, Phase, RECENT_USE, Rest, Role, SESSION_KEPT};
+use super::{
+    Action, EndStep, Liveness, PING_AFTER, PeerState, Phase, RECENT_USE, Rest, Role, SESSION_KEPT,
+    SIGN_OF_LIFE_BYTES, SILENT_AFTER,
+};
+
+impl Liveness {
+    /// When the other end is to be asked.
+    fn ping_at(&self) -> Option<Duration> {
+        let silent_since = self.owed_since?.max(self.heard_at);
+        Some(silent_since.saturating_add(PING_AFTER))
+    }
+}
 
 impl PeerState {
     /// The driver runs: stamps what handles left, and acts on deadlines that passed.
@@ -26,8 +37,53 @@ impl PeerState {
         if !self.is_open() {
             self.outbox.stamp(now);
             self.handle_expiry(now);
+        } else {
+            self.handle_silence(now);
         }
         self.handle_deadlines(now);
+    }
+
+    /// Asks for a sign of life while packets are unacknowledged, and gives the connection up if none
+    /// comes.
+    fn handle_silence(&mut self, now: Duration) {
+        self.note_owed(now);
+        let Liveness {
+            fails_at,
+            grown_bytes,
+            ..
+        } = self.liveness;
+        match fails_at {
+            None if self.liveness.ping_at().is_some_and(|at| at <= now) => {
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.ask(now);
+                }
+                self.await_sign_of_life(now);
+            }
+            Some(at) if at <= now && grown_bytes >= SIGN_OF_LIFE_BYTES => {
+                self.await_sign_of_life(now);
+            }
+            Some(at) if at <= now => {
+                let after = SILENT_AFTER;
+                self.disconnect
+                    .get_or_insert(ConnectionError::Silent { after });
+            }
+            None | Some(_) => {}
+        }
+    }
+
+    /// Notes since when packets are unacknowledged.
+    fn note_owed(&mut self, now: Duration) {
+        if self.outbox.unacknowledged() == 0 || !self.is_open() {
+            self.liveness.owed_since = None;
+            self.liveness.fails_at = None;
+        } else {
+            self.liveness.owed_since.get_or_insert(now);
+        }
+    }
+
+    fn await_sign_of_life(&mut self, now: Duration) {
+        self.liveness.fails_at = Some(now.saturating_add(SILENT_AFTER));
+        self.liveness.grown_bytes = 0;
     }
 
     /// Ends a session that was without a connection for too long, and drops packets that were.
@@ -105,14 +161,16 @@ impl PeerState {
     }
 
     /// When `handle_timeout` has to be called next.
-    pub(in crate::network::peer) fn poll_timeout(&self, now: Duration) -> Option<Duration> {
+    pub(in crate::network::peer) fn poll_timeout(&mut self, now: Duration) -> Option<Duration> {
+        self.note_owed(now);
         let phase = match &self.phase {
             Phase::Idle { not_before }
                 if *not_before > now && self.wants_connection(*not_before) =>
             {
                 Some(*not_before)
             }
-            Phase::Idle { .. } | Phase::Open { .. } | Phase::Finished => None,
+            Phase::Open { .. } => self.liveness.fails_at.or(self.liveness.ping_at()),
+            Phase::Idle { .. } | Phase::Finished => None,
             Phase::Connecting { deadline }
             | Phase::Greeting { deadline }
             | Phase::Ending { deadline, .. } => Some(*deadline),

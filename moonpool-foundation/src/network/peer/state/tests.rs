@@ -2,6 +2,7 @@
 
 mod closing;
 mod delivery;
+mod liveness;
 mod model;
 mod queueing;
 mod reconnecting;
