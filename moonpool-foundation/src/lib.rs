@@ -72,7 +72,7 @@ pub use messaging::{
 pub use network::peer::{
     CloseOutcome, ConnectionError, PacketId, Peer, PeerConfig, PeerConfigError, PeerError,
     PeerHandle, PeerId, PeerMetrics, PeerSink, ProtocolError, ReceivedPacket, SendError,
-    SessionEnded, SessionIdentity, SessionMode,
+    SessionAcceptor, SessionEnded, SessionIdentity, SessionMode, SessionOwner, Withdrawal,
 };
 pub use network::tokio::TokioNetworkProvider;
 pub use network::{NetworkProvider, TcpListenerTrait, TcpStreamTrait};

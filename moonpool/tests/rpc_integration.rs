@@ -17,3 +17,5 @@ mod limits;
 mod load;
 #[path = "rpc_integration/outcomes.rs"]
 mod outcomes;
+#[path = "rpc_integration/sessions.rs"]
+mod sessions;

@@ -15,10 +15,6 @@ pub(crate) enum EventClass {
     /// Deadlock detection and `run_until_empty` wait for it.
     Foreground,
     /// Keepalives and idle closes: they run when their time comes, but nothing waits for them.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "keepalives come with acknowledged sessions")
-    )]
     Background,
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::clock::SimInstant;
-use super::events::EventKey;
+use super::events::{EventClass, EventKey};
 use super::process::ProcessRef;
 use super::world::WeakSimWorld;
 use crate::wait::{self, WaitReason};
@@ -19,6 +19,7 @@ pub struct SleepFuture {
     owner: ProcessRef,
     created: SimInstant,
     deadline: SimInstant,
+    class: EventClass,
     state: State,
 }
 
@@ -31,7 +32,12 @@ enum State {
 
 impl SleepFuture {
     /// Completes `duration` from now. In a world that is gone it never does.
-    pub(crate) fn starting_now(world: WeakSimWorld, owner: ProcessRef, duration: Duration) -> Self {
+    pub(crate) fn starting_now(
+        world: WeakSimWorld,
+        owner: ProcessRef,
+        duration: Duration,
+        class: EventClass,
+    ) -> Self {
         let created = match world.upgrade() {
             Some(world) => world.instant(),
             None => SimInstant::ZERO,
@@ -42,6 +48,7 @@ impl SleepFuture {
             owner,
             created,
             deadline,
+            class,
             state: State::New,
         }
     }
@@ -69,7 +76,7 @@ impl Future for SleepFuture {
             }
             State::New if self.deadline == SimInstant::NEVER => {}
             State::New => {
-                let key = world.arm_timer(self.deadline, cx.waker());
+                let key = world.arm_timer(self.deadline, self.class, cx.waker());
                 self.state = State::Queued(key);
             }
         }

@@ -278,7 +278,7 @@ impl Shared {
 
     /// A sleep of `owner` from now.
     pub(crate) fn sleep(self: &Rc<Self>, owner: ProcessRef, duration: Duration) -> SleepFuture {
-        SleepFuture::starting_now(self.downgrade(), owner, duration)
+        SleepFuture::starting_now(self.downgrade(), owner, duration, EventClass::Foreground)
     }
 
     /// Where the current process's clock stands. It does not drift yet.
@@ -286,9 +286,9 @@ impl Shared {
         self.instant()
     }
 
-    pub(crate) fn arm_timer(&self, at: SimInstant, waker: &Waker) -> EventKey {
+    pub(crate) fn arm_timer(&self, at: SimInstant, class: EventClass, waker: &Waker) -> EventKey {
         let waker = self.register(waker);
-        self.with(|world| world.schedule(at, Event::Wake(waker)))
+        self.with(|world| world.events.push(at, class, Event::Wake(waker)))
     }
 
     /// Lets a queued timer wake `waker`. False if it has fired.

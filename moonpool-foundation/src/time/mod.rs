@@ -26,6 +26,16 @@ pub trait TimeProvider: Clone + 'static {
     /// Dropping the future removes the timer; nothing else happens.
     fn sleep(&self, duration: Duration) -> Self::Sleep;
 
+    /// A sleep that nothing depends on: an idle close, the end of something kept in reserve. In
+    /// simulation it neither keeps a run alive nor hides a deadlock; elsewhere it is
+    /// [`sleep`](Self::sleep).
+    ///
+    /// # Cancel safety
+    /// As [`sleep`](Self::sleep).
+    fn background_sleep(&self, duration: Duration) -> Self::Sleep {
+        self.sleep(duration)
+    }
+
     /// Runs `future` for at most `duration`; a future that is ready at the deadline wins.
     ///
     /// # Errors

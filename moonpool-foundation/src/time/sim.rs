@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::TimeProvider;
-use crate::sim::{ProcessRef, SimProcess, SimWorld, SleepFuture, WeakSimWorld};
+use crate::sim::{EventClass, ProcessRef, SimProcess, SimWorld, SleepFuture, WeakSimWorld};
 
 /// Seconds from the Unix epoch to the start of every simulation: 2020-01-01 00:00 UTC.
 const RUN_BEGINS: Duration = Duration::from_secs(1_577_836_800);
@@ -38,7 +38,13 @@ impl TimeProvider for SimTimeProvider {
     type Sleep = SleepFuture;
 
     fn sleep(&self, duration: Duration) -> SleepFuture {
-        SleepFuture::starting_now(self.world.clone(), self.owner, duration)
+        let class = EventClass::Foreground;
+        SleepFuture::starting_now(self.world.clone(), self.owner, duration, class)
+    }
+
+    fn background_sleep(&self, duration: Duration) -> SleepFuture {
+        let class = EventClass::Background;
+        SleepFuture::starting_now(self.world.clone(), self.owner, duration, class)
     }
 
     fn now(&self) -> Duration {

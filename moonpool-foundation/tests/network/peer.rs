@@ -624,6 +624,7 @@ async fn reconnect_makes_a_new_connection<P: Providers>(world: World<P>) {
     let second = world.adopt_session(listener.accept().await.unwrap(), Rc::clone(&server));
     world.until(|| server.packets().len() == 2).await;
     assert!(first.is_finished() && second.is_connected());
+    // The other end keeps no sessions: it answers Fresh, which ends the one that was offered.
     let maybe = PacketId::FIRST..PacketId::new(2);
     assert_eq!(
         client.ended()[0].maybe_delivered,

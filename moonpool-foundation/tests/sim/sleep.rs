@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use moonpool_foundation::{SimWorld, TimeProvider};
+use moonpool_foundation::{SimWorld, SimulationError, TimeProvider};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -111,4 +111,24 @@ fn a_scheduled_closure_runs_at_its_time() {
     });
     world.run_until_empty().unwrap();
     assert_eq!(seen.get(), Some(Duration::from_secs(7)));
+}
+
+#[test]
+fn a_background_sleep_ends_in_time_and_keeps_no_run_alive() {
+    let world = SimWorld::new();
+    let time = world.time_provider();
+    let woke = world
+        .block_on(async move {
+            let idle = time.background_sleep(Duration::from_secs(60));
+            time.timeout(HOUR, idle).await.unwrap();
+            time.now()
+        })
+        .unwrap();
+    assert_eq!(woke, Duration::from_secs(60));
+    let time = world.time_provider();
+    let stuck = world.block_on(async move { time.background_sleep(HOUR).await });
+    assert!(
+        matches!(stuck, Err(SimulationError::Deadlock { .. })),
+        "{stuck:?}"
+    );
 }

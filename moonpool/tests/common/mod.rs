@@ -74,6 +74,7 @@ pub(crate) fn gauges(stats: &TransportStats) -> Vec<(&'static str, usize)> {
         ("peers", stats.peers),
         ("incoming_connections", stats.incoming_connections),
         ("endpoints", stats.endpoints),
+        ("incoming_sessions", stats.incoming_sessions),
         ("pending_calls", stats.pending_calls),
         ("queued_packets", stats.queued_packets),
         ("queued_bytes", stats.queued_bytes),

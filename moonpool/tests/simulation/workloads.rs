@@ -288,6 +288,7 @@ pub(crate) fn check_gauges(stats: &TransportStats) {
     let gauges = [
         stats.peers,
         stats.incoming_connections,
+        stats.incoming_sessions,
         stats.endpoints,
         stats.pending_calls,
         stats.queued_packets,
@@ -296,5 +297,5 @@ pub(crate) fn check_gauges(stats: &TransportStats) {
         stats.local_bytes,
         stats.tasks,
     ];
-    assert_eq!(gauges, [0; 9], "left after shutdown: {stats:?}");
+    assert_eq!(gauges, [0; 10], "left after shutdown: {stats:?}");
 }

@@ -43,7 +43,9 @@ pub struct PeerConfig {
     pub inbox_packets: usize,
     /// How long a reliable packet that was never written waits for a working connection, from the
     /// later of its acceptance and the loss of the last connection. Then it is dropped and reported
-    /// `not_delivered`. `None` waits for ever. Only for peers that dial.
+    /// `not_delivered`. A session that lost its connection while packets were unacknowledged or
+    /// replies expected ends after the same time; others, and without patience all, after 60 s.
+    /// `None` waits for ever. Only for peers that dial.
     pub patience: Option<Duration>,
 }
 

@@ -24,8 +24,10 @@ use super::inbox::Inbox;
 use super::packet::ReceivedPacket;
 use super::reader::{Block, PacketReader};
 use super::receiver::Receiver;
+use super::session::Hello;
+use super::slot::{Kept, Permit, Slot};
 use super::state::Action;
-use super::timer::Timer;
+use super::timer::{Deadline, Timer};
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
@@ -56,12 +58,32 @@ pub(super) struct Driver<T, TP> {
 }
 
 /// A stream and what was read from it and not handled yet.
-struct Connection<S> {
-    stream: S,
-    reader: PacketReader,
-    block: Option<Block>,
+pub(super) struct Connection<S> {
+    pub(super) stream: S,
+    pub(super) reader: PacketReader,
+    pub(super) block: Option<Block>,
     needs_flush: bool,
     needs_shutdown: bool,
+    /// Counts it, if it was accepted.
+    pub(super) permit: Option<Permit>,
+}
+
+impl<S: TcpStreamTrait> Connection<S> {
+    /// `max_payload` bounds what is read before it is known what it is.
+    pub(super) fn new(stream: S, peer_name: &str, max_payload: usize) -> Self {
+        if let Err(error) = stream.set_nodelay(true) {
+            // The connection is as good as gone: the first read will say so.
+            tracing::debug!(peer = peer_name, %error, "cannot set nodelay");
+        }
+        Self {
+            stream,
+            reader: PacketReader::new(max_payload),
+            block: None,
+            needs_flush: false,
+            needs_shutdown: false,
+            permit: None,
+        }
+    }
 }
 
 /// How far reading or writing got.
@@ -129,6 +151,69 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         self.finish();
     }
 
+    /// Converses on the connections that are attached to an accepted session, one after the other,
+    /// until the session is over.
+    pub(super) async fn serve_session<S>(self, slot: Rc<Slot<S>>, kept: Kept)
+    where
+        S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
+    {
+        let mut timer = pin!(Timer::new(self.time.clone()));
+        while self.wait_for_attachment(&slot, timer.as_mut()).await {
+            let Some((mut connection, hello)) = slot.take() else {
+                continue;
+            };
+            if let Err(cause) = self.attach(&hello) {
+                drop(connection);
+                self.handle_closed(cause);
+                continue;
+            }
+            let ended = poll_fn(|cx| {
+                // A newer connection fences this one: nothing more is read from it.
+                if slot.is_filled() {
+                    return Poll::Ready(None);
+                }
+                self.poll_connection(cx, &mut connection, timer.as_mut())
+                    .map(Some)
+            })
+            .await;
+            drop(connection);
+            if let Some(cause) = ended {
+                self.handle_closed(cause);
+                kept.handle_detached();
+            }
+        }
+        drop(kept);
+        self.finish();
+    }
+
+    fn attach(&self, hello: &Hello) -> Result<(), ConnectionError> {
+        let now = self.time.now();
+        self.handle.state().handle_attached(now, hello)
+    }
+
+    /// Without a connection: waits for one. False: the session is over.
+    async fn wait_for_attachment<S>(&self, slot: &Slot<S>, mut timer: Pin<&mut Timer<T>>) -> bool {
+        poll_fn(|cx| {
+            self.handle.begin_turn(cx);
+            loop {
+                if slot.is_filled() {
+                    return Poll::Ready(true);
+                }
+                let now = self.time.now();
+                match self.decide(now) {
+                    Action::Finish => return Poll::Ready(false),
+                    Action::Disconnect(cause) => self.handle_closed(cause),
+                    Action::Wait | Action::Connect | Action::Shutdown => {}
+                }
+                if self.must_wait(cx, now, timer.as_mut()) {
+                    crate::wait::note(crate::wait::WaitReason::Message { token: None });
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
     /// Without a connection: whether one is to be made. False: the peer is finished.
     async fn wait_for_dial(&self, mut timer: Pin<&mut Timer<T>>) -> bool {
         poll_fn(|cx| {
@@ -183,17 +268,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     where
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
-        if let Err(error) = stream.set_nodelay(true) {
-            // The connection is as good as gone: the first read will say so.
-            tracing::debug!(peer = self.handle.peer_name(), %error, "cannot set nodelay");
-        }
-        let mut connection = Connection {
-            stream,
-            reader: PacketReader::new(self.max_payload),
-            block: None,
-            needs_flush: false,
-            needs_shutdown: false,
-        };
+        let mut connection = Connection::new(stream, self.handle.peer_name(), self.max_payload);
         let cause = poll_fn(|cx| self.poll_connection(cx, &mut connection, timer.as_mut())).await;
         // The other end learns of it before anyone here acts on it.
         drop(connection);
@@ -384,8 +459,11 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
         self.handle.take_dirty();
+        let expects_replies =
+            !self.handle.is_connected() && self.receiver.expects_replies(&self.handle);
         let action = {
             let mut state = self.handle.state();
+            state.set_expects_replies(expects_replies);
             state.handle_timeout(now);
             state.poll_action(now)
         };
@@ -398,8 +476,12 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         self.report_events();
         self.handle.wake_ready();
         let (deadline, is_due) = {
-            let state = self.handle.state();
-            (state.poll_timeout(now), state.has_more_to_do())
+            let mut state = self.handle.state();
+            let is_background = state.is_detached();
+            let deadline = state
+                .poll_timeout(now)
+                .map(|at| Deadline { at, is_background });
+            (deadline, state.has_more_to_do())
         };
         if is_due || timer.poll(cx, now, deadline).is_ready() || self.handle.take_dirty() {
             return false;
@@ -412,7 +494,12 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         tracing::debug!(peer = self.handle.peer_name(), %cause, "no connection");
         let now = self.time.now();
         let jitter = self.task.internal_random();
-        self.handle.state().handle_closed(now, cause, jitter);
+        let expects_replies = self.receiver.expects_replies(&self.handle);
+        {
+            let mut state = self.handle.state();
+            state.set_expects_replies(expects_replies);
+            state.handle_closed(now, cause, jitter);
+        }
         self.report_events();
         self.handle.wake_ready();
     }

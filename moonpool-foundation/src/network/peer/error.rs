@@ -98,6 +98,13 @@ pub enum ConnectionError {
         /// What the operating system said.
         message: String,
     },
+    /// Nothing arrived although packets were unacknowledged and the other end was asked for a sign of
+    /// life: it is gone, or the network is.
+    #[error("no packet for {after:?} after a ping")]
+    Silent {
+        /// How long it was waited for one.
+        after: Duration,
+    },
     /// The other end ended its half of the stream, without a Close frame.
     #[error("the other end ended the connection")]
     Ended,
@@ -157,7 +164,8 @@ impl ConnectionError {
     }
 }
 
-/// What the other end did that the protocol forbids. The connection is dropped.
+/// What the other end did that the protocol forbids. The connection is dropped, and the session with
+/// it: nothing that was agreed on can be relied on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -223,6 +231,14 @@ pub enum ProtocolError {
         ack: u64,
         /// The last sequence number that was sent.
         sent: u64,
+    },
+    /// A session is to be resumed at a packet that was acknowledged before.
+    #[error("resuming at {ack}, but everything below {acknowledged} was acknowledged")]
+    AckTakenBack {
+        /// What the other end expects next.
+        ack: u64,
+        /// What it expected next when it said so last.
+        acknowledged: u64,
     },
     /// A packet with a session frame's token inside a sequenced packet.
     #[error("a session frame's token {token} inside a sequenced packet")]

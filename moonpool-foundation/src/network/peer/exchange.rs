@@ -31,7 +31,7 @@ pub(super) enum Inbound<'a> {
 /// What a Hello leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Greeted {
-    Open,
+    Fresh,
     /// The versions do not meet: the answer has to leave, then the connection ends.
     Refused {
         version_min: u16,
@@ -47,13 +47,30 @@ pub(super) struct Remote {
     pub(super) max_payload: Option<u32>,
 }
 
+/// What an answer leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// The session goes on, or begins as it was proposed.
+    Resumed { next_expected: u64 },
+    /// Another session begins; the one that was to go on is over.
+    Fresh,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Session {
+    None,
+    /// Offered in a Hello, and offered again until that is answered.
+    Proposed(UID),
+    Established(UID),
+}
+
 /// The session's state on the current connection, and what outlives it.
 #[derive(Debug)]
 pub(super) struct Exchange {
     identity: SessionIdentity,
     max_payload: u32,
-    /// The session id that is proposed until it is answered.
-    proposed: Option<UID>,
+    session: Session,
+    /// The highest that was sent, or told to us, for this session.
     generation: u64,
     hello_sent_at: Option<Duration>,
     /// Who answered last. Survives connections: it is the next Hello's expected peer.
@@ -71,7 +88,7 @@ impl Exchange {
         Self {
             identity,
             max_payload,
-            proposed: None,
+            session: Session::None,
             generation: 0,
             hello_sent_at: None,
             remote: Remote::default(),
@@ -93,18 +110,46 @@ impl Exchange {
         self.next_expected
     }
 
-    /// Forgets the connection.
+    /// The exchange of a session that is to be accepted under this id.
+    pub(super) fn of_session(identity: SessionIdentity, max_payload: u32, session: UID) -> Self {
+        Self {
+            session: Session::Proposed(session),
+            ..Self::new(identity, max_payload)
+        }
+    }
+
+    /// Whether there is a session that a Hello was answered for.
+    pub(super) fn has_session(&self) -> bool {
+        matches!(self.session, Session::Established(_))
+    }
+
+    /// Forgets the connection, not the session.
     pub(super) fn handle_closed(&mut self) {
-        self.next_expected = 1;
         self.unacked_packets = 0;
         self.unacked_bytes = 0;
         self.pong = None;
         self.ping = None;
     }
 
-    /// Lays the dialler's Hello out. `session` is the id of a session that begins with it.
-    pub(super) fn greet(&mut self, now: Duration, session: UID, outbox: &mut Outbox) {
-        self.generation += 1;
+    /// Forgets the session. One that is only proposed stays so.
+    pub(super) fn end_session(&mut self) {
+        if self.has_session() {
+            self.session = Session::None;
+        }
+        self.next_expected = 1;
+    }
+
+    /// Lays the dialler's Hello out. `new_session` is a random id, for a session that begins with it.
+    pub(super) fn greet(&mut self, now: Duration, new_session: UID, outbox: &mut Outbox) {
+        let session = match self.session {
+            Session::Proposed(session) | Session::Established(session) => session,
+            Session::None => {
+                self.session = Session::Proposed(new_session);
+                self.generation = 0;
+                new_session
+            }
+        };
+        self.generation = self.generation.saturating_add(1);
         self.hello_sent_at = Some(now);
         let hello = Hello {
             version_min: VERSION,
@@ -112,7 +157,7 @@ impl Exchange {
             max_payload: self.max_payload,
             features: 0,
             incarnation: self.identity.incarnation,
-            session: *self.proposed.get_or_insert(session),
+            session,
             next_expected: self.next_expected,
             generation: self.generation,
             expected_peer: self.remote.incarnation,
@@ -121,21 +166,31 @@ impl Exchange {
         outbox.push_control(WellKnownToken::Hello, &hello.encode());
     }
 
-    /// The acceptor's first packet arrived.
+    /// The acceptor's first packet arrived. After `Fresh` the old session is for the caller to end,
+    /// before anything else, with [`begin`](Self::begin).
     pub(super) fn handle_answer(
         &mut self,
         now: Duration,
         token: UID,
         payload: &[u8],
-    ) -> Result<(), ConnectionError> {
+    ) -> Result<(Answered, UID), ConnectionError> {
         if token != WellKnownToken::HelloAnswer.token() {
             return Err(ProtocolError::NoHello { token }.into());
         }
         let answer = HelloAnswer::decode(payload)?;
-        match answer.outcome {
-            Outcome::Fresh { .. } => {}
-            // Nothing is retained yet, so no session was offered for resuming.
-            Outcome::Resumed { .. } => return Err(ProtocolError::UnexpectedOutcome.into()),
+        let (Session::Proposed(offered) | Session::Established(offered)) = self.session else {
+            return Err(ProtocolError::UnexpectedOutcome.into());
+        };
+        let answered = match answer.outcome {
+            Outcome::Fresh { session } => (Answered::Fresh, session),
+            Outcome::Resumed { next_expected } => {
+                // What another incarnation has seen is not this session.
+                let is_known = self.remote.incarnation == Some(answer.incarnation);
+                if self.has_session() && !is_known {
+                    return Err(ProtocolError::UnexpectedOutcome.into());
+                }
+                (Answered::Resumed { next_expected }, offered)
+            }
             Outcome::Superseded { generation } => {
                 self.generation = self.generation.max(generation);
                 return Err(ConnectionError::Superseded { generation });
@@ -147,19 +202,22 @@ impl Exchange {
                     version_max,
                 });
             }
-        }
+        };
         self.remote = Remote {
             incarnation: Some(answer.incarnation),
             address: answer.address,
             max_payload: Some(answer.max_payload),
         };
-        self.proposed = None;
-        self.generation = 0;
         self.round_trip = self.hello_sent_at.map(|sent| now.saturating_sub(sent));
-        Ok(())
+        Ok(answered)
     }
 
-    /// The dialler's first packet arrived: lays the answer out.
+    /// The session that the greeting was about is there.
+    pub(super) fn begin(&mut self, session: UID) {
+        self.session = Session::Established(session);
+    }
+
+    /// The dialler's first packet arrived, at an end that keeps no sessions: lays the answer out.
     pub(super) fn handle_hello(
         &mut self,
         token: UID,
@@ -169,8 +227,13 @@ impl Exchange {
         if token != WellKnownToken::Hello.token() {
             return Err(ProtocolError::NoHello { token }.into());
         }
-        let hello = match Hello::decode(payload)? {
-            HelloKind::Compatible(hello) => hello,
+        match Hello::decode(payload)? {
+            HelloKind::Compatible(hello) => {
+                let session = hello.session;
+                self.answer(&hello, Outcome::Fresh { session }, outbox);
+                self.begin(session);
+                Ok(Greeted::Fresh)
+            }
             HelloKind::Incompatible {
                 version_min,
                 version_max,
@@ -178,12 +241,47 @@ impl Exchange {
                 let incarnation = self.identity.incarnation;
                 let answer = HelloAnswer::incompatible(incarnation, VERSION, VERSION);
                 outbox.push_control(WellKnownToken::HelloAnswer, &answer.encode());
-                return Ok(Greeted::Refused {
+                Ok(Greeted::Refused {
                     version_min,
                     version_max,
-                });
+                })
             }
+        }
+    }
+
+    /// The sequence number that the dialler expects next. One that does not know the session's name
+    /// has seen nothing of it, whatever it says of the session that it offers.
+    pub(super) fn expected_by(&self, hello: &Hello) -> u64 {
+        if self.session == Session::Established(hello.session) {
+            hello.next_expected
+        } else {
+            1
+        }
+    }
+
+    /// A dialler's Hello was accepted for this session: lays the answer out. It is `Fresh` to a
+    /// dialler that does not know the session's name, so that it learns it: it sees nothing of the
+    /// session without the answer, so it has nothing of it. To others it is `Resumed`.
+    pub(super) fn accept(&mut self, hello: &Hello, outbox: &mut Outbox) {
+        let outcome = match self.session {
+            Session::Established(session) if session == hello.session => Outcome::Resumed {
+                next_expected: self.next_expected,
+            },
+            Session::Established(session) | Session::Proposed(session) => {
+                Outcome::Fresh { session }
+            }
+            Session::None => Outcome::Fresh {
+                session: hello.session,
+            },
         };
+        self.answer(hello, outcome, outbox);
+        if let Outcome::Fresh { session } = outcome {
+            self.begin(session);
+        }
+    }
+
+    /// Lays the answer to a Hello out.
+    fn answer(&mut self, hello: &Hello, outcome: Outcome, outbox: &mut Outbox) {
         self.remote = Remote {
             incarnation: Some(hello.incarnation),
             address: hello.address,
@@ -191,16 +289,13 @@ impl Exchange {
         };
         let answer = HelloAnswer {
             version: VERSION,
-            outcome: Outcome::Fresh {
-                session: hello.session,
-            },
+            outcome,
             max_payload: self.max_payload,
             features: 0,
             incarnation: self.identity.incarnation,
             address: self.identity.address,
         };
         outbox.push_control(WellKnownToken::HelloAnswer, &answer.encode());
-        Ok(Greeted::Open)
     }
 
     /// A packet arrived after the greeting.

@@ -24,7 +24,9 @@ pub(super) const SEQUENCED_HEAD: usize = HEADER_SIZE + SEQUENCED_PREFIX_SIZE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameKind {
     /// In a Sequenced frame, or as it is in plain mode.
-    Reliable(PacketId),
+    Reliable,
+    /// In place of a reliable one that was withdrawn after it had its sequence number.
+    Skip,
     Unreliable,
     /// A frame of the session itself.
     Control,
@@ -68,20 +70,51 @@ pub(super) struct Frame {
     /// the driver runs, since handles have no clock.
     pub(super) waits_since: Option<Duration>,
     kind: FrameKind,
+    /// Of a packet that is not reliable: the id that the next reliable one got.
+    pub(super) id: PacketId,
+    /// Given when it is laid out first, and kept until the session ends. 0: none yet.
+    pub(super) sequence: u64,
+    /// Bytes of it were handed to a socket since the other end last said that it did not have it.
+    pub(super) is_exposed: bool,
+    /// It is to become a Skip once the bytes that are on their way are written.
+    pub(super) is_withdrawn: bool,
 }
 
 impl Frame {
-    pub(super) fn new(head: BytesMut, body: Bytes, kind: FrameKind) -> Self {
+    pub(super) fn new(head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) -> Self {
         Self {
             head,
             body,
             waits_since: None,
             kind,
+            id,
+            sequence: 0,
+            is_exposed: false,
+            is_withdrawn: false,
         }
     }
 
     pub(super) fn kind(&self) -> FrameKind {
         self.kind
+    }
+
+    pub(super) fn is_reliable(&self) -> bool {
+        self.kind == FrameKind::Reliable
+    }
+
+    /// Keeps the sequence number and nothing else. Gives the bytes that this saves.
+    pub(super) fn become_skip(&mut self) -> usize {
+        let before = self.size();
+        let prefix = Prefix::Plain(WellKnownToken::Skip.token());
+        let mut head = BytesMut::with_capacity(prefix.size() + 16);
+        prefix.write(&mut head);
+        head.extend_from_slice(&[0; 16]);
+        self.head = head;
+        self.body = Bytes::new();
+        self.kind = FrameKind::Skip;
+        self.is_withdrawn = false;
+        debug_assert!(before >= self.size(), "a sequenced frame is larger");
+        before - self.size()
     }
 
     pub(super) fn size(&self) -> usize {
@@ -92,15 +125,24 @@ impl Frame {
         1 + usize::from(!self.body.is_empty())
     }
 
-    /// Fills in what depends on the connection it is written to.
-    pub(super) fn lay_out(&mut self, sequence: Option<(u64, u64)>) {
+    /// The acknowledgement that was filled in.
+    fn ack(&self) -> u64 {
+        let filled = self.head.get(HEADER_SIZE + 8..);
+        filled
+            .and_then(|rest| rest.first_chunk::<8>())
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// Fills in what depends on the connection it is written to: for a frame with a sequence number
+    /// that and the acknowledgement, for all the length and the checksum.
+    pub(super) fn lay_out(&mut self, ack: u64) {
         let size = self.size();
         debug_assert!(
             u32::try_from(size).is_ok(),
             "payloads are limited to 64 MiB"
         );
-        if let Some((sequence, ack)) = sequence {
-            put(&mut self.head, HEADER_SIZE, &sequence.to_le_bytes());
+        if self.sequence > 0 {
+            put(&mut self.head, HEADER_SIZE, &self.sequence.to_le_bytes());
             put(&mut self.head, HEADER_SIZE + 8, &ack.to_le_bytes());
         }
         let checked = self.head.get(8..).unwrap_or_default();
@@ -126,7 +168,6 @@ pub(super) struct Batch {
     /// Bytes of all frames, those included.
     bytes: usize,
     slices: usize,
-    sequenced: u64,
 }
 
 impl Batch {
@@ -135,9 +176,34 @@ impl Batch {
         self.written > 0
     }
 
-    /// Sequence numbers that are given out and not written completely.
-    pub(super) fn sequenced(&self) -> u64 {
-        self.sequenced
+    /// Notes that bytes of the first frame are written.
+    pub(super) fn expose_begun(&mut self) {
+        if self.has_begun()
+            && let Some(frame) = self.frames.front_mut()
+        {
+            frame.is_exposed = true;
+        }
+    }
+
+    /// Withdraws the packet, if it is here: it becomes a Skip, at once or when it is written. Gives
+    /// the bytes that this saves, and whether bytes of it were written before.
+    pub(super) fn withdraw(&mut self, id: PacketId) -> Option<(usize, bool)> {
+        let is_it = |frame: &Frame| frame.is_reliable() && frame.id == id && !frame.is_withdrawn;
+        let at = self.frames.iter().position(is_it)?;
+        let has_begun = at == 0 && self.has_begun();
+        let frame = self.frames.get_mut(at)?;
+        let was_exposed = frame.is_exposed;
+        if has_begun {
+            frame.is_withdrawn = true;
+            return Some((0, was_exposed));
+        }
+        self.slices -= frame.slice_count();
+        let ack = frame.ack();
+        let saved = frame.become_skip();
+        frame.lay_out(ack);
+        self.slices += frame.slice_count();
+        self.bytes -= saved;
+        Some((saved, was_exposed))
     }
 
     /// The frames, in the order they would have been written.
@@ -190,14 +256,12 @@ impl Batch {
     fn count_in(&mut self, frame: &Frame) {
         self.bytes += frame.size();
         self.slices += frame.slice_count();
-        self.sequenced += u64::from(matches!(frame.kind, FrameKind::Reliable(_)));
     }
 
     pub(super) fn pop(&mut self) -> Option<Frame> {
         let frame = self.frames.pop_front()?;
         self.bytes -= frame.size();
         self.slices -= frame.slice_count();
-        self.sequenced -= u64::from(matches!(frame.kind, FrameKind::Reliable(_)));
         Some(frame)
     }
 

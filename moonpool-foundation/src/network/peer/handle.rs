@@ -13,7 +13,7 @@ use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 use super::error::{PeerError, SendError};
 use super::frame::Prefix;
 use super::metrics::PeerMetrics;
-use super::packet::{PacketId, PeerId, SessionEnded};
+use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{PeerState, Refusal};
 use super::waiters::Waiters;
 
@@ -154,6 +154,14 @@ impl PeerHandle {
         Ok(self.push_unreliable(head, body)?)
     }
 
+    /// Takes a reliable packet back. One that was not laid out for a write yet vanishes; of one that
+    /// was, an empty frame with its number remains, so that those behind it are not held up.
+    pub fn withdraw(&self, id: PacketId) -> Withdrawal {
+        let withdrawn = self.state().withdraw(id);
+        self.signal();
+        withdrawn
+    }
+
     /// Waits until a reliable packet can be accepted. Another sender may be faster: a send that
     /// follows can still be refused.
     ///
@@ -179,7 +187,8 @@ impl PeerHandle {
     }
 
     /// Drops the connection, or the attempt to get one. A peer that dials then dials at once, also
-    /// if it was waiting for its backoff; one that was accepted ends.
+    /// if it was waiting for its backoff. One that was accepted ends, unless it carries a session
+    /// that is kept: then it waits for the other end to come back.
     pub fn reconnect(&self) {
         self.state().request_reconnect();
         self.signal();

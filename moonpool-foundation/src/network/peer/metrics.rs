@@ -8,11 +8,13 @@ use super::error::ConnectionError;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PeerMetrics {
-    /// Gauge: reliable packets accepted and not written yet.
+    /// Gauge: reliable packets that wait to be written: for the first time, or again on a new
+    /// connection.
     pub reliable_queued: usize,
     /// Gauge: bytes of all reliable packets that are held or unacknowledged, headers included.
     pub reliable_bytes: usize,
-    /// Gauge: reliable packets written and not acknowledged; always 0 in plain mode.
+    /// Gauge: reliable packets written and not acknowledged, withdrawn ones included; always 0 in
+    /// plain mode.
     pub unacknowledged: usize,
     /// Gauge: unreliable packets that wait to be written.
     pub unreliable_queued: usize,
@@ -20,7 +22,7 @@ pub struct PeerMetrics {
     pub unreliable_bytes: usize,
     /// Gauge: packets in a bare peer's inbox.
     pub inbox_packets: usize,
-    /// User packets written completely.
+    /// User packets written completely. One that is written again on a new connection counts again.
     pub packets_sent: u64,
     /// User packets received.
     pub packets_received: u64,

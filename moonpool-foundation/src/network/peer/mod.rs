@@ -18,6 +18,9 @@ mod packet;
 mod reader;
 mod receiver;
 mod session;
+mod session_acceptor;
+mod session_table;
+mod slot;
 mod state;
 mod timer;
 mod waiters;
@@ -38,8 +41,9 @@ pub use config::{PeerConfig, PeerConfigError};
 pub use error::{ConnectionError, PeerError, ProtocolError, SendError};
 pub use handle::{CloseOutcome, PeerHandle};
 pub use metrics::PeerMetrics;
-pub use packet::{PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded};
+pub use packet::{PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal};
 pub use session::{SessionIdentity, SessionMode};
+pub use session_acceptor::{SessionAcceptor, SessionOwner};
 
 use driver::Driver;
 use inbox::{Inbox, Taken};
@@ -55,7 +59,8 @@ use state::PeerState;
 ///
 /// When it dials: a plain peer dials at once and again after each loss, for as long as it exists,
 /// since the other end may have something to say. An acknowledged one dials when a reliable packet
-/// is queued, and while something was sent within the last 3 s.
+/// is queued or unacknowledged, while [replies are expected](PeerSink::expects_replies), and while
+/// something was sent within the last 3 s.
 ///
 /// ```
 /// use moonpool_foundation::{
@@ -150,7 +155,9 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
     }
 
     /// A peer on a connection that was accepted, which hands what arrives to `sink`. In
-    /// acknowledged mode the other end has `connect_timeout` to send its Hello.
+    /// acknowledged mode the other end has `connect_timeout` to send its Hello, every Hello is
+    /// answered with a fresh session, and that ends with the connection. A [`SessionAcceptor`] makes
+    /// peers that outlive their connections.
     #[expect(
         clippy::too_many_arguments,
         reason = "two of them are the providers, which always travel together"

@@ -3,8 +3,8 @@
 //!
 //! A packet is encoded once, when it is accepted, behind room for its header. It stays a frame
 //! apart until it is laid out; only then are its sequence number, acknowledgement, length and
-//! checksum filled in. So a frame that was not laid out, or of which no byte was written, can be
-//! taken back and laid out anew on another connection.
+//! checksum filled in. A frame with a sequence number is kept until the other end has it, or the
+//! session ends: on each further connection it is laid out anew, with the same number.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,8 +16,9 @@ use crate::messaging::WellKnownToken;
 use crate::messaging::wire::HEADER_SIZE;
 
 use super::config::PeerConfig;
+use super::error::ProtocolError;
 use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD};
-use super::packet::PacketId;
+use super::packet::{PacketId, Withdrawal};
 
 /// What came of laying out the next packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(super) enum LaidOut {
     Nothing,
     Reliable,
     Unreliable,
-    /// It is larger than the other end takes, and was dropped.
+    /// It is larger than the other end takes, and was withdrawn.
     Withdrawn(PacketId),
 }
 
@@ -46,24 +47,31 @@ pub(super) struct OutboxCounters {
 }
 
 /// Everything a peer has accepted and not finished with.
+///
+/// In the order of their ids: `retained`, the batch, `relay`, `queue`. The frames of the first three
+/// have dense sequence numbers from `acknowledged` on, and those that are exposed come first.
 #[derive(Debug)]
 pub(super) struct Outbox {
     sequenced: bool,
     reliable_limits: Limits,
     unreliable_limits: Limits,
-    queue: VecDeque<Frame>,
+    /// Written on this connection and not acknowledged. Without a connection: all that have a
+    /// sequence number.
+    retained: VecDeque<Frame>,
     batch: Batch,
-    /// Id and size of what was written and not acknowledged; their sequence numbers are dense and
-    /// end below the batch's.
-    unacked: VecDeque<(PacketId, usize)>,
+    /// Have a number from an earlier connection, and are to be laid out again.
+    relay: VecDeque<Frame>,
+    queue: VecDeque<Frame>,
+    /// Every sequence number below was acknowledged.
+    acknowledged: u64,
     /// The sequence number that is given out next.
     next_sequence: u64,
     next_id: PacketId,
     /// Every id below was acknowledged or reported.
     settled: PacketId,
-    /// Accepted and not written completely.
-    reliable_queued: usize,
-    /// Bytes of those and of the unacknowledged ones.
+    /// Frames of reliable packets, Skips included, and their bytes. In plain mode they are let go
+    /// when they are written, in a session when they are acknowledged.
+    reliable_held: usize,
     reliable_bytes: usize,
     unreliable_queued: usize,
     unreliable_bytes: usize,
@@ -84,13 +92,15 @@ impl Outbox {
                 packets: config.unreliable_packets,
                 bytes: config.unreliable_bytes,
             },
-            queue: VecDeque::new(),
+            retained: VecDeque::new(),
             batch: Batch::default(),
-            unacked: VecDeque::new(),
+            relay: VecDeque::new(),
+            queue: VecDeque::new(),
+            acknowledged: 1,
             next_sequence: 1,
             next_id: PacketId::FIRST,
             settled: PacketId::FIRST,
-            reliable_queued: 0,
+            reliable_held: 0,
             reliable_bytes: 0,
             unreliable_queued: 0,
             unreliable_bytes: 0,
@@ -101,7 +111,7 @@ impl Outbox {
 
     /// Whether one more reliable packet of any size is taken.
     pub(super) fn accepts_reliable(&self) -> bool {
-        self.reliable_queued + self.unacked.len() < self.reliable_limits.packets
+        self.reliable_held < self.reliable_limits.packets
             && self.reliable_bytes < self.reliable_limits.bytes
     }
 
@@ -113,18 +123,48 @@ impl Outbox {
     pub(super) fn push_reliable(&mut self, head: BytesMut, body: Bytes) -> PacketId {
         let id = self.next_id;
         self.next_id = id.next();
-        let frame = Frame::new(head, body, FrameKind::Reliable(id));
-        self.reliable_queued += 1;
+        let frame = Frame::new(head, body, FrameKind::Reliable, id);
+        self.reliable_held += 1;
         self.reliable_bytes += frame.size();
         self.queue.push_back(frame);
         id
     }
 
     pub(super) fn push_unreliable(&mut self, head: BytesMut, body: Bytes) {
-        let frame = Frame::new(head, body, FrameKind::Unreliable);
+        let frame = Frame::new(head, body, FrameKind::Unreliable, self.next_id);
         self.unreliable_queued += 1;
         self.unreliable_bytes += frame.size();
         self.queue.push_back(frame);
+    }
+
+    /// Takes a reliable packet back, as far as that can be done.
+    pub(super) fn withdraw(&mut self, id: PacketId) -> Withdrawal {
+        if let Some(at) = position(&self.queue, id) {
+            if let Some(frame) = self.queue.remove(at) {
+                self.release(&frame);
+            }
+            return Withdrawal::NotDelivered;
+        }
+        if !self.sequenced {
+            return Withdrawal::Unknown;
+        }
+        let withdrawn = match self.batch.withdraw(id) {
+            Some(withdrawn) => Some(withdrawn),
+            None => [&mut self.retained, &mut self.relay]
+                .into_iter()
+                .find_map(|frames| withdraw_numbered(frames, id)),
+        };
+        match withdrawn {
+            None => Withdrawal::Unknown,
+            Some((saved, was_exposed)) => {
+                self.reliable_bytes -= saved;
+                if was_exposed {
+                    Withdrawal::MaybeDelivered
+                } else {
+                    Withdrawal::NotDelivered
+                }
+            }
+        }
     }
 
     /// Lays a session frame out, in front of every packet.
@@ -144,33 +184,48 @@ impl Outbox {
         self.scratch.reserve(prefix.size() + payload.len());
         prefix.write(&mut self.scratch);
         self.scratch.extend_from_slice(payload);
-        let mut frame = Frame::new(self.scratch.split(), Bytes::new(), FrameKind::Control);
-        frame.lay_out(None);
+        let head = self.scratch.split();
+        let mut frame = Frame::new(head, Bytes::new(), FrameKind::Control, self.next_id);
+        frame.lay_out(0);
         frame
     }
 
     /// Lays the next packet out. `ack` is what a sequenced frame acknowledges, `max_payload` what
     /// the other end takes.
     pub(super) fn lay_out_next(&mut self, ack: u64, max_payload: usize) -> LaidOut {
-        let Some(mut frame) = self.queue.pop_front() else {
+        let (relayed, queued) = match self.relay.pop_front() {
+            Some(frame) => (Some(frame), None),
+            None => (None, self.queue.pop_front()),
+        };
+        let is_relayed = relayed.is_some();
+        let Some(mut frame) = relayed.or(queued) else {
             return LaidOut::Nothing;
         };
-        let front = match frame.kind() {
-            FrameKind::Reliable(_) if self.sequenced => SEQUENCED_HEAD,
-            _ => HEADER_SIZE,
+        let is_sequenced = self.sequenced && frame.is_reliable();
+        let front = if is_sequenced {
+            SEQUENCED_HEAD
+        } else {
+            HEADER_SIZE
         };
         let is_too_large = frame.size() - front > max_payload;
         match frame.kind() {
-            FrameKind::Reliable(id) if is_too_large => {
-                self.release_reliable(frame.size());
-                self.reliable_queued -= 1;
+            FrameKind::Reliable if is_too_large => {
                 self.counters.not_delivered += 1;
+                let id = frame.id;
+                if is_relayed {
+                    self.reliable_bytes -= frame.become_skip();
+                    self.relay.push_front(frame);
+                } else {
+                    self.release(&frame);
+                }
                 LaidOut::Withdrawn(id)
             }
-            FrameKind::Reliable(_) => {
-                let sequence = self.sequenced.then_some((self.next_sequence, ack));
-                frame.lay_out(sequence);
-                self.next_sequence += 1;
+            FrameKind::Reliable | FrameKind::Skip => {
+                if is_sequenced && !is_relayed {
+                    frame.sequence = self.next_sequence;
+                    self.next_sequence += 1;
+                }
+                frame.lay_out(ack);
                 self.batch.push(frame);
                 LaidOut::Reliable
             }
@@ -179,7 +234,7 @@ impl Outbox {
                 LaidOut::Unreliable
             }
             FrameKind::Unreliable | FrameKind::Control => {
-                frame.lay_out(None);
+                frame.lay_out(0);
                 self.batch.push(frame);
                 LaidOut::Unreliable
             }
@@ -201,19 +256,23 @@ impl Outbox {
         self.counters.bytes_sent += u64::try_from(bytes).unwrap_or(u64::MAX);
         let mut rest = bytes;
         while let Some(frame) = self.batch.complete(&mut rest) {
-            self.finish_frame(&frame);
+            self.finish_frame(frame);
         }
+        self.batch.expose_begun();
     }
 
-    fn finish_frame(&mut self, frame: &Frame) {
+    fn finish_frame(&mut self, mut frame: Frame) {
         match frame.kind() {
-            FrameKind::Reliable(id) => {
-                self.reliable_queued -= 1;
-                self.counters.packets_sent += 1;
+            FrameKind::Reliable | FrameKind::Skip => {
+                self.counters.packets_sent += u64::from(frame.is_reliable());
                 if self.sequenced {
-                    self.unacked.push_back((id, frame.size()));
+                    frame.is_exposed = true;
+                    if frame.is_withdrawn {
+                        self.reliable_bytes -= frame.become_skip();
+                    }
+                    self.retained.push_back(frame);
                 } else {
-                    self.release_reliable(frame.size());
+                    self.release(&frame);
                 }
             }
             FrameKind::Unreliable => {
@@ -225,8 +284,10 @@ impl Outbox {
         }
     }
 
-    fn release_reliable(&mut self, bytes: usize) {
-        self.reliable_bytes -= bytes;
+    /// Lets go of a reliable packet's frame.
+    fn release(&mut self, frame: &Frame) {
+        self.reliable_held -= 1;
+        self.reliable_bytes -= frame.size();
     }
 
     fn drop_unreliable(&mut self, frame: &Frame) {
@@ -240,109 +301,140 @@ impl Outbox {
     /// # Errors
     /// The last sequence number that was written, if `ack` acknowledges more.
     pub(super) fn acknowledge(&mut self, ack: u64) -> Result<(), u64> {
-        let written = self.next_sequence - self.batch.sequenced();
+        let written = self.acknowledged + count(self.retained.len());
         if ack > written {
             return Err(written - 1);
         }
-        let unacked = u64::try_from(self.unacked.len()).unwrap_or(u64::MAX);
-        let oldest = written - unacked;
-        for _ in oldest..ack {
-            if let Some((id, bytes)) = self.unacked.pop_front() {
-                self.release_reliable(bytes);
-                self.settled = id.next();
-            }
+        while self.acknowledged < ack {
+            let Some(frame) = self.retained.pop_front() else {
+                break;
+            };
+            self.release(&frame);
+            self.settled = frame.id.next();
+            self.acknowledged += 1;
         }
         Ok(())
     }
 
-    /// The connection is gone. Drops what cannot move to another one, keeps what can, and gives
-    /// the ids of which bytes were written and not acknowledged. What is kept waits since
-    /// `lost_at`, if it was a working connection that was lost.
-    pub(super) fn end_connection(&mut self, lost_at: Option<Duration>) -> Range<PacketId> {
-        let mut batch = std::mem::take(&mut self.batch);
-        if batch.has_begun()
-            && let Some(frame) = batch.pop()
-        {
-            self.abandon_written(&frame);
+    /// The connection is gone. Drops what cannot move to another one, and keeps what can. What was
+    /// not written waits since `lost_at`, if it was a working connection that was lost.
+    pub(super) fn end_connection(&mut self, lost_at: Option<Duration>) {
+        let batch = std::mem::take(&mut self.batch);
+        for mut frame in batch.into_frames().into_iter().rev() {
+            match frame.kind() {
+                FrameKind::Reliable | FrameKind::Skip if self.sequenced => {
+                    if frame.is_withdrawn {
+                        self.reliable_bytes -= frame.become_skip();
+                    }
+                    self.relay.push_front(frame);
+                }
+                FrameKind::Reliable | FrameKind::Skip if frame.is_exposed => self.release(&frame),
+                FrameKind::Reliable | FrameKind::Skip => self.queue.push_front(frame),
+                FrameKind::Unreliable => self.drop_unreliable(&frame),
+                FrameKind::Control => {}
+            }
         }
-        while let Some((_, bytes)) = self.unacked.pop_front() {
-            self.release_reliable(bytes);
-        }
-        for frame in batch.into_frames().into_iter().rev() {
-            self.queue.push_front(frame);
-        }
+        self.retained.append(&mut self.relay);
         self.drop_unreliable_frames();
         if lost_at.is_some() {
-            self.queue
-                .iter_mut()
-                .for_each(|frame| frame.waits_since = lost_at);
+            let waiting = self.retained.iter_mut().chain(&mut self.queue);
+            waiting.for_each(|frame| frame.waits_since = lost_at);
+        }
+    }
+
+    fn drop_unreliable_frames(&mut self) {
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.retain(|frame| {
+            let is_unreliable = frame.kind() == FrameKind::Unreliable;
+            if is_unreliable {
+                self.drop_unreliable(frame);
+            }
+            !is_unreliable
+        });
+        self.queue = queue;
+    }
+
+    /// A new connection carries the session on: the other end has everything below `next_expected`
+    /// and nothing else, so the rest is laid out again. There must be no connection before it.
+    ///
+    /// # Errors
+    /// If the other end claims what was never written, or lacks what it acknowledged.
+    pub(super) fn resume(&mut self, next_expected: u64) -> Result<(), ProtocolError> {
+        let acknowledged = self.acknowledged;
+        if next_expected < acknowledged {
+            return Err(ProtocolError::AckTakenBack {
+                ack: next_expected,
+                acknowledged,
+            });
+        }
+        let exposed = self.retained.partition_point(|frame| frame.is_exposed);
+        let sent = acknowledged + count(exposed) - 1;
+        if next_expected > sent + 1 {
+            let ack = next_expected;
+            return Err(ProtocolError::AckOfUnsent { ack, sent });
+        }
+        self.acknowledge(next_expected)
+            .map_err(|sent| ProtocolError::AckOfUnsent {
+                ack: next_expected,
+                sent,
+            })?;
+        self.relay = std::mem::take(&mut self.retained);
+        for frame in &mut self.relay {
+            frame.is_exposed = false;
+        }
+        Ok(())
+    }
+
+    /// The session is over, or in plain mode the connection. Gives up what was written, and gives
+    /// the ids of it; what was not is left for the next session. There must be no connection.
+    pub(super) fn end_session(&mut self) -> Range<PacketId> {
+        for mut frame in std::mem::take(&mut self.retained).into_iter().rev() {
+            if frame.is_reliable() && !frame.is_exposed {
+                frame.sequence = 0;
+                self.queue.push_front(frame);
+            } else {
+                self.release(&frame);
+            }
         }
         self.next_sequence = 1;
+        self.acknowledged = 1;
         let maybe_delivered = self.settled..self.first_unwritten();
         self.settled = maybe_delivered.end;
         self.counters.maybe_delivered += maybe_delivered.end.get() - maybe_delivered.start.get();
         maybe_delivered
     }
 
-    /// Of `frame` some bytes were written, and the rest never will be.
-    fn abandon_written(&mut self, frame: &Frame) {
-        match frame.kind() {
-            FrameKind::Reliable(_) => {
-                self.reliable_queued -= 1;
-                self.release_reliable(frame.size());
-            }
-            FrameKind::Unreliable => self.drop_unreliable(frame),
-            FrameKind::Control => {}
-        }
-    }
-
-    fn drop_unreliable_frames(&mut self) {
-        let mut queue = std::mem::take(&mut self.queue);
-        queue.retain(|frame| match frame.kind() {
-            FrameKind::Reliable(_) => true,
-            FrameKind::Unreliable => {
-                self.drop_unreliable(frame);
-                false
-            }
-            FrameKind::Control => false,
-        });
-        self.queue = queue;
-    }
-
     fn first_unwritten(&self) -> PacketId {
-        let mut ids = self.queue.iter().filter_map(|frame| match frame.kind() {
-            FrameKind::Reliable(id) => Some(id),
-            FrameKind::Unreliable | FrameKind::Control => None,
-        });
-        ids.next().unwrap_or(self.next_id)
+        let first = self.queue.iter().find(|frame| frame.is_reliable());
+        first.map_or(self.next_id, |frame| frame.id)
     }
 
     /// Everything that was written arrived, as far as this end can know.
     pub(super) fn settle_written(&mut self) {
-        if self.unacked.is_empty() && self.batch.is_empty() {
+        if self.retained.is_empty() && self.batch.is_empty() {
             self.settled = self.first_unwritten();
         }
     }
 
-    /// Drops everything that was not written. There must be no connection.
+    /// Drops everything that was not written. There must be neither a connection nor a session.
     pub(super) fn drop_all(&mut self) -> Range<PacketId> {
-        let dropped = std::mem::take(&mut self.queue);
-        for frame in &dropped {
-            match frame.kind() {
-                FrameKind::Reliable(_) => self.drop_reliable(frame.size()),
-                FrameKind::Unreliable => self.drop_unreliable(frame),
-                FrameKind::Control => {}
-            }
+        while let Some(frame) = self.queue.pop_front() {
+            self.drop_queued(&frame);
         }
         let range = self.settled..self.next_id;
         self.settled = self.next_id;
         range
     }
 
-    fn drop_reliable(&mut self, bytes: usize) {
-        self.reliable_queued -= 1;
-        self.release_reliable(bytes);
-        self.counters.not_delivered += 1;
+    fn drop_queued(&mut self, frame: &Frame) {
+        match frame.kind() {
+            FrameKind::Reliable | FrameKind::Skip => {
+                self.release(frame);
+                self.counters.not_delivered += 1;
+            }
+            FrameKind::Unreliable => self.drop_unreliable(frame),
+            FrameKind::Control => {}
+        }
     }
 
     /// Notes that frames that were accepted since the last call wait since `now`.
@@ -355,30 +447,27 @@ impl Outbox {
         }
     }
 
-    /// Since when the oldest packet waits.
+    /// Since when the oldest packet waits that has no sequence number.
     pub(super) fn oldest_wait(&self) -> Option<Duration> {
         self.queue.front()?.waits_since
     }
 
-    /// Drops the packets that wait since `limit` or earlier. There must be no connection.
-    pub(super) fn drop_overdue(&mut self, limit: Duration) -> Option<Range<PacketId>> {
-        let mut end = None;
+    /// Drops the packets that wait since `limit` or earlier, and gives their ids. There must be
+    /// neither a connection nor anything written that is not settled.
+    pub(super) fn drop_overdue(&mut self, limit: Duration) -> Range<PacketId> {
+        let mut end = self.settled;
         while self.oldest_wait().is_some_and(|since| since <= limit) {
             let Some(frame) = self.queue.pop_front() else {
                 break;
             };
-            match frame.kind() {
-                FrameKind::Reliable(id) => {
-                    self.drop_reliable(frame.size());
-                    end = Some(id.next());
-                }
-                FrameKind::Unreliable => self.drop_unreliable(&frame),
-                FrameKind::Control => {}
+            if frame.is_reliable() {
+                end = frame.id.next();
             }
+            self.drop_queued(&frame);
         }
-        let range = self.settled..end?;
+        let range = self.settled..end;
         self.settled = range.end;
-        Some(range)
+        range
     }
 
     /// Counts an unreliable packet that was dropped before it got here.
@@ -392,11 +481,22 @@ impl Outbox {
 
     /// Whether packets wait that are not laid out.
     pub(super) fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || !self.relay.is_empty()
     }
 
+    /// Whether reliable packets are held: queued, or written and not acknowledged.
+    pub(super) fn owes(&self) -> bool {
+        self.reliable_held > 0
+    }
+
+    /// Whether packets have a sequence number and are not acknowledged.
+    pub(super) fn has_numbered(&self) -> bool {
+        !self.retained.is_empty()
+    }
+
+    /// Packets that wait to be written, for the first time or again.
     pub(super) fn reliable_queued(&self) -> usize {
-        self.reliable_queued
+        self.reliable_held - self.retained.len()
     }
 
     pub(super) fn reliable_bytes(&self) -> usize {
@@ -404,10 +504,31 @@ impl Outbox {
     }
 
     pub(super) fn unacknowledged(&self) -> usize {
-        self.unacked.len()
+        self.retained.len()
     }
 
     pub(super) fn unreliable(&self) -> (usize, usize) {
         (self.unreliable_queued, self.unreliable_bytes)
     }
+}
+
+fn count(frames: usize) -> u64 {
+    u64::try_from(frames).unwrap_or(u64::MAX)
+}
+
+/// Where the reliable packet's frame is. Ids ascend, also those noted for other packets.
+fn position(frames: &VecDeque<Frame>, id: PacketId) -> Option<usize> {
+    let first = frames.partition_point(|frame| frame.id < id);
+    let same = frames.iter().skip(first).take_while(|frame| frame.id == id);
+    let before = same.take_while(|frame| !frame.is_reliable()).count();
+    let at = first + before;
+    let frame = frames.get(at)?;
+    (frame.is_reliable() && frame.id == id).then_some(at)
+}
+
+fn withdraw_numbered(frames: &mut VecDeque<Frame>, id: PacketId) -> Option<(usize, bool)> {
+    let at = position(frames, id)?;
+    let frame = frames.get_mut(at)?;
+    let was_exposed = frame.is_exposed;
+    Some((frame.become_skip(), was_exposed))
 }

@@ -53,16 +53,31 @@ impl fmt::Display for PacketId {
     }
 }
 
+/// What came of withdrawing a reliable packet. It is not reported any more by itself; its id can
+/// still lie inside a range of a [`SessionEnded`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawal {
+    /// It surely was not delivered, and will not be.
+    NotDelivered,
+    /// Bytes of it were handed to a socket. If it did not arrive there, it never will.
+    MaybeDelivered,
+    /// The peer does not have it: it was acknowledged, reported or withdrawn before, or was never
+    /// accepted; or, in plain mode, it is part of the next write.
+    Unknown,
+}
+
 /// What became of the accepted reliable packets when a session ended, or, in plain mode, a
 /// connection; or when packets ran out of patience or of a peer.
 ///
 /// The ranges adjoin: `maybe_delivered.end == not_delivered.start`. Every id below
 /// `maybe_delivered.start` was acknowledged or reported before; every id from `not_delivered.end`
-/// on is still queued. Either range may be empty. Ids of packets that were
-/// [withdrawn](PeerSink::handle_withdrawn) can lie inside a range.
+/// on is still queued. Either range may be empty. Ids of packets that were withdrawn, by
+/// [the peer](PeerSink::handle_withdrawn) or by [the user](PeerHandle::withdraw), can lie inside
+/// a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionEnded {
-    /// Surely not delivered: no byte of them was handed to a socket. Dropped now.
+    /// Surely not delivered: no byte of them was handed to a socket, at least not since the other
+    /// end said that it did not have them. Dropped now.
     pub not_delivered: Range<PacketId>,
     /// Bytes of them were handed to a socket, and no acknowledgement came. In plain mode, which
     /// has no acknowledgements: everything written on the connection that ended.
@@ -78,14 +93,23 @@ pub trait PeerSink {
     /// [`ReceivedPacket::to_bytes`].
     fn handle_packet(&self, peer: &PeerHandle, packet: ReceivedPacket<'_>);
 
-    /// A session ended, or, in plain mode, a connection; or packets were dropped without one.
-    /// Also called if no packet was affected, since what was asked over the session is lost with it.
+    /// A session ended, or, in plain mode, a connection; or packets were dropped without one. Losing
+    /// a connection does not end a session. Also called if no packet was affected, since what was
+    /// asked over the session is lost with it.
     fn handle_session_ended(&self, peer: &PeerHandle, ended: SessionEnded);
 
     /// A reliable packet was accepted before the other end had said that it takes `limit` bytes of
     /// payload only. It was taken out of the queue and surely not delivered.
     fn handle_withdrawn(&self, peer: &PeerHandle, id: PacketId, limit: u32) {
         let _ = (peer, id, limit);
+    }
+
+    /// Whether something is to come over the session, a reply for example. While it is, an
+    /// acknowledged peer that dials replaces a lost connection although nothing is queued. Asked
+    /// while there is none.
+    fn expects_replies(&self, peer: &PeerHandle) -> bool {
+        let _ = peer;
+        false
     }
 
     /// The peer is finished for good: closed, given up, or its accepted connection is gone.

@@ -32,6 +32,11 @@ impl PacketReader {
         }
     }
 
+    /// From now on packets may be this large.
+    pub(super) fn allow(&mut self, max_payload: usize) {
+        self.max_payload = max_payload;
+    }
+
     /// The buffer to append to, with room for the next read.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         let missing = match packet_length(&self.buffer, self.max_payload) {

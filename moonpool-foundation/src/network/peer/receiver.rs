@@ -28,6 +28,13 @@ impl Receiver {
         }
     }
 
+    pub(super) fn expects_replies(&self, handle: &PeerHandle) -> bool {
+        match self {
+            Self::Sink(sink) => sink.expects_replies(handle),
+            Self::Inbox(_) => false,
+        }
+    }
+
     pub(super) fn report(&self, handle: &PeerHandle, event: Event) {
         match (self, event) {
             (Self::Sink(sink), Event::SessionEnded(ended)) => {

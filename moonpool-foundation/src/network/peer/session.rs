@@ -193,6 +193,18 @@ impl HelloAnswer {
         }
     }
 
+    /// The answer to a Hello whose generation is not above one that was accepted.
+    pub(super) fn superseded(identity: SessionIdentity, max_payload: u32, generation: u64) -> Self {
+        Self {
+            version: VERSION,
+            outcome: Outcome::Superseded { generation },
+            max_payload,
+            features: 0,
+            incarnation: identity.incarnation,
+            address: identity.address,
+        }
+    }
+
     pub(super) fn encode(&self) -> [u8; ANSWER_SIZE] {
         let mut argument = [0; 16];
         let mut writer = Writer::new(&mut argument);

@@ -22,14 +22,26 @@ use super::exchange::{Exchange, Remote};
 use super::frame::Prefix;
 use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
-use super::packet::{PacketId, SessionEnded};
-use super::session::SessionMode;
+use super::packet::{PacketId, SessionEnded, Withdrawal};
+use super::session::{SessionIdentity, SessionMode};
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
 
+/// How long a session is kept after its last connection.
+const SESSION_KEPT: Duration = Duration::from_secs(60);
+
 /// How long a lazy dialler that lost its connection still counts as used, if nothing is queued.
 const RECENT_USE: Duration = Duration::from_secs(3);
+
+/// How long packets stay unacknowledged, without a packet from there, before the other end is asked.
+const PING_AFTER: Duration = Duration::from_secs(1);
+
+/// How long it has to show a sign of life.
+const SILENT_AFTER: Duration = Duration::from_secs(2);
+
+/// Bytes of one growing packet within that time that are a sign of life too.
+const SIGN_OF_LIFE_BYTES: usize = 64 * 1024;
 
 /// Reports that wait for the driver before no more packets are withdrawn.
 const MAX_EVENTS: usize = 1024;
@@ -60,9 +72,45 @@ pub(super) enum Event {
 enum Role {
     /// Dials at once and always again.
     DialEagerly,
-    /// Dials when something is to be sent, and while that is recent.
+    /// Dials when something is owed, and while something was sent recently.
     DialLazily,
+    /// Ends with its connection.
     Accept,
+    /// Was accepted, outlives its connections, and waits for the next one to be attached.
+    KeepSession,
+}
+
+/// A session's last working connection.
+#[derive(Clone, Copy, Debug)]
+struct LastConnection {
+    lost_at: Duration,
+    /// Whether it left something behind that waits: packets that were not acknowledged, or replies
+    /// that are expected.
+    is_missed: bool,
+}
+
+/// Whether the other end of a connection is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Liveness {
+    /// When the last complete packet arrived, or the connection opened.
+    heard_at: Duration,
+    /// Since when packets are unacknowledged, as far as the driver noticed.
+    owed_since: Option<Duration>,
+    /// The ping that nothing followed, and when it is too late.
+    fails_at: Option<Duration>,
+    /// Bytes that arrived since, of a packet that is not complete.
+    grown_bytes: usize,
+}
+
+/// What becomes of the packets that were never written, when a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// They wait for the next session.
+    Moves,
+    /// Those that wait since this time, or longer, are dropped.
+    Overdue(Duration),
+    /// They are dropped.
+    Dropped,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -90,6 +138,13 @@ enum Phase {
         cause: ConnectionError,
     },
     Finished,
+}
+
+impl Phase {
+    /// No connection, and none is ever made from this end.
+    const DETACHED: Self = Self::Idle {
+        not_before: Duration::MAX,
+    };
 }
 
 /// How far the end of a connection has got.
@@ -130,6 +185,11 @@ pub(super) struct PeerState {
     /// A handle sent something since the driver ran last.
     was_used: bool,
     used_until: Duration,
+    /// Replies are expected over the session.
+    expects_replies: bool,
+    liveness: Liveness,
+    /// While a session has no connection.
+    last_connection: Option<LastConnection>,
     events: VecDeque<Event>,
     /// What `close()` could not deliver.
     undelivered: Option<SessionEnded>,
@@ -166,6 +226,15 @@ impl PeerState {
         state
     }
 
+    /// A peer of a session that is accepted, to which connections are attached.
+    pub(super) fn of_session(config: PeerConfig, identity: SessionIdentity, session: UID) -> Self {
+        let max_payload = config.max_payload_bytes;
+        let mode = SessionMode::Acknowledged(identity);
+        let mut state = Self::new(config, mode, Role::KeepSession, Phase::DETACHED);
+        state.exchange = Some(Exchange::of_session(identity, max_payload, session));
+        state
+    }
+
     fn new(config: PeerConfig, mode: SessionMode, role: Role, phase: Phase) -> Self {
         let exchange = match mode {
             SessionMode::Plain => None,
@@ -184,6 +253,9 @@ impl PeerState {
             disconnect: None,
             was_used: false,
             used_until: Duration::ZERO,
+            expects_replies: false,
+            liveness: Liveness::default(),
+            last_connection: None,
             events: VecDeque::new(),
             undelivered: None,
             metrics: PeerMetrics::default(),
@@ -262,6 +334,16 @@ impl PeerState {
         }
     }
 
+    /// Takes a reliable packet back.
+    pub(super) fn withdraw(&mut self, id: PacketId) -> Withdrawal {
+        self.outbox.withdraw(id)
+    }
+
+    /// Whether something is to come over the session, so that a lost connection is to be replaced.
+    pub(super) fn set_expects_replies(&mut self, expects: bool) {
+        self.expects_replies = expects;
+    }
+
     /// `reconnect()` was called.
     pub(super) fn request_reconnect(&mut self) {
         match &mut self.phase {
@@ -291,12 +373,9 @@ impl PeerState {
         if self.phase != Phase::Finished {
             self.metrics.last_error = Some(ConnectionError::Closed);
             self.phase = Phase::Finished;
-            let maybe_delivered = self.outbox.end_connection(None);
-            let not_delivered = self.outbox.drop_all();
-            self.note_undelivered(&SessionEnded {
-                not_delivered,
-                maybe_delivered,
-            });
+            self.outbox.end_connection(None);
+            let ended = self.end_packets(Rest::Dropped);
+            self.note_undelivered(&ended);
         }
     }
 
@@ -304,14 +383,39 @@ impl PeerState {
     fn finish(&mut self, cause: ConnectionError) {
         self.phase = Phase::Finished;
         self.metrics.last_error = Some(cause);
-        let not_delivered = self.outbox.drop_all();
-        if !not_delivered.is_empty() {
-            let maybe_delivered = not_delivered.start..not_delivered.start;
-            self.report(SessionEnded {
-                not_delivered,
-                maybe_delivered,
-            });
+        let had_session = self.has_session();
+        self.end_session(had_session, Rest::Dropped);
+    }
+
+    /// Ends the session, if there is one, and gives up what cannot move to the next. There must be
+    /// no connection. Reported if there was a session, or a packet is affected.
+    fn end_session(&mut self, had_session: bool, rest: Rest) {
+        self.last_connection = None;
+        if let Some(exchange) = &mut self.exchange {
+            exchange.end_session();
         }
+        let ended = self.end_packets(rest);
+        if had_session || !ended.maybe_delivered.is_empty() || !ended.not_delivered.is_empty() {
+            self.report(ended);
+        }
+    }
+
+    fn end_packets(&mut self, rest: Rest) -> SessionEnded {
+        let maybe_delivered = self.outbox.end_session();
+        let not_delivered = match rest {
+            Rest::Moves => maybe_delivered.end..maybe_delivered.end,
+            Rest::Overdue(limit) => self.outbox.drop_overdue(limit),
+            Rest::Dropped => self.outbox.drop_all(),
+        };
+        SessionEnded {
+            not_delivered,
+            maybe_delivered,
+        }
+    }
+
+    /// Whether a session was agreed on with the other end, and has not ended.
+    fn has_session(&self) -> bool {
+        self.exchange.as_ref().is_some_and(Exchange::has_session)
     }
 
     fn report(&mut self, ended: SessionEnded) {
@@ -347,21 +451,22 @@ impl PeerState {
 
     fn wants_connection(&self, now: Duration) -> bool {
         match self.role {
-            Role::Accept => false,
-            _ if self.has_unwritten() => true,
+            Role::Accept | Role::KeepSession => false,
+            _ if self.owes() => true,
             _ if self.closing.is_some() => false,
             Role::DialEagerly => true,
-            Role::DialLazily => now < self.used_until,
+            Role::DialLazily => self.expects_replies || now < self.used_until,
         }
     }
 
-    fn has_unwritten(&self) -> bool {
-        self.outbox.has_queued() || self.outbox.reliable_queued() > 0
+    /// Whether packets are held that another connection can deliver.
+    fn owes(&self) -> bool {
+        self.outbox.has_queued() || self.outbox.owes()
     }
 
     fn patience(&self) -> Option<Duration> {
         match self.role {
-            Role::Accept => None,
+            Role::Accept | Role::KeepSession => None,
             Role::DialEagerly | Role::DialLazily => self.config.patience,
         }
     }
@@ -378,6 +483,11 @@ impl PeerState {
     /// Whether nothing more is accepted.
     pub(super) fn is_closed(&self) -> bool {
         self.closing.is_some() || self.is_finished()
+    }
+
+    /// Whether it waits for a connection to be attached.
+    pub(super) fn is_detached(&self) -> bool {
+        self.role == Role::KeepSession && matches!(self.phase, Phase::Idle { .. })
     }
 
     /// Whether the driver has nothing more to do.

@@ -1,47 +1,41 @@
 //! The task that accepts connections.
 
-use std::rc::{Rc, Weak};
+use std::rc::Weak;
 use std::time::Duration;
 
-use moonpool_foundation::network::peer::{Peer, PeerConfig, PeerSink};
+use moonpool_foundation::network::peer::{Peer, PeerId, SessionAcceptor, SessionOwner};
 use moonpool_foundation::{NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider};
 
 use super::core::Core;
-use super::flow_transport::session_mode;
 
 /// How long accepting pauses after a failure. The usual cause is that the process has no file
 /// descriptors left, and then the next attempt fails at once too.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
-/// Turns accepted connections into peers of a transport.
-pub(crate) struct Acceptor<L, T, TP> {
-    pub(crate) listener: L,
+/// Accepts a transport's connections.
+pub(crate) struct Acceptor<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> {
+    pub(crate) listener: N::TcpListener,
     pub(crate) core: Weak<Core>,
-    pub(crate) sink: Rc<dyn PeerSink>,
+    pub(crate) sessions: SessionAcceptor<N, T, TP>,
     pub(crate) time: T,
-    pub(crate) task: TP,
-    pub(crate) peer_config: PeerConfig,
     pub(crate) max_connections: usize,
 }
 
-impl<L, T, TP> Acceptor<L, T, TP>
+impl<N, T, TP> Acceptor<N, T, TP>
 where
-    L: TcpListenerTrait,
+    N: NetworkProvider,
     T: TimeProvider,
     TP: TaskProvider,
 {
     /// Accepts until the transport closes.
-    pub(crate) async fn run<N>(self)
-    where
-        N: NetworkProvider<TcpListener = L, TcpStream = L::TcpStream>,
-    {
+    pub(crate) async fn run(self) {
         loop {
             let accepted = self.listener.accept().await;
             let Some(core) = self.core.upgrade().filter(|core| core.is_open()) else {
                 return;
             };
             match accepted {
-                Ok((stream, address)) => self.adopt::<N>(&core, stream, address),
+                Ok((stream, address)) => self.adopt(&core, stream, address),
                 Err(error) => {
                     core.counters.accept_errors.add();
                     drop(core);
@@ -52,33 +46,43 @@ where
         }
     }
 
-    fn adopt<N>(&self, core: &Core, stream: L::TcpStream, address: String)
-    where
-        N: NetworkProvider<TcpListener = L, TcpStream = L::TcpStream>,
-    {
-        let incoming = {
-            let peers = core.peers.borrow();
-            peers.len() - peers.dialled_len()
-        };
-        if incoming >= self.max_connections {
+    fn adopt(&self, core: &Core, stream: N::TcpStream, address: String) {
+        let connections = self.sessions.connections();
+        if connections >= self.max_connections || !self.sessions.accept(stream, address) {
             core.counters.accept_refused.add();
-            tracing::warn!(%address, limit = self.max_connections, "too many connections");
+            tracing::warn!(connections, "too many connections");
             return;
         }
         core.counters.accepted.add();
-        let id = core.peers.borrow_mut().next_id();
-        tracing::debug!(%address, %id, "accepted a connection");
-        let peer = Peer::<N, T, TP>::incoming_with_sink(
-            stream,
-            address,
-            self.time.clone(),
-            self.task.clone(),
-            self.peer_config.clone(),
-            session_mode(core),
-            id,
-            self.sink.clone(),
-        );
+    }
+}
+
+/// Puts the peers of accepted sessions into the transport's table.
+pub(crate) struct AcceptedPeers(pub(crate) Weak<Core>);
+
+impl<N, T, TP> SessionOwner<N, T, TP> for AcceptedPeers
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    fn next_id(&self) -> PeerId {
+        let core = self.0.upgrade();
+        core.map_or_else(PeerId::default, |core| core.peers.borrow_mut().next_id())
+    }
+
+    fn adopt(&self, peer: Peer<N, T, TP>) {
+        let Some(core) = self.0.upgrade().filter(|core| core.is_open()) else {
+            return;
+        };
         let handle = peer.handle().clone();
+        tracing::debug!(id = %handle.id(), address = handle.peer_name(), "a session begins");
         core.peers.borrow_mut().insert(handle, None, Box::new(peer));
+    }
+
+    fn evict(&self, peer: PeerId) {
+        if let Some(core) = self.0.upgrade() {
+            core.handle_finished(peer);
+        }
     }
 }

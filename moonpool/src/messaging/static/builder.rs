@@ -93,7 +93,7 @@ where
     }
 
     /// How many accepted connections there may be at one time, 16,384 by default. Further ones are
-    /// closed at once.
+    /// closed at once. Sessions that wait for their next connection do not count.
     pub fn max_incoming_connections(mut self, connections: usize) -> Self {
         self.max_incoming = connections;
         self

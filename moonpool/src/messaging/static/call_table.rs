@@ -106,6 +106,11 @@ impl CallTable {
         self.waiting
     }
 
+    /// Whether calls wait for replies from this peer.
+    pub(crate) fn has_calls_of(&self, peer: PeerId) -> bool {
+        self.lists.contains_key(&peer)
+    }
+
     /// Number of calls that are not forgotten, ended ones included.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

@@ -301,7 +301,7 @@ impl Core {
         wake(waker);
     }
 
-    fn handle_finished(&self, peer: PeerId) {
+    pub(crate) fn handle_finished(&self, peer: PeerId) {
         self.end_calls_of(peer);
         let removed = self.peers.borrow_mut().remove(peer);
         drop(removed);
@@ -405,7 +405,8 @@ impl Core {
         let mut stats = self.counters.snapshot();
         let peers = self.peers.borrow();
         stats.peers = peers.dialled_len();
-        stats.incoming_connections = peers.len() - peers.dialled_len();
+        stats.incoming_sessions = peers.len() - peers.dialled_len();
+        stats.incoming_connections = peers.accepted_connections();
         stats.tasks = peers.len();
         for peer in peers.handles() {
             let metrics = peer.metrics();
@@ -448,6 +449,11 @@ impl PeerSink for TransportSink {
         if let Some(core) = self.core.upgrade() {
             core.handle_session_ended(peer.id(), &ended);
         }
+    }
+
+    fn expects_replies(&self, peer: &PeerHandle) -> bool {
+        let core = self.core.upgrade();
+        core.is_some_and(|core| core.calls.borrow().has_calls_of(peer.id()))
     }
 
     fn handle_withdrawn(&self, peer: &PeerHandle, id: PacketId, _limit: u32) {

@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
-    CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionIdentity, SessionMode,
+    CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionAcceptor, SessionIdentity,
+    SessionMode,
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
 };
 use moonpool_traits::CodecError;
 
-use super::acceptor::Acceptor;
+use super::acceptor::{AcceptedPeers, Acceptor};
 use super::builder::FlowTransportBuilder;
 use super::core::{Admission, Core, Phase};
 use super::envelope;
@@ -27,7 +28,7 @@ use crate::error::TransportError;
 /// Sends messages to endpoints and hands arriving ones to their receivers.
 ///
 /// A process usually has one. It keeps one connection per address it sends to, opened by the first
-/// message; answers travel back on the connection their requests came on, so a client needs no
+/// message; answers travel back on the session their requests came on, so a client needs no
 /// address of its own. Messages to the transport's own address never touch a socket; they are
 /// encoded, bounded and delivered in a later turn like all others.
 ///
@@ -100,16 +101,23 @@ where
 
     /// Starts the task that accepts connections.
     pub(crate) fn listen(&self, listener: N::TcpListener, max_connections: usize) {
+        let core = Rc::downgrade(&self.core);
+        let sessions = SessionAcceptor::<N, T, TP>::new(
+            self.time.clone(),
+            self.task.clone(),
+            self.peer_config.clone(),
+            session_identity(&self.core),
+            self.sink.clone(),
+            Rc::new(AcceptedPeers(core.clone())),
+        );
         let acceptor = Acceptor {
             listener,
-            core: Rc::downgrade(&self.core),
-            sink: self.sink.clone(),
+            core,
+            sessions,
             time: self.time.clone(),
-            task: self.task.clone(),
-            peer_config: self.peer_config.clone(),
             max_connections,
         };
-        let task = self.task.spawn_task("moonpool-accept", acceptor.run::<N>());
+        let task = self.task.spawn_task("moonpool-accept", acceptor.run());
         self.accept_task.replace(Some(task));
     }
 
@@ -162,7 +170,7 @@ where
             self.task.clone(),
             address.socket_addr().to_string(),
             self.peer_config.clone(),
-            session_mode(&self.core),
+            SessionMode::Acknowledged(session_identity(&self.core)),
             id,
             self.sink.clone(),
         );
@@ -322,11 +330,11 @@ where
 }
 
 /// How this transport greets, dialling or accepting.
-pub(crate) fn session_mode(core: &Core) -> SessionMode {
-    SessionMode::Acknowledged(SessionIdentity {
+fn session_identity(core: &Core) -> SessionIdentity {
+    SessionIdentity {
         incarnation: core.incarnation,
         address: core.address.get(),
-    })
+    }
 }
 
 fn put_message(payload: &[u8], buffer: &mut BytesMut) -> Result<(), CodecError> {

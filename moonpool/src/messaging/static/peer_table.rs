@@ -95,6 +95,13 @@ impl PeerTable {
         self.peers.values().map(|entry| &entry.handle)
     }
 
+    /// Number of accepted peers that have a connection.
+    pub(crate) fn accepted_connections(&self) -> usize {
+        let is_connected =
+            |entry: &&PeerEntry| entry.destination.is_none() && entry.handle.is_connected();
+        self.peers.values().filter(is_connected).count()
+    }
+
     /// Number of peers, accepted ones included.
     pub(crate) fn len(&self) -> usize {
         self.peers.len()

@@ -18,13 +18,14 @@ pub enum ReplyError {
     /// request may be executed in part. Ask the server for its state before calling again.
     #[error("the server dropped the request without an answer")]
     BrokenPromise,
-    /// No byte of the request was ever handed to a socket: surely not executed. Call again, here or
-    /// elsewhere.
+    /// No byte of the request was handed to a socket, or none since the server said that it had not
+    /// got it: surely not executed. Call again, here or elsewhere.
     #[error("the request was never sent: no connection could be made in time")]
     ConnectionFailed,
-    /// The request was on its way when the connection or the transport ended, and no answer came:
-    /// executed or not, unknown. Call again only if executing twice does no harm.
-    #[error("the connection ended before an answer came; the request may have been executed")]
+    /// The request was on its way when the session or the transport ended, or no connection could
+    /// be made for too long: executed or not, unknown. Call again only if executing twice does no
+    /// harm.
+    #[error("the session ended before an answer came; the request may have been executed")]
     MaybeDelivered,
     /// The deadline passed without an answer: executed or not, unknown. Call again only if
     /// executing twice does no harm.

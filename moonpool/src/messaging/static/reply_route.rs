@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::rc::Weak;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use moonpool_foundation::network::peer::PeerHandle;
@@ -15,7 +16,7 @@ use super::receivers::Packet;
 use super::reply_error::ReplyError;
 use crate::error::TransportError;
 
-/// Where the answer to one request goes: back on the connection the request came in on, never
+/// Where the answer to one request goes: back on the session the request came in on, never
 /// elsewhere, since a caller may be behind NAT and an address that it claims is not to be dialled.
 ///
 /// It is used up by answering. Dropping it unanswered sends [`ReplyError::BrokenPromise`], so that
@@ -126,8 +127,8 @@ impl ReplyRoute {
         }
     }
 
-    /// Ends the route. An answer that cannot be queued takes the connection with it: its caller
-    /// would wait for ever, and after the loss of the connection it knows where it stands.
+    /// Ends the route. An answer that cannot be queued takes the session with it: its caller would
+    /// wait for ever, and after the end of the session it knows where it stands.
     fn settle(&mut self, sent: Result<(), TransportError>) {
         let way = std::mem::replace(&mut self.way, Way::Used);
         let core = self.core.upgrade();
@@ -143,7 +144,7 @@ impl ReplyRoute {
                 }
                 tracing::debug!(token = %self.token, %error, "an answer was dropped");
                 if let (TransportError::QueueFull, Way::Peer(peer)) = (error, way) {
-                    peer.reconnect();
+                    peer.start_close(Duration::ZERO);
                 }
             }
         }

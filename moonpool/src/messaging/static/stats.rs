@@ -10,8 +10,10 @@ use std::cell::Cell;
 pub struct TransportStats {
     /// Gauge: peers that dial.
     pub peers: usize,
-    /// Gauge: accepted connections.
+    /// Gauge: accepted connections that carry a session.
     pub incoming_connections: usize,
+    /// Gauge: accepted sessions, those included that are kept for 60 s without a connection.
+    pub incoming_sessions: usize,
     /// Gauge: registered endpoints, the built-in ones not counted.
     pub endpoints: usize,
     /// Gauge: calls that wait for their reply.
@@ -24,7 +26,8 @@ pub struct TransportStats {
     pub local_packets: usize,
     /// Gauge: bytes of the same.
     pub local_bytes: usize,
-    /// Gauge: tasks of the transport: one per peer, the accepting one, the local one.
+    /// Gauge: tasks of the transport: one per peer, the accepting one, the local one. Those that
+    /// greet a connection live 2 s at most and are not counted.
     pub tasks: usize,
 
     /// Requests sent, to this process too.

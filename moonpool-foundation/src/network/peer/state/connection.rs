@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use crate::messaging::{UID, WellKnownToken, WireError};
 use crate::network::peer::error::{ConnectionError, ProtocolError};
-use crate::network::peer::exchange::{Exchange, Greeted, Inbound};
+use crate::network::peer::exchange::{Answered, Exchange, Greeted, Inbound};
 use crate::network::peer::frame::Batch;
 use crate::network::peer::outbox::LaidOut;
-use crate::network::peer::packet::SessionEnded;
-use crate::network::peer::session::HelloAnswer;
+use crate::network::peer::session::{Hello, HelloAnswer};
 
-use super::{EndStep, Event, INCOMPATIBLE_PROBE, MAX_EVENTS, PeerState, Phase, Role};
+use super::{
+    EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS, PeerState, Phase,
+    Rest, Role,
+};
 
 impl PeerState {
     /// A connection was made. `session` is a random id for a session that may begin on it.
@@ -27,8 +29,47 @@ impl PeerState {
         }
     }
 
+    /// A connection was accepted whose Hello is for this session: begins it, or resumes it. What an
+    /// older connection still brings must not be handled any more.
+    ///
+    /// # Errors
+    /// Why the connection has to end, and the session with it: call `handle_closed` with it.
+    pub(in crate::network::peer) fn handle_attached(
+        &mut self,
+        now: Duration,
+        hello: &Hello,
+    ) -> Result<(), ConnectionError> {
+        let was_open = match self.phase {
+            Phase::Idle { .. } => false,
+            Phase::Open { .. } => true,
+            _ => return Err(ConnectionError::Closed),
+        };
+        let Some(exchange) = &mut self.exchange else {
+            return Err(ConnectionError::Closed);
+        };
+        if was_open {
+            exchange.handle_closed();
+            self.outbox.end_connection(Some(now));
+        }
+        if exchange.has_session() {
+            self.outbox.resume(exchange.expected_by(hello))?;
+        }
+        exchange.accept(hello, &mut self.outbox);
+        self.disconnect = None;
+        if let Some(closing) = &mut self.closing {
+            closing.asked = false;
+        }
+        self.open(now);
+        Ok(())
+    }
+
     fn open(&mut self, now: Duration) {
         self.phase = Phase::Open { since: now };
+        self.last_connection = None;
+        self.liveness = Liveness {
+            heard_at: now,
+            ..Liveness::default()
+        };
         self.failures = 0;
         self.metrics.reconnects += u64::from(self.metrics.connections > 0);
         self.metrics.connections += 1;
@@ -37,6 +78,7 @@ impl PeerState {
     /// Bytes were read.
     pub(in crate::network::peer) fn handle_read(&mut self, bytes: usize) {
         self.metrics.bytes_received += u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.liveness.grown_bytes = self.liveness.grown_bytes.saturating_add(bytes);
     }
 
     /// A packet arrived.
@@ -49,6 +91,8 @@ impl PeerState {
         token: UID,
         payload: &'a [u8],
     ) -> Result<Inbound<'a>, ConnectionError> {
+        self.liveness.heard_at = now;
+        self.liveness.fails_at = None;
         let inbound = match (&self.phase, &mut self.exchange) {
             (Phase::Open { .. }, None) => self.handle_plain(now, token, payload)?,
             (Phase::Open { .. }, Some(exchange)) => {
@@ -101,20 +145,26 @@ impl PeerState {
         let Some(exchange) = &mut self.exchange else {
             return Ok(Inbound::Consumed);
         };
-        if self.role != Role::Accept {
-            exchange.handle_answer(now, token, payload)?;
-            self.open(now);
+        if self.role == Role::Accept {
+            match exchange.handle_hello(token, payload, &mut self.outbox)? {
+                Greeted::Fresh => self.open(now),
+                Greeted::Refused {
+                    version_min,
+                    version_max,
+                } => self.refuse(now, version_min, version_max),
+            }
             return Ok(Inbound::Consumed);
         }
-        match exchange.handle_hello(token, payload, &mut self.outbox)? {
-            Greeted::Open => self.open(now),
-            Greeted::Refused {
-                version_min,
-                version_max,
-            } => {
-                self.refuse(now, version_min, version_max);
-            }
+        let (answered, session) = exchange.handle_answer(now, token, payload)?;
+        match answered {
+            Answered::Resumed { next_expected } => self.outbox.resume(next_expected)?,
+            Answered::Fresh if self.has_session() => self.end_session(true, Rest::Moves),
+            Answered::Fresh => {}
         }
+        if let Some(exchange) = &mut self.exchange {
+            exchange.begin(session);
+        }
+        self.open(now);
         Ok(Inbound::Consumed)
     }
 
@@ -173,17 +223,77 @@ impl PeerState {
         jitter: u64,
     ) {
         let phase = std::mem::replace(&mut self.phase, Phase::Finished);
+        if phase == Phase::Finished {
+            return;
+        }
+        let was_open = matches!(phase, Phase::Open { .. });
+        let was_closing =
+            matches!(&phase, Phase::Ending { cause, .. } if *cause == ConnectionError::Closed);
+        let cause = self.settle_phase(now, phase, cause);
         self.disconnect = None;
         if let Some(exchange) = &mut self.exchange {
             exchange.handle_closed();
         }
-        let (had_session, cause) = match phase {
-            Phase::Finished => return,
+        if let Some(closing) = &mut self.closing {
+            closing.asked = false;
+        }
+        self.count_violation(&cause);
+        self.outbox.end_connection(was_open.then_some(now));
+        let failures = self.failures;
+        let gives_up = self
+            .config
+            .max_connection_failures
+            .is_some_and(|max| failures >= max);
+        let survives = self.survives(&cause);
+        let finishes = gives_up
+            || cause == ConnectionError::Closed
+            || (self.closing.is_some() && !self.owes())
+            || match self.role {
+                Role::Accept => true,
+                Role::KeepSession => !survives || self.closing.is_some(),
+                Role::DialEagerly | Role::DialLazily => false,
+            };
+        if finishes || !survives {
+            let had_session = match self.exchange {
+                Some(_) => self.has_session(),
+                None => was_open || was_closing,
+            };
+            let rest = if finishes { Rest::Dropped } else { Rest::Moves };
+            self.end_session(had_session, rest);
+        } else if was_open {
+            self.last_connection = Some(LastConnection {
+                lost_at: now,
+                is_missed: self.outbox.has_numbered() || self.expects_replies,
+            });
+        }
+        if !finishes {
+            self.phase = match self.role {
+                Role::Accept | Role::KeepSession => Phase::DETACHED,
+                Role::DialEagerly | Role::DialLazily => Phase::Idle {
+                    not_before: self.next_attempt(now, &cause, jitter),
+                },
+            };
+        }
+        self.metrics.last_error = Some(if gives_up {
+            ConnectionError::GaveUp { failures }
+        } else {
+            cause
+        });
+    }
+
+    /// Draws the conclusions from how far the connection had come, and gives the cause of its end.
+    fn settle_phase(
+        &mut self,
+        now: Duration,
+        phase: Phase,
+        cause: ConnectionError,
+    ) -> ConnectionError {
+        match phase {
             Phase::Open { since } => {
                 if now.saturating_sub(since) >= self.config.healthy_after {
                     self.backoff.reset();
                 }
-                (true, cause)
+                cause
             }
             Phase::Ending {
                 step, cause: known, ..
@@ -192,45 +302,23 @@ impl PeerState {
                 if is_orderly || self.exchange.is_some() {
                     self.outbox.settle_written();
                 }
-                (known == ConnectionError::Closed, known)
+                known
             }
             Phase::Idle { .. } | Phase::Connecting { .. } | Phase::Greeting { .. } => {
                 self.count_failure(&cause);
-                (false, cause)
+                cause
             }
-        };
-        self.count_violation(&cause);
-        let maybe_delivered = self.outbox.end_connection(had_session.then_some(now));
-        let failures = self.failures;
-        let gives_up = self
-            .config
-            .max_connection_failures
-            .is_some_and(|max| failures >= max);
-        let finishes = self.role == Role::Accept
-            || gives_up
-            || cause == ConnectionError::Closed
-            || (self.closing.is_some() && !self.has_unwritten());
-        let not_delivered = if finishes {
-            self.outbox.drop_all()
-        } else {
-            maybe_delivered.end..maybe_delivered.end
-        };
-        if had_session || !maybe_delivered.is_empty() || !not_delivered.is_empty() {
-            self.report(SessionEnded {
-                not_delivered,
-                maybe_delivered,
-            });
+            Phase::Finished => cause,
         }
-        if !finishes {
-            self.phase = Phase::Idle {
-                not_before: self.next_attempt(now, &cause, jitter),
-            };
-        }
-        self.metrics.last_error = Some(if gives_up {
-            ConnectionError::GaveUp { failures }
-        } else {
-            cause
-        });
+    }
+
+    /// Whether the session outlives a connection that ended for this.
+    fn survives(&self, cause: &ConnectionError) -> bool {
+        let is_over = matches!(
+            cause,
+            ConnectionError::RemoteClosed | ConnectionError::Closed | ConnectionError::Protocol(_)
+        );
+        self.exchange.is_some() && !is_over
     }
 
     fn count_failure(&mut self, cause: &ConnectionError) {

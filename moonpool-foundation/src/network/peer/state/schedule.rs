@@ -5,7 +5,18 @@ use std::time::Duration;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::packet::SessionEnded;
 
-use super::{Action, EndStep, PeerState, Phase, RECENT_USE};
+use super::{
+    Action, EndStep, Liveness, PING_AFTER, PeerState, Phase, RECENT_USE, Rest, Role, SESSION_KEPT,
+    SIGN_OF_LIFE_BYTES, SILENT_AFTER,
+};
+
+impl Liveness {
+    /// When the other end is to be asked.
+    fn ping_at(&self) -> Option<Duration> {
+        let silent_since = self.owed_since?.max(self.heard_at);
+        Some(silent_since.saturating_add(PING_AFTER))
+    }
+}
 
 impl PeerState {
     /// The driver runs: stamps what handles left, and acts on deadlines that passed.
@@ -25,25 +36,102 @@ impl PeerState {
         }
         if !self.is_open() {
             self.outbox.stamp(now);
-            self.handle_patience(now);
+            self.handle_expiry(now);
+        } else {
+            self.handle_silence(now);
         }
         self.handle_deadlines(now);
     }
 
-    fn handle_patience(&mut self, now: Duration) {
-        let Some(limit) = self
+    /// Asks for a sign of life while packets are unacknowledged, and gives the connection up if none
+    /// comes.
+    fn handle_silence(&mut self, now: Duration) {
+        self.note_owed(now);
+        let Liveness {
+            fails_at,
+            grown_bytes,
+            ..
+        } = self.liveness;
+        match fails_at {
+            None if self.liveness.ping_at().is_some_and(|at| at <= now) => {
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.ask(now);
+                }
+                self.await_sign_of_life(now);
+            }
+            Some(at) if at <= now && grown_bytes >= SIGN_OF_LIFE_BYTES => {
+                self.await_sign_of_life(now);
+            }
+            Some(at) if at <= now => {
+                let after = SILENT_AFTER;
+                self.disconnect
+                    .get_or_insert(ConnectionError::Silent { after });
+            }
+            None | Some(_) => {}
+        }
+    }
+
+    /// Notes since when packets are unacknowledged.
+    fn note_owed(&mut self, now: Duration) {
+        if self.outbox.unacknowledged() == 0 || !self.is_open() {
+            self.liveness.owed_since = None;
+            self.liveness.fails_at = None;
+        } else {
+            self.liveness.owed_since.get_or_insert(now);
+        }
+    }
+
+    fn await_sign_of_life(&mut self, now: Duration) {
+        self.liveness.fails_at = Some(now.saturating_add(SILENT_AFTER));
+        self.liveness.grown_bytes = 0;
+    }
+
+    /// Ends a session that was without a connection for too long, and drops packets that were.
+    fn handle_expiry(&mut self, now: Duration) {
+        let is_over = self
+            .session_deadline()
+            .is_some_and(|deadline| deadline <= now);
+        if is_over && matches!(self.phase, Phase::Greeting { .. }) {
+            // It is offered on this connection: an answer would be about the session that ended.
+            let after = self.config.connect_timeout;
+            self.disconnect
+                .get_or_insert(ConnectionError::TimedOut { after });
+        }
+        let limit = self
             .patience()
-            .and_then(|patience| now.checked_sub(patience))
-        else {
-            return;
-        };
-        if let Some(not_delivered) = self.outbox.drop_overdue(limit) {
-            let maybe_delivered = not_delivered.start..not_delivered.start;
+            .and_then(|patience| now.checked_sub(patience));
+        if is_over && self.role == Role::KeepSession {
+            self.finish(ConnectionError::TimedOut {
+                after: SESSION_KEPT,
+            });
+        } else if is_over {
+            self.end_session(true, limit.map_or(Rest::Moves, Rest::Overdue));
+        } else if !self.outbox.has_numbered()
+            && let Some(limit) = limit
+        {
+            self.drop_overdue(limit);
+        }
+    }
+
+    /// Drops what ran out of patience, and leaves the session, if there is one, as it is.
+    fn drop_overdue(&mut self, limit: Duration) {
+        let not_delivered = self.outbox.drop_overdue(limit);
+        if !not_delivered.is_empty() {
             self.report(SessionEnded {
+                maybe_delivered: not_delivered.start..not_delivered.start,
                 not_delivered,
-                maybe_delivered,
             });
         }
+    }
+
+    /// When the session ends for want of a connection.
+    fn session_deadline(&self) -> Option<Duration> {
+        let last = self.last_connection.as_ref()?;
+        let kept = match self.patience() {
+            Some(patience) if last.is_missed => patience.min(SESSION_KEPT),
+            _ => SESSION_KEPT,
+        };
+        Some(last.lost_at.saturating_add(kept))
     }
 
     fn handle_deadlines(&mut self, now: Duration) {
@@ -73,14 +161,16 @@ impl PeerState {
     }
 
     /// When `handle_timeout` has to be called next.
-    pub(in crate::network::peer) fn poll_timeout(&self, now: Duration) -> Option<Duration> {
+    pub(in crate::network::peer) fn poll_timeout(&mut self, now: Duration) -> Option<Duration> {
+        self.note_owed(now);
         let phase = match &self.phase {
             Phase::Idle { not_before }
                 if *not_before > now && self.wants_connection(*not_before) =>
             {
                 Some(*not_before)
             }
-            Phase::Idle { .. } | Phase::Open { .. } | Phase::Finished => None,
+            Phase::Open { .. } => self.liveness.fails_at.or(self.liveness.ping_at()),
+            Phase::Idle { .. } | Phase::Finished => None,
             Phase::Connecting { deadline }
             | Phase::Greeting { deadline }
             | Phase::Ending { deadline, .. } => Some(*deadline),
@@ -92,7 +182,10 @@ impl PeerState {
                 .map(|since| since.saturating_add(patience)),
             _ => None,
         };
-        [phase, patience, self.close_deadline()]
+        // One that nobody misses ends when the driver runs for another reason.
+        let is_missed = self.owes() || self.expects_replies || self.role == Role::KeepSession;
+        let session = self.session_deadline().filter(|_| is_missed);
+        [phase, patience, session, self.close_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -103,10 +196,12 @@ impl PeerState {
         if let Some(cause) = self.disconnect.take() {
             return Action::Disconnect(cause);
         }
-        let is_done = self.closing.is_some() && !self.has_unwritten();
+        let is_done = self.closing.is_some() && !self.owes();
+        // Nothing here can bring the other end back.
+        let is_accepted = self.role == Role::KeepSession;
         match &mut self.phase {
             Phase::Finished => Action::Finish,
-            Phase::Idle { .. } if is_done => {
+            Phase::Idle { .. } if is_done || (self.closing.is_some() && is_accepted) => {
                 self.finish(ConnectionError::Closed);
                 Action::Finish
             }

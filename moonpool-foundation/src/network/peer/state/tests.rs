@@ -2,9 +2,12 @@
 
 mod closing;
 mod delivery;
+mod liveness;
 mod model;
 mod queueing;
 mod reconnecting;
+mod resuming;
+mod sessions;
 
 use std::io::IoSlice;
 use std::ops::Range;

@@ -24,7 +24,9 @@ fn accepted() -> Kit {
     kit
 }
 
-fn protocol_error<T: std::fmt::Debug>(result: Result<T, ConnectionError>) -> ProtocolError {
+pub(super) fn protocol_error<T: std::fmt::Debug>(
+    result: Result<T, ConnectionError>,
+) -> ProtocolError {
     match result {
         Err(ConnectionError::Protocol(error)) => error,
         other => panic!("no protocol error: {other:?}"),
@@ -90,10 +92,11 @@ fn an_answer_that_was_not_asked_for_costs_the_connection() {
     kit.send("a");
     assert_eq!(kit.decide(ZERO), Action::Connect);
     kit.connected(ZERO);
-    let resumed = answer(Outcome::Resumed { next_expected: 1 });
+    // The session is new: the other end cannot have anything of it.
+    let resumed = answer(Outcome::Resumed { next_expected: 2 });
     assert_eq!(
         protocol_error(kit.answer(ZERO, resumed)),
-        ProtocolError::UnexpectedOutcome
+        ProtocolError::AckOfUnsent { ack: 2, sent: 0 }
     );
 }
 
@@ -221,6 +224,8 @@ fn acknowledged_packets_are_not_reported() {
     kit.frame(WellKnownToken::Ack, &[1]).unwrap();
     assert_eq!(kit.handle.metrics().unacknowledged, 1);
     kit.closed(ms(1), lost());
+    assert_eq!(kit.events(), []);
+    kit.greet(ms(100));
     assert_eq!(kit.events(), [ended(3..4, 4..4)]);
 }
 

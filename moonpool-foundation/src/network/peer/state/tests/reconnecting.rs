@@ -179,7 +179,7 @@ fn reconnect_drops_the_connection_and_dials_without_delay() {
         Action::Disconnect(ConnectionError::Reconnect)
     );
     kit.closed(ms(1), ConnectionError::Reconnect);
-    assert_eq!(kit.events(), [ended(1..1, 1..1)]);
+    assert_eq!(kit.events(), [], "the session goes on");
     assert_eq!(kit.decide(ms(1)), Action::Connect);
     assert_eq!(kit.handle.metrics().connection_failures, 0);
 }
@@ -249,7 +249,7 @@ fn being_superseded_is_no_failure_and_raises_the_next_generation() {
 }
 
 #[test]
-fn an_unanswered_session_is_proposed_again_and_an_answered_one_is_not() {
+fn an_unanswered_session_is_proposed_again_and_an_ended_one_is_not() {
     let kit = Kit::dialler(PeerConfig::default());
     kit.send("a");
     assert_eq!(kit.decide(ZERO), Action::Connect);
@@ -268,8 +268,16 @@ fn an_unanswered_session_is_proposed_again_and_an_answered_one_is_not() {
     assert_eq!(kit.decide(ms(400)), Action::Connect);
     kit.handle.state().handle_connected(ms(400), UID::new(9, 3));
     let third = kit.hello();
-    assert_eq!((third.session, third.generation), (UID::new(9, 3), 1));
+    assert_eq!((third.session, third.generation), (SESSION, 3));
     assert_eq!(third.expected_peer, Some(ACCEPTOR));
+    kit.answer(ms(440), answer(Outcome::Resumed { next_expected: 1 }))
+        .unwrap();
+    kit.closed(ms(500), ConnectionError::RemoteClosed);
+    assert_eq!(kit.decide(ms(900)), Action::Connect);
+    kit.handle.state().handle_connected(ms(900), UID::new(9, 4));
+    let fourth = kit.hello();
+    assert_eq!((fourth.session, fourth.generation), (UID::new(9, 4), 1));
+    assert_eq!(fourth.expected_peer, Some(ACCEPTOR));
 }
 
 #[test]

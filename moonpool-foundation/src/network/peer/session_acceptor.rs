@@ -1,0 +1,338 @@
+//! Greets accepted connections, and gives each session one peer.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::{Rc, Weak};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::collections::HashMap;
+use crate::messaging::{UID, WellKnownToken, serialize_packet};
+use crate::network::NetworkProvider;
+use crate::task::{JoinHandle, TaskProvider};
+use crate::time::TimeProvider;
+
+use super::config::PeerConfig;
+use super::driver::{Connection, Driver};
+use super::error::{ConnectionError, ProtocolError};
+use super::handle::PeerHandle;
+use super::packet::{PeerId, PeerSink};
+use super::receiver::Receiver;
+use super::session::{Hello, HelloAnswer, HelloKind, SessionIdentity, VERSION};
+use super::session_table::{Decision, SessionTable};
+use super::slot::{Keeper, Kept, Permit, Slot};
+use super::state::PeerState;
+use super::{Peer, task_name};
+
+/// Sessions that are kept at most, those without a connection included.
+const MAX_SESSIONS: usize = 65_536;
+
+/// Connections that may be without a complete Hello at one time.
+const MAX_HANDSHAKES: usize = 1_024;
+
+/// Bytes of the largest first packet: a Hello of a later version may be longer than ours.
+const MAX_HELLO_BYTES: usize = 1_024;
+
+/// Owns the peers of accepted sessions: each until it is finished, or evicted.
+pub trait SessionOwner<N, T, TP> {
+    /// The id of a peer that may be made: one that no other has or had.
+    fn next_id(&self) -> PeerId;
+
+    /// A session began. Dropping the peer ends it.
+    fn adopt(&self, peer: Peer<N, T, TP>);
+
+    /// There are too many sessions: drop this one's peer, which has been without a connection for
+    /// longest.
+    fn evict(&self, peer: PeerId);
+}
+
+/// Gives each accepted session one peer, which outlives its connections: a connection whose Hello
+/// is for a known session is handed to that session's peer, and the peer's older connection, if it
+/// has one, is dropped unread. A session is kept for 60 s without a connection.
+///
+/// Dropping it ends the greetings that are going on; peers stay, and get no further connections.
+pub struct SessionAcceptor<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> {
+    shared: Rc<Shared<N, T, TP>>,
+}
+
+struct Shared<N: NetworkProvider, T, TP> {
+    this: Weak<Self>,
+    time: T,
+    task: TP,
+    config: PeerConfig,
+    identity: SessionIdentity,
+    sink: Rc<dyn PeerSink>,
+    owner: Rc<dyn SessionOwner<N, T, TP>>,
+    table: RefCell<SessionTable>,
+    places: RefCell<HashMap<PeerId, Place<N::TcpStream>>>,
+    greetings: RefCell<BTreeMap<u64, JoinHandle<()>>>,
+    next_greeting: Cell<u64>,
+    connections: Rc<Cell<usize>>,
+    network: PhantomData<N>,
+}
+
+/// Where a session's next connection is to be put.
+struct Place<S> {
+    slot: Rc<Slot<S>>,
+    handle: PeerHandle,
+}
+
+impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T, TP> {
+    /// Without connections yet. What arrives on sessions goes to `sink`.
+    pub fn new(
+        time: T,
+        task: TP,
+        config: PeerConfig,
+        identity: SessionIdentity,
+        sink: Rc<dyn PeerSink>,
+        owner: Rc<dyn SessionOwner<N, T, TP>>,
+    ) -> Self {
+        let table = RefCell::new(SessionTable::new(identity.incarnation, MAX_SESSIONS));
+        let shared = Rc::new_cyclic(|this| Shared {
+            this: this.clone(),
+            time,
+            task,
+            config,
+            identity,
+            sink,
+            owner,
+            table,
+            places: RefCell::default(),
+            greetings: RefCell::default(),
+            next_greeting: Cell::new(0),
+            connections: Rc::default(),
+            network: PhantomData,
+        });
+        Self { shared }
+    }
+
+    /// Greets a connection, for at most `connect_timeout`. False: too many are being greeted, and
+    /// this one is closed.
+    pub fn accept(&self, stream: N::TcpStream, peer_address: String) -> bool {
+        let shared = &self.shared;
+        if shared.greetings.borrow().len() >= MAX_HANDSHAKES {
+            return false;
+        }
+        let number = shared.next_greeting.get();
+        shared.next_greeting.set(number + 1);
+        let permit = Permit::new(&shared.connections);
+        let limit = shared.config.connect_timeout;
+        let (time, weak) = (shared.time.clone(), shared.this.clone());
+        let greeting = async move {
+            let name = peer_address.clone();
+            let greeted = time.timeout(limit, greet(&weak, stream, peer_address, permit));
+            let ended = match greeted.await {
+                Ok(Ok(())) => None,
+                Ok(Err(cause)) => Some(cause),
+                Err(_elapsed) => Some(ConnectionError::TimedOut { after: limit }),
+            };
+            if let Some(cause) = ended {
+                tracing::debug!(peer = name, %cause, "a connection was not accepted");
+            }
+            if let Some(shared) = weak.upgrade() {
+                let done = shared.greetings.borrow_mut().remove(&number);
+                drop(done);
+            }
+        };
+        let task = shared.task.spawn_task("moonpool-greeting", greeting);
+        shared.greetings.borrow_mut().insert(number, task);
+        true
+    }
+
+    /// Connections that are being greeted or carry a session.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.get()
+    }
+}
+
+impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Drop for SessionAcceptor<N, T, TP> {
+    fn drop(&mut self) {
+        let greetings = self.shared.greetings.take();
+        for greeting in greetings.into_values() {
+            greeting.abort();
+        }
+    }
+}
+
+impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> fmt::Debug
+    for SessionAcceptor<N, T, TP>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionAcceptor")
+            .field("identity", &self.shared.identity)
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the Hello, and does what it leads to.
+async fn greet<N, T, TP>(
+    shared: &Weak<Shared<N, T, TP>>,
+    stream: N::TcpStream,
+    peer_address: String,
+    permit: Permit,
+) -> Result<(), ConnectionError>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    let mut connection = Connection::new(stream, &peer_address, MAX_HELLO_BYTES);
+    let hello = read_hello(&mut connection).await?;
+    let Some(owner) = shared.upgrade() else {
+        return Err(ConnectionError::Closed);
+    };
+    let refusal = match hello {
+        HelloKind::Compatible(hello) => {
+            match owner.admit(hello, connection, peer_address, permit)? {
+                Some(refused) => refused,
+                None => return Ok(()),
+            }
+        }
+        HelloKind::Incompatible { .. } => {
+            let incarnation = owner.identity.incarnation;
+            let answer = HelloAnswer::incompatible(incarnation, VERSION, VERSION);
+            (connection, answer, permit)
+        }
+    };
+    drop(owner);
+    let (mut connection, answer, _permit) = refusal;
+    refuse(&mut connection.stream, &answer).await
+}
+
+async fn read_hello<S>(connection: &mut Connection<S>) -> Result<HelloKind, ConnectionError>
+where
+    S: tokio::io::AsyncRead + Unpin,
+{
+    loop {
+        if let Some(mut block) = connection.reader.next_block()?
+            && let Some((token, payload, _)) = block.next_packet()?
+        {
+            if token != WellKnownToken::Hello.token() {
+                return Err(ProtocolError::NoHello { token }.into());
+            }
+            let hello = Hello::decode(payload)?;
+            connection.block = Some(block);
+            return Ok(hello);
+        }
+        let read = connection.stream.read_buf(connection.reader.buffer());
+        match read.await {
+            Ok(0) => return Err(ConnectionError::Ended),
+            Ok(bytes) => connection.reader.handle_read(bytes),
+            Err(error) => return Err(ConnectionError::lost(&error)),
+        }
+    }
+}
+
+/// Says why there will be no session, and waits for the other end to have read it: dropping the
+/// stream earlier could reset it.
+async fn refuse<S>(stream: &mut S, answer: &HelloAnswer) -> Result<(), ConnectionError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let token = WellKnownToken::HelloAnswer.token();
+    let packet = serialize_packet(token, &answer.encode());
+    let lost = |error: std::io::Error| ConnectionError::lost(&error);
+    stream.write_all(&packet).await.map_err(lost)?;
+    stream.shutdown().await.map_err(lost)?;
+    let mut ignored = [0; 256];
+    while stream.read(&mut ignored).await.map_err(lost)? > 0 {}
+    Ok(())
+}
+
+/// A connection that is to be told something else than that it carries a session.
+type Refused<S> = (Connection<S>, HelloAnswer, Permit);
+
+impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
+    /// Begins or resumes the session that the Hello is for.
+    fn admit(
+        &self,
+        hello: Hello,
+        mut connection: Connection<N::TcpStream>,
+        peer_address: String,
+        permit: Permit,
+    ) -> Result<Option<Refused<N::TcpStream>>, ConnectionError> {
+        connection
+            .reader
+            .allow(self.config.max_payload_bytes as usize);
+        let id = self.owner.next_id();
+        let session = UID::new(self.task.internal_random(), self.task.internal_random());
+        let decision = self.table.borrow_mut().decide(&hello, id, session);
+        match decision {
+            Decision::Superseded { generation } => {
+                let max_payload = self.config.max_payload_bytes;
+                let answer = HelloAnswer::superseded(self.identity, max_payload, generation);
+                return Ok(Some((connection, answer, permit)));
+            }
+            Decision::Full => return Err(ConnectionError::Closed),
+            Decision::Resume(peer) => {
+                connection.permit = Some(permit);
+                self.resume(peer, connection, hello);
+            }
+            Decision::Fresh { evicted } => {
+                connection.permit = Some(permit);
+                self.begin(id, session, peer_address, connection, hello);
+                if let Some(evicted) = evicted {
+                    self.owner.evict(evicted);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn resume(&self, peer: PeerId, connection: Connection<N::TcpStream>, hello: Hello) {
+        let place = {
+            let places = self.places.borrow();
+            let place = places.get(&peer);
+            place.map(|place| (Rc::clone(&place.slot), place.handle.clone()))
+        };
+        if let Some((slot, handle)) = place {
+            tracing::debug!(%peer, "a session is resumed");
+            slot.put(connection, hello);
+            handle.signal();
+        }
+    }
+
+    fn begin(
+        &self,
+        id: PeerId,
+        session: UID,
+        peer_address: String,
+        connection: Connection<N::TcpStream>,
+        hello: Hello,
+    ) {
+        let state = PeerState::of_session(self.config.clone(), self.identity, session);
+        let handle = PeerHandle::new(id, peer_address, state);
+        let slot = Rc::new(Slot::new(connection, hello));
+        let place = Place {
+            slot: Rc::clone(&slot),
+            handle: handle.clone(),
+        };
+        self.places.borrow_mut().insert(id, place);
+        let receiver = Receiver::Sink(Rc::clone(&self.sink));
+        let (time, task) = (self.time.clone(), self.task.clone());
+        let driver = Driver::new(handle.clone(), receiver, time, task, &self.config);
+        let kept = Kept {
+            keeper: self.this.clone(),
+            peer: id,
+        };
+        let driver = driver.serve_session(slot, kept);
+        let driver = self.task.spawn_task(task_name(&handle), driver);
+        self.owner.adopt(Peer::assemble(handle, None, driver));
+    }
+}
+
+impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Keeper for Shared<N, T, TP> {
+    fn handle_detached(&self, peer: PeerId) {
+        self.table.borrow_mut().handle_detached(peer);
+    }
+
+    fn forget(&self, peer: PeerId) {
+        self.table.borrow_mut().remove(peer);
+        let place = self.places.borrow_mut().remove(&peer);
+        drop(place);
+    }
+}
