@@ -6,6 +6,8 @@
     reason = "a test ends with a panic; clippy allows it in #[test] functions but not in helpers"
 )]
 
+#[path = "simulation/broken_connections.rs"]
+mod broken_connections;
 #[path = "simulation/invariants.rs"]
 mod invariants;
 #[path = "simulation/local.rs"]
