@@ -17,6 +17,7 @@ in_both_worlds! {
     a_new_incarnation_ends_the_calls_of_the_old_one_at_once: 50;
     an_address_where_nobody_listens_fails_the_call: 20;
     a_call_survives_until_the_server_is_there: 20;
+    a_call_that_is_given_up_before_it_was_written_is_not_executed: 20;
     a_server_killed_and_restarted_under_a_client: 50;
     a_shut_down_server_ends_its_calls: 50;
     replies_leave_before_a_shutdown: 20;
@@ -137,6 +138,26 @@ async fn a_call_survives_until_the_server_is_there<P: Providers>(hosts: Hosts<P>
     let server = listen_at(&hosts.server, address).await;
     let serving = hosts.spawn_server(echo::<P>(server.clone()));
     assert_eq!(call.await, Ok(5));
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+async fn a_call_that_is_given_up_before_it_was_written_is_not_executed<P: Providers>(
+    hosts: Hosts<P>,
+) {
+    let address = unused_address(&hosts).await;
+    let client = hosts.connect();
+    let [first, second, third] = [1, 2, 3].map(|number| ask::<P>(&client, address, number));
+    hosts.client.time().sleep(Duration::from_millis(20)).await;
+    drop(second);
+    let queued = client.stats().queued_packets;
+    assert_eq!((queued, client.stats().pending_calls), (2, 2));
+    let executed = Rc::new(Executed::default());
+    let server = listen_at(&hosts.server, address).await;
+    let serving = hosts.spawn_server(recording_echo::<P>(server.clone(), executed.clone()));
+    assert_eq!((first.await, third.await), (Ok(1), Ok(3)));
+    assert_eq!(*executed.0.borrow(), [1, 3]);
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
     serving.await.unwrap();

@@ -45,6 +45,11 @@
 //! | 40 | 16 | `Resumed`: next expected, u64; `Fresh`: session id; `Superseded`: generation, u64; `Incompatible`: oldest version spoken, u16; the rest zero |
 //! | 56 | 24 | canonical listening address of the acceptor |
 //!
+//! The session in a Hello is one that was told in an answer, or a name that the dialler draws and
+//! repeats until it is answered. The acceptor draws the id in `Fresh` anew, and goes on only with
+//! that: a Hello that comes late cannot bring a forgotten session back. To a proposed name that it
+//! knows it says `Fresh` with the same id again.
+//!
 //! Both may grow at the end in later versions: bytes beyond these are not looked at, and of a Hello
 //! that offers no version of ours only the first 12 bytes are, of an `Incompatible` answer only the
 //! first 11 and, if they are there, the two at 40.

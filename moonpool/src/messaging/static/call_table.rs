@@ -63,6 +63,15 @@ pub(crate) enum Arrival {
     Late,
 }
 
+/// What is left of a call that nobody waits for any more.
+#[derive(Debug)]
+pub(crate) struct Forgotten {
+    /// To be dropped where no borrow is held.
+    pub(crate) waker: Option<Waker>,
+    /// The request's packet, if the call had not ended: it is to be withdrawn.
+    pub(crate) sent: Option<(PeerId, PacketId)>,
+}
+
 /// What a poll of a call gives. An old waker is handed out to be dropped where no borrow is held.
 #[derive(Debug)]
 pub(crate) enum Polled {
@@ -200,17 +209,22 @@ impl CallTable {
         }
     }
 
-    /// Forgets a call whose future is gone. The waker is for the caller to drop.
-    pub(crate) fn forget(&mut self, token: UID) -> Option<Waker> {
+    /// Forgets a call whose future is gone.
+    pub(crate) fn forget(&mut self, token: UID) -> Forgotten {
         let key = SlotKey::from_bits(token.second);
+        let sent = match self.calls.get(key).map(|call| call.place) {
+            Some(Place::Listed { peer, packet, .. }) => Some((peer, packet)),
+            Some(Place::Unlisted) | None => None,
+        };
         self.unlink(key);
-        match self.calls.remove(key)?.state {
-            State::Waiting(waker) => {
+        let waker = match self.calls.remove(key).map(|call| call.state) {
+            Some(State::Waiting(waker)) => {
                 self.waiting -= 1;
                 waker
             }
-            State::Ended(_) => None,
-        }
+            Some(State::Ended(_)) | None => None,
+        };
+        Forgotten { waker, sent }
     }
 
     /// Ends one call of a session that ended, and gives its waker. Call it again until it gives

@@ -281,6 +281,20 @@ impl Core {
         }
     }
 
+    /// Gives a call up, and takes its request back as far as that can be done.
+    pub(crate) fn forget_call(&self, token: UID) {
+        let forgotten = self.calls.borrow_mut().forget(token);
+        drop(forgotten.waker);
+        let Some((peer, packet)) = forgotten.sent else {
+            return;
+        };
+        let handle = self.peers.borrow().handle(peer).cloned();
+        if let Some(handle) = handle {
+            let withdrawn = handle.withdraw(packet);
+            tracing::trace!(%token, ?withdrawn, "a call was given up");
+        }
+    }
+
     // What peers report.
 
     fn handle_session_ended(&self, peer: PeerId, ended: &SessionEnded) {

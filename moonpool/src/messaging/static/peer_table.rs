@@ -90,6 +90,11 @@ impl PeerTable {
         std::mem::take(&mut self.peers)
     }
 
+    /// The peer with this id.
+    pub(crate) fn handle(&self, id: PeerId) -> Option<&PeerHandle> {
+        self.peers.get(&id).map(|entry| &entry.handle)
+    }
+
     /// All peers, in order of their ids.
     pub(crate) fn handles(&self) -> impl Iterator<Item = &PeerHandle> {
         self.peers.values().map(|entry| &entry.handle)

@@ -23,8 +23,9 @@ use super::reply_error::ReplyError;
 /// [`ReplyError`] says how the call ended otherwise, and whether it may have been executed.
 ///
 /// # Cancel safety
-/// Polling it in a `select!` by reference loses nothing. Dropping it gives the call up: the reply
-/// is dropped when it comes. The server is not told yet, and executes the request.
+/// Polling it in a `select!` by reference loses nothing. Dropping it gives the call up: a request
+/// that was not written yet never is, one that was is not written again on another connection, and
+/// the reply is dropped when it comes. The server is not told yet, and executes what it has got.
 ///
 /// Once it is ready it stays pending for ever, as `is_terminated` says.
 #[must_use = "dropping it gives the call up"]
@@ -101,8 +102,7 @@ where
 impl<Resp, C> Drop for ReplyFuture<Resp, C> {
     fn drop(&mut self) {
         if let Some(reply_token) = self.reply_token.take() {
-            let waker = self.core.calls.borrow_mut().forget(reply_token);
-            drop(waker);
+            self.core.forget_call(reply_token);
         }
     }
 }

@@ -81,8 +81,11 @@ where
             Ok(reply_token)
         }
         Err(error) => {
-            let waker = core.calls.borrow_mut().forget(reply_token);
-            debug_assert!(waker.is_none(), "nobody has polled this call");
+            let forgotten = core.calls.borrow_mut().forget(reply_token);
+            debug_assert!(
+                forgotten.waker.is_none() && forgotten.sent.is_none(),
+                "nobody has polled this call, and it was not sent"
+            );
             Err(error)
         }
     }
