@@ -3,6 +3,8 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
     reason = "a test ends with a panic; clippy allows it in #[test] functions but not in helpers"
 )]
 

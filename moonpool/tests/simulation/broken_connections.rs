@@ -157,9 +157,9 @@ fn audit(seed: u64, ledger: &Ledger) {
     }
 }
 
-/// How many seeds: `slow_` tests take `MOONPOOL_SESSION_SEEDS` for a long campaign by hand.
+/// How many seeds: `slow_` tests take `SESSION_SEEDS` for a long campaign by hand.
 fn seeds(default: u64) -> std::ops::Range<u64> {
-    let given = std::env::var("MOONPOOL_SESSION_SEEDS");
+    let given = std::env::var("SESSION_SEEDS");
     0..given.map_or(default, |seeds| seeds.parse().unwrap())
 }
 

@@ -45,7 +45,8 @@ pub(super) struct SessionTable {
     limit: usize,
     sessions: HashMap<UID, Entry>,
     /// By the name that the dialler proposed, which it repeats until it is answered.
-    by_proposal: HashMap<UID, UID>,
+    /// Ordered, because these keys are chosen by the other end.
+    by_proposal: BTreeMap<UID, UID>,
     by_peer: HashMap<PeerId, UID>,
     /// Sessions without a connection, the one that lost its first in front.
     detached: BTreeMap<u64, UID>,
@@ -59,7 +60,7 @@ impl SessionTable {
             incarnation,
             limit,
             sessions: HashMap::default(),
-            by_proposal: HashMap::default(),
+            by_proposal: BTreeMap::new(),
             by_peer: HashMap::default(),
             detached: BTreeMap::new(),
             next_place: 0,
