@@ -8,8 +8,10 @@ use std::time::Duration;
 use moonpool::foundation::{deserialize_packet, serialize_packet};
 use moonpool::{
     Endpoint, JsonCodec, NetworkAddress, NetworkProvider, PeerConfig, Providers, RandomProvider,
-    ReplyError, ReplyFuture, TcpListenerTrait, TimeProvider, UID, send_request,
+    ReplyFuture, TcpListenerTrait, UID, send_request,
 };
+#[cfg(feature = "sim")]
+use moonpool::{ReplyError, TimeProvider};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::common::{Hosts, Transport, shut_down};
