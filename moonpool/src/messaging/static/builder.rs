@@ -80,6 +80,7 @@ where
     }
 
     /// The address under which others reach this process, if it is another one than it listens on.
+    /// Port 0 stands for the port that is bound.
     pub fn public_address(mut self, address: NetworkAddress) -> Self {
         self.public_address = Some(address);
         self
@@ -136,7 +137,16 @@ where
         let bound = bound.parse().map_or(address, |bound: NetworkAddress| {
             bound.with_flags(address.flags)
         });
-        let core = self.core(Some(self.public_address.unwrap_or(bound)));
+        let public = self.public_address.map_or(bound, |public| {
+            let port = if public.port == 0 {
+                bound.port
+            } else {
+                public.port
+            };
+            NetworkAddress { port, ..public }
+        });
+        let core = self.core(Some(public));
+        core.listening.set(Some(bound));
         tracing::info!(address = %bound, incarnation = %core.incarnation, "listening");
         let max_incoming = self.max_incoming;
         let transport =

@@ -81,6 +81,8 @@ pub(crate) struct Core {
     pub(crate) incarnation: UID,
     /// Where others reach this process; messages to it are delivered locally.
     pub(crate) address: Cell<Option<NetworkAddress>>,
+    /// What is bound, be it an address that others can dial or not.
+    pub(crate) listening: Cell<Option<NetworkAddress>>,
     phase: Cell<Phase>,
     endpoints: RefCell<EndpointMap>,
     pub(crate) calls: RefCell<CallTable>,
@@ -102,6 +104,7 @@ impl Core {
                 this: this.clone(),
                 incarnation: params.incarnation,
                 address: Cell::new(None),
+                listening: Cell::new(None),
                 phase: Cell::new(Phase::Open),
                 endpoints: RefCell::new(endpoints),
                 calls: RefCell::new(CallTable::new(params.call_nonce)),

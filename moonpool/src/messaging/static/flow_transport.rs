@@ -125,8 +125,16 @@ where
         &self.core
     }
 
+    /// What the listener is bound to, with the real port; `0.0.0.0` and `::` as they are. `None` for a
+    /// transport that does not listen.
+    #[must_use]
+    pub fn listening_address(&self) -> Option<NetworkAddress> {
+        self.core.listening.get()
+    }
+
     /// Where others reach this transport: its listening address with the real port, or the public
-    /// address it was given. `None` for a client.
+    /// address it was given. `None` for a client, and for one that listens on `0.0.0.0` or `::` and
+    /// was given no public address: see [`listening_address`](Self::listening_address).
     #[must_use]
     pub fn local_address(&self) -> Option<NetworkAddress> {
         self.core.address.get()

@@ -204,3 +204,29 @@ fn every_start_has_an_incarnation_of_its_own() {
     let (first, second) = (builder().build(), builder().build());
     assert_ne!(first.incarnation(), second.incarnation());
 }
+
+#[test]
+fn a_transport_that_listens_everywhere_tells_its_port() {
+    block_on(async {
+        let everywhere: NetworkAddress = "0.0.0.0:0".parse().unwrap();
+        let hidden = builder().local_address(everywhere).build_listening().await;
+        let hidden = hidden.unwrap();
+        let bound = hidden.listening_address().unwrap();
+        assert!(bound.ip.is_unspecified() && bound.port != 0, "{bound}");
+        assert_eq!(hidden.local_address(), None);
+
+        let public = builder()
+            .local_address(everywhere)
+            .public_address("127.0.0.1:0".parse().unwrap())
+            .build_listening()
+            .await
+            .unwrap();
+        let bound = public.listening_address().unwrap();
+        let reached = public.local_address().unwrap();
+        assert_eq!(
+            (reached.port, reached.to_string().starts_with("127.0.0.1:")),
+            (bound.port, true)
+        );
+        assert_eq!(builder().build().listening_address(), None);
+    });
+}
