@@ -711,7 +711,7 @@ fn random_interleavings_keep_every_promise() {
 
 /// `cargo test --release -p moonpool-foundation slow_ -- --ignored`
 #[test]
-#[ignore = "a minute in release, many in debug"]
+#[ignore = "ten seconds in release, minutes in debug; .ci/run runs it"]
 fn slow_a_hundred_thousand_interleavings_keep_every_promise() {
     check_seeds(0..100_000);
 }
