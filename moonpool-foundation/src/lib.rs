@@ -48,6 +48,7 @@
 //! tokio implementations, the wire format and peers are compiled.
 
 mod ambient;
+pub mod chaos;
 pub mod collections;
 mod error;
 pub mod messaging;
@@ -63,6 +64,8 @@ pub mod task;
 pub mod time;
 pub mod wait;
 
+#[cfg(feature = "sim")]
+pub use chaos::{FaultCounts, FaultId, FaultIdError, FaultKind, FaultRecord, FaultTarget};
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};
 pub use messaging::{

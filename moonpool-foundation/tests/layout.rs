@@ -74,6 +74,7 @@ const SIMULATOR_ONLY: &[&str] = &[
     "sim",
     "runner",
     "network/config",
+    "chaos/fault",
     "network/sim",
     "time/sim",
     "task/sim",

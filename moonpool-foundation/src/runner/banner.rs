@@ -12,6 +12,8 @@ use crate::network::NetworkConfiguration;
 const LISTED_SEEDS: usize = 10;
 /// Pending tasks that are listed; the rest is counted.
 const LISTED_TASKS: usize = 20;
+/// Faults that are listed, the last ones.
+const LISTED_FAULTS: usize = 10;
 
 /// A campaign with a failing seed. `Display` gives the banner.
 pub(super) struct Failure<'a> {
@@ -34,7 +36,7 @@ impl fmt::Display for Failure<'_> {
         self.write_run(f, failed)?;
         self.write_configuration(f)?;
         self.write_pending(f, failed)?;
-        entry(f, "faults", "none fired: none are configured")?;
+        self.write_faults(f, failed)?;
         self.write_steps(f, failed)?;
         self.write_others(f)?;
         if let Some(command) = &self.report.replay_command {
@@ -104,6 +106,22 @@ impl Failure<'_> {
             text.push_str(&format!("\nand {} more tasks", listed.len() - LISTED_TASKS));
         }
         entry(f, "pending", &text)
+    }
+
+    /// How often each kind fired, and the last ones.
+    fn write_faults(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
+        if failed.faults.total() == 0 {
+            return entry(f, "faults", "none fired");
+        }
+        let counts = failed.faults.fired();
+        let counts: Vec<String> = counts
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        let records = &self.recording.faults;
+        let last = &records[records.len().saturating_sub(LISTED_FAULTS)..];
+        let mut lines = vec![counts.join(", ")];
+        lines.extend(last.iter().map(ToString::to_string));
+        entry(f, "faults", &lines.join("\n"))
     }
 
     /// The last steps; or, if the seed's runs differ, where they part.

@@ -619,7 +619,7 @@ mod tests {
             "seed           3 (3 of 3 seeds failed)",
             "test           orders::are_answered",
             "configuration  workloads client; network default; time budget 3600s; check sampled",
-            "faults         none fired: none are configured",
+            "faults         none fired",
             "also failed    4 Deadlock, 5 Deadlock",
         ] {
             assert!(lines.contains(&expected), "{expected} is not in {text}");

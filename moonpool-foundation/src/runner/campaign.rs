@@ -95,7 +95,7 @@ fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> SeedReport {
         events_processed: first.events_processed,
         digest: first.digest,
     };
-    let leftovers = first.leftovers;
+    let (leftovers, faults) = (first.leftovers, first.faults);
     let verdict = if plan.check.covers(position, first.verdict.is_passed()) {
         compared(first, orchestrator::run_seed(plan, seed))
     } else {
@@ -106,6 +106,7 @@ fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> SeedReport {
         verdict,
         metrics,
         leftovers,
+        faults,
     }
 }
 

@@ -17,6 +17,7 @@ use super::environment::Check;
 use super::report::SimulationMetrics;
 use super::topology::WorkloadTopology;
 use super::verdict::{Verdict, with_sources};
+use crate::chaos::{FaultCounts, FaultRecord};
 use crate::error::SimulationResult;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::providers::SimProviders;
@@ -261,6 +262,7 @@ pub(super) struct SeedRun {
     pub(super) simulated_time: Duration,
     pub(super) events_processed: u64,
     pub(super) leftovers: Leftovers,
+    pub(super) faults: FaultCounts,
 }
 
 /// What a run left for people to read.
@@ -269,6 +271,8 @@ pub(super) struct Recording {
     pub(super) steps: Vec<TraceStep>,
     /// Every task that had not ended, and what it waited on.
     pub(super) pending: Vec<String>,
+    /// Every fault that fired, the last 100,000 of very many.
+    pub(super) faults: Vec<FaultRecord>,
 }
 
 /// Runs `seed`, and records nothing.
@@ -288,10 +292,12 @@ pub(super) fn run_recorded(
     let world = SimWorld::make(plan.network.clone(), seed);
     world.set_trace(mode);
     world.set_trace_window(window);
+    world.record_faults();
     let run = drive(plan, &world);
     let recording = Recording {
         steps: world.recent_steps(),
         pending: pending_tasks(&world),
+        faults: world.fault_records(),
     };
     (closed(world, run), recording)
 }
@@ -326,6 +332,7 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
         simulated_time: world.now(),
         events_processed: world.events_processed(),
         leftovers: world.leftovers(),
+        faults: world.fault_counts(),
     }
 }
 

@@ -14,6 +14,7 @@ mod digest;
 mod drive;
 mod events;
 mod executor;
+mod fault_log;
 mod faults;
 mod join;
 mod process;

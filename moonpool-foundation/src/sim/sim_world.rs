@@ -1,5 +1,6 @@
 //! [`SimWorld`]: the owner of everything that a seed decides, as tests and the runner use it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use super::executor::{PendingTask, SchedulePolicy};
 use super::process::{Factory, KillKind, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};
+use crate::chaos::{FaultCounts, FaultId, FaultRecord};
 use crate::error::SimulationResult;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 
@@ -308,6 +310,35 @@ impl SimWorld {
             let at = world.clock.after(delay);
             world.schedule(at, Event::Call(Box::new(f)));
         });
+    }
+
+    /// Skips these faults: they are drawn and take their ordinals, but do not happen. Said before
+    /// the world is driven; it is part of what decides the run.
+    pub fn set_skipped_faults(&self, faults: impl IntoIterator<Item = FaultId>) {
+        let faults = Rc::new(faults.into_iter().collect());
+        self.skip_faults(faults);
+    }
+
+    pub(crate) fn skip_faults(&self, faults: Rc<BTreeSet<FaultId>>) {
+        self.shared.with(|world| world.faults.log.skip(faults));
+    }
+
+    /// How often each kind of fault has fired.
+    #[must_use]
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.shared.with(|world| world.faults.log.counts())
+    }
+
+    /// From now on, faults that fire are recorded: see [`fault_records`](Self::fault_records).
+    pub fn record_faults(&self) {
+        self.shared.with(|world| world.faults.log.record());
+    }
+
+    /// The faults that fired since [`record_faults`](Self::record_faults), oldest first; of very
+    /// many, the last 100,000.
+    #[must_use]
+    pub fn fault_records(&self) -> Vec<FaultRecord> {
+        self.shared.with(|world| world.faults.log.records())
     }
 
     /// In what order ready tasks are polled from now on.
