@@ -56,6 +56,8 @@ pub use moonpool_foundation::{
     TcpListenerTrait, TcpStreamTrait, TimeProvider, TokioNetworkProvider, TokioProviders,
     TokioTaskProvider, TokioTimeProvider, UID, WellKnownId, WellKnownToken,
 };
+#[cfg(feature = "postcard")]
+pub use moonpool_traits::PostcardCodec;
 pub use moonpool_traits::{CodecError, JsonCodec, MessageCodec};
 
 /// What most services import.
