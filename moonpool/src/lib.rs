@@ -73,7 +73,7 @@ pub mod prelude {
 /// What the macros expand to. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::messaging::{Registrar, Target, checked_interface_id, interface_id};
+    pub use crate::messaging::{Check, Registrar, Target, checked_interface_id, interface_id};
     pub use crate::{
         Endpoint, FlowTransport, Interface, MessageCodec, MethodCall, MethodStream, NetworkAddress,
         NetworkProvider, RegisterError, TaskProvider, TimeProvider, UID,

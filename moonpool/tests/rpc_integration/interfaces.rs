@@ -176,7 +176,10 @@ async fn an_interface_is_served_once_and_again_after_its_drop<P: Providers>(host
     let calculator = Calculator::serve(&server, JsonCodec).unwrap();
     assert_eq!(endpoints(), before + 3);
     let again = Calculator::serve(&server, JsonCodec);
-    assert!(matches!(again, Err(RegisterError::AlreadyRegistered { .. })));
+    assert!(matches!(
+        again,
+        Err(RegisterError::AlreadyRegistered { .. })
+    ));
     drop(again);
     assert_eq!(endpoints(), before + 3);
     drop(calculator);

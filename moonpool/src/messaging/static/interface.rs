@@ -7,10 +7,12 @@
 //! on).
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::rc::Rc;
 
 use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider, UID};
 use moonpool_traits::{JsonCodec, MessageCodec};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::core::{Core, OnConflict};
@@ -48,7 +50,7 @@ where
     C: MessageCodec,
 {
     requests: RequestStream<Req, C>,
-    response: std::marker::PhantomData<fn(Resp)>,
+    response: PhantomData<fn(Resp)>,
 }
 
 impl<Req, Resp, C> MethodStream<Req, Resp, C>
@@ -90,7 +92,7 @@ where
     fn from(requests: RequestStream<Req, C>) -> Self {
         Self {
             requests,
-            response: std::marker::PhantomData,
+            response: PhantomData,
         }
     }
 }
@@ -198,6 +200,21 @@ pub const fn interface_id(path: &str) -> u64 {
     }
 }
 
+/// A type that can be a request or a response. For `define_interface!` alone.
+#[doc(hidden)]
+pub trait Message: Serialize + DeserializeOwned + 'static {}
+
+impl<M: Serialize + DeserializeOwned + 'static> Message for M {}
+
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Check<M: Message>(PhantomData<M>);
+
+#[doc(hidden)]
+impl<M: Message> Check<M> {
+    pub const CHECKED: Self = Self(PhantomData);
+}
+
 /// Refuses, while compiling, an id that no interface may have.
 #[doc(hidden)]
 #[must_use]
@@ -285,6 +302,11 @@ pub const fn checked_interface_id(id: u64) -> u64 {
 /// ```
 #[macro_export]
 macro_rules! define_interface {
+    ($(#[$meta:meta])* $visibility:vis $name:ident $(, id $id:expr,)? {}) => {
+        ::core::compile_error!(::core::concat!(
+            "interface `", ::core::stringify!($name), "` has no method: `name: Request => Response`"
+        ));
+    };
     (
         $(#[$meta:meta])*
         $visibility:vis $name:ident, id $id:expr, {
@@ -326,6 +348,13 @@ macro_rules! __define_interface {
 
         const _: () = {
             use $crate::__private as private;
+
+            // First, so that the compiler begins with what is wrong and not with where it shows.
+            const _: u64 = <$name as private::Interface>::ID;
+            $(
+                const _: private::Check<$request> = private::Check::CHECKED;
+                const _: private::Check<$response> = private::Check::CHECKED;
+            )+
 
             #[expect(non_camel_case_types, reason = "methods keep their names")]
             #[derive(Clone, Copy)]

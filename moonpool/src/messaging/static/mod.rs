@@ -38,9 +38,9 @@ mod test_support;
 pub use builder::FlowTransportBuilder;
 pub use endpoint_map::{EndpointMap, InvalidToken};
 pub use flow_transport::FlowTransport;
-pub use interface::{Client, Interface, MethodStream, Server};
 #[doc(hidden)]
-pub use interface::{Registrar, checked_interface_id, interface_id};
+pub use interface::{Check, Registrar, checked_interface_id, interface_id};
+pub use interface::{Client, Interface, MethodStream, Server};
 #[doc(hidden)]
 pub use method_call::Target;
 pub use method_call::{MethodCall, MethodFuture};
