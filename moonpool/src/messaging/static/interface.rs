@@ -136,6 +136,8 @@ impl Registrar {
         }
     }
 
+    /// # Errors
+    /// `AlreadyRegistered`, `Closed`.
     pub fn register_at<Req, Resp, C>(
         &self,
         token: UID,
@@ -161,6 +163,9 @@ impl Registrar {
     }
 
     /// The base endpoint of what was collected.
+    ///
+    /// # Errors
+    /// `NoAddress`, `Full`, `Closed`.
     pub fn register_collected(&mut self) -> Result<Endpoint, RegisterError> {
         let receivers = std::mem::take(&mut self.receivers);
         self.core.register_dynamic_run(receivers)
