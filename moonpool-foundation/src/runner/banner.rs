@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use super::orchestrator::{Plan, Recording, SeedRun};
+use super::orchestrator::{Recording, SeedRun};
+use super::plan::Plan;
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::{Divergence, Verdict};
 use crate::network::NetworkConfiguration;

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use super::orchestrator::{self, Plan, SeedRun};
+use super::orchestrator::{self, SeedRun};
+use super::plan::Plan;
 use super::report::{SeedReport, SimulationMetrics};
 use super::verdict::{Divergence, Nondeterminism, Verdict};
 

@@ -10,12 +10,15 @@ mod campaign;
 mod divergence;
 mod environment;
 mod error;
+mod execution;
 mod orchestrator;
+mod plan;
 mod replay;
 mod report;
 mod topology;
 mod trace_files;
 mod verdict;
+mod workload;
 
 pub use builder::{IterationControl, SimulationBuilder};
 pub use environment::Check;
