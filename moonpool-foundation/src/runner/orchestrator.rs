@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::verdict::Verdict;
 use super::workload::{Launch, Progress, Workload};
 use crate::chaos::{FaultCounts, FaultRecord};
-use crate::error::SimulationResult;
+use crate::error::SimulationError;
 use crate::sim::{Leftovers, SimProcess, SimWorld, TraceMode, TraceStep};
 
 /// One run of one seed.
@@ -35,7 +35,7 @@ pub(super) struct Recording {
 
 /// Runs `seed`, and records nothing.
 pub(super) fn run_seed(plan: &Plan<'_>, seed: u64) -> SeedRun {
-    let world = SimWorld::make(plan.network.clone(), seed);
+    let world = make_world(plan, seed);
     let run = drive(plan, &world);
     closed(world, run)
 }
@@ -47,7 +47,7 @@ pub(super) fn run_recorded(
     mode: TraceMode,
     window: Range<u64>,
 ) -> (SeedRun, Recording) {
-    let world = SimWorld::make(plan.network.clone(), seed);
+    let world = make_world(plan, seed);
     world.set_trace(mode);
     world.set_trace_window(window);
     world.record_faults();
@@ -60,6 +60,14 @@ pub(super) fn run_recorded(
     (closed(world, run), recording)
 }
 
+fn make_world(plan: &Plan<'_>, seed: u64) -> SimWorld {
+    let world = SimWorld::make(plan.network.clone(), seed);
+    if !plan.skipped_faults.is_empty() {
+        world.set_skipped_faults(plan.skipped_faults.iter().copied());
+    }
+    world
+}
+
 /// Runs the workloads in `world` to their end, or to the first failure.
 fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     world.set_time_budget(Some(plan.time_budget));
@@ -68,8 +76,8 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     }
     let progress = Rc::new(Progress::new(plan.workloads.len(), plan.shutdown_after));
     launch(plan, world, &progress);
-    let verdict = match finish(world, &progress) {
-        Err(error) => Verdict::of(error, || pending_tasks(world)),
+    let verdict = match finish(plan, world, &progress) {
+        Err(verdict) => verdict,
         Ok(()) => match progress.failure() {
             None => Verdict::Passed,
             Some((index, message)) => Verdict::WorkloadError {
@@ -106,11 +114,51 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
     }
 }
 
-/// Waits until all workloads have returned, or one has failed. Whoever the last of them woke, by the
-/// shutdown signal for one, still runs; time does not move any more.
-fn finish(world: &SimWorld, progress: &Progress) -> SimulationResult<()> {
-    world.block_on(poll_fn(|cx| progress.poll(cx)))?;
-    world.run_until(world.now())
+/// Waits until all workloads have returned, or one has failed.
+fn finish(plan: &Plan<'_>, world: &SimWorld, progress: &Progress) -> Result<(), Verdict> {
+    let over = || poll_fn(|cx| progress.poll(cx));
+    let failed = |error| Verdict::of(error, || pending_tasks(world));
+    let Some(phases) = &plan.phases else {
+        world.block_on(over()).map_err(failed)?;
+        // Whoever the last of them woke, by the shutdown signal for one, still runs; time does not
+        // move any more.
+        return world.run_until(world.now()).map_err(failed);
+    };
+    let healed_at = world.draw_phase(&phases.chaos);
+    let finished = world.block_on_until(over(), healed_at).map_err(failed)?;
+    world.heal();
+    if finished.is_none() {
+        finish_in_quiet(plan, world, over(), phases.quiet)?;
+    }
+    if progress.failure().is_some() {
+        return Ok(());
+    }
+    let settled_at = world.now().saturating_add(phases.quiet);
+    let settled = world.run_until_settled(settled_at.min(plan.time_budget));
+    settled.map_err(failed)
+}
+
+/// Waits until all workloads have returned, in a world without faults, for `quiet` at most.
+fn finish_in_quiet(
+    plan: &Plan<'_>,
+    world: &SimWorld,
+    over: impl Future<Output = ()>,
+    quiet: Duration,
+) -> Result<(), Verdict> {
+    let healed_at = world.now();
+    let limit = healed_at.saturating_add(quiet);
+    let in_time = limit <= plan.time_budget;
+    world.set_time_budget(Some(limit.min(plan.time_budget)));
+    let finished = world.block_on(over);
+    world.set_time_budget(Some(plan.time_budget));
+    finished.map_err(|error| match error {
+        SimulationError::TimeBudget { .. } if in_time => Verdict::Liveness {
+            healed_at,
+            quiet,
+            waiting: pending_tasks(world),
+        },
+        other => Verdict::of(other, || pending_tasks(world)),
+    })
 }
 
 /// Ends the world. A destructor that panics then fails a seed that has passed so far.
