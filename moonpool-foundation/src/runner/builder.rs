@@ -89,7 +89,7 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 #[must_use = "nothing runs before `run` is called"]
 pub struct SimulationBuilder {
-    workloads: Vec<Workload>,
+    pub(super) workloads: Vec<Workload>,
     network: NetworkConfiguration,
     first_seed: u64,
     iterations: usize,
@@ -172,7 +172,7 @@ impl SimulationBuilder {
             + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        let name = format!("workload-{}", self.workloads.len() + 1);
+        let name = format!("workload-{}", orchestrator::drivers(&self.workloads) + 1);
         self.register_workload(name, workload)
     }
 
@@ -390,7 +390,7 @@ impl SimulationBuilder {
 
 /// A workload's name is its host's: unique, and usable in `name:port`.
 fn check_names(workloads: &[Workload]) -> Result<(), RunError> {
-    if workloads.is_empty() {
+    if orchestrator::drivers(workloads) == 0 {
         return Err(RunError::NoWorkloads);
     }
     for (index, workload) in workloads.iter().enumerate() {

@@ -11,6 +11,7 @@ mod divergence;
 mod environment;
 mod error;
 mod orchestrator;
+mod processes;
 mod replay;
 mod report;
 mod topology;

@@ -14,22 +14,33 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::environment::Check;
+use super::processes::Servers;
 use super::report::SimulationMetrics;
 use super::topology::WorkloadTopology;
 use super::verdict::{Verdict, with_sources};
 use crate::chaos::{FaultCounts, FaultRecord};
-use crate::error::SimulationResult;
+use crate::error::{SimulationError, SimulationResult};
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::providers::SimProviders;
 use crate::sim::{Leftovers, SimProcess, SimWorld, TraceMode, TraceStep};
 
-/// A registered workload.
+/// A registered workload or process.
 pub(super) struct Workload {
     pub(super) name: Cow<'static, str>,
-    registered_at: &'static Location<'static>,
+    pub(super) role: Role,
+    pub(super) registered_at: &'static Location<'static>,
     /// Starts it as a task. It holds the user's function, whose future has a type of its own: one
     /// call through a pointer per workload and seed, and no boxed future.
-    launch: Box<dyn Fn(Launch<'_>) + Send + Sync>,
+    pub(super) launch: Box<dyn Fn(Launch<'_>) + Send + Sync>,
+}
+
+/// What a seed waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A driver: the seed ends when all of them have returned.
+    Workload,
+    /// A server: it is told to stop when the drivers are done.
+    Process,
 }
 
 impl fmt::Debug for Workload {
@@ -41,12 +52,12 @@ impl fmt::Debug for Workload {
 }
 
 /// What a workload is started with.
-struct Launch<'a> {
-    workload: &'a Workload,
-    index: usize,
-    process: &'a SimProcess,
-    topology: WorkloadTopology,
-    progress: Rc<Progress>,
+pub(super) struct Launch<'a> {
+    pub(super) workload: &'a Workload,
+    pub(super) index: usize,
+    pub(super) process: &'a SimProcess,
+    pub(super) topology: WorkloadTopology,
+    pub(super) progress: Rc<Progress>,
 }
 
 impl Workload {
@@ -62,6 +73,7 @@ impl Workload {
         let function = Arc::new(function);
         Self {
             name,
+            role: Role::Workload,
             registered_at,
             launch: Box::new(move |launch| {
                 let function = Arc::clone(&function);
@@ -105,13 +117,14 @@ pub(super) enum ShutdownAfter {
 }
 
 /// How far the workloads of a seed are.
-struct Progress {
+pub(super) struct Progress {
     remaining: Cell<usize>,
     /// The first workload that returned an error, and its text.
     failure: RefCell<Option<(usize, String)>>,
     waker: RefCell<Option<Waker>>,
     shutdown: CancellationToken,
     shutdown_after: ShutdownAfter,
+    pub(super) servers: Servers,
 }
 
 impl Progress {
@@ -124,11 +137,23 @@ impl Progress {
                     self.shutdown.cancel();
                 }
             }
-            Err(error) => {
-                let text = with_sources(&error);
-                self.failure.borrow_mut().get_or_insert((workload, text));
-            }
+            Err(error) => self.note_failure(workload, &error),
         }
+        self.wake_if_over();
+    }
+
+    /// A process's main future returned an error.
+    pub(super) fn process_failed(&self, process: usize, error: &SimulationError) {
+        self.note_failure(process, error);
+        self.wake_if_over();
+    }
+
+    fn note_failure(&self, workload: usize, error: &SimulationError) {
+        let text = with_sources(error);
+        self.failure.borrow_mut().get_or_insert((workload, text));
+    }
+
+    fn wake_if_over(&self) {
         if self.is_over() {
             let waker = self.waker.take();
             if let Some(waker) = waker {
@@ -309,11 +334,12 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
         world.set_livelock_limit(polls);
     }
     let progress = Rc::new(Progress {
-        remaining: Cell::new(plan.workloads.len()),
+        remaining: Cell::new(drivers(plan.workloads)),
         failure: RefCell::new(None),
         waker: RefCell::new(None),
         shutdown: CancellationToken::new(),
         shutdown_after: plan.shutdown_after,
+        servers: Servers::default(),
     });
     launch(plan, world, &progress);
     let verdict = match finish(world, &progress) {
@@ -358,7 +384,16 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
 /// shutdown signal for one, still runs; time does not move any more.
 fn finish(world: &SimWorld, progress: &Progress) -> SimulationResult<()> {
     world.block_on(poll_fn(|cx| progress.poll(cx)))?;
+    if progress.failure.borrow().is_none() {
+        progress.servers.wind_down(world)?;
+    }
     world.run_until(world.now())
+}
+
+/// How many of `workloads` the end of a seed waits for.
+pub(super) fn drivers(workloads: &[Workload]) -> usize {
+    let roles = workloads.iter().map(|workload| workload.role);
+    roles.filter(|role| *role == Role::Workload).count()
 }
 
 /// Ends the world. A destructor that panics then fails a seed that has passed so far.
