@@ -14,6 +14,8 @@ mod echo;
 mod nondeterminism;
 #[path = "runner/phases.rs"]
 mod phases;
+#[path = "runner/processes.rs"]
+mod processes;
 #[path = "runner/report.rs"]
 mod report;
 #[path = "runner/verdicts.rs"]

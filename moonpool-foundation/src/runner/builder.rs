@@ -17,7 +17,7 @@ use super::plan::{Plan, Seeds, Shard};
 use super::replay::Invocation;
 use super::report::{SimulationMetrics, SimulationReport};
 use super::topology::WorkloadTopology;
-use super::workload::{ShutdownAfter, Workload};
+use super::workload::{self, ShutdownAfter, Workload};
 use crate::chaos::FaultId;
 use crate::error::SimulationResult;
 use crate::network::NetworkConfiguration;
@@ -97,7 +97,7 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 #[must_use = "nothing runs before `run` is called"]
 pub struct SimulationBuilder {
-    workloads: Vec<Workload>,
+    pub(super) workloads: Vec<Workload>,
     network: NetworkConfiguration,
     first_seed: u64,
     control: IterationControl,
@@ -184,7 +184,7 @@ impl SimulationBuilder {
             + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        let name = format!("workload-{}", self.workloads.len() + 1);
+        let name = format!("workload-{}", workload::drivers(&self.workloads) + 1);
         self.register_workload(name, workload)
     }
 
@@ -427,7 +427,7 @@ impl SimulationBuilder {
 
 /// A workload's name is its host's: unique, and usable in `name:port`.
 fn check_names(workloads: &[Workload]) -> Result<(), RunError> {
-    if workloads.is_empty() {
+    if workload::drivers(workloads) == 0 {
         return Err(RunError::NoWorkloads);
     }
     for (index, workload) in workloads.iter().enumerate() {

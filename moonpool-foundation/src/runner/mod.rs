@@ -14,6 +14,7 @@ mod execution;
 mod orchestrator;
 mod phases;
 mod plan;
+mod processes;
 mod replay;
 mod report;
 mod topology;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::plan::Plan;
 use super::verdict::Verdict;
-use super::workload::{Launch, Progress, Workload};
+use super::workload::{self, Launch, Progress, Workload};
 use crate::chaos::{FaultCounts, FaultRecord};
 use crate::error::SimulationError;
 use crate::sim::{Leftovers, SimProcess, SimWorld, TraceMode, TraceStep};
@@ -74,7 +74,8 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     if let Some(polls) = plan.livelock_limit {
         world.set_livelock_limit(polls);
     }
-    let progress = Rc::new(Progress::new(plan.workloads.len(), plan.shutdown_after));
+    let drivers = workload::drivers(plan.workloads);
+    let progress = Rc::new(Progress::new(drivers, plan.shutdown_after));
     launch(plan, world, &progress);
     let verdict = match finish(plan, world, &progress) {
         Err(verdict) => verdict,
@@ -118,24 +119,34 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
 fn finish(plan: &Plan<'_>, world: &SimWorld, progress: &Progress) -> Result<(), Verdict> {
     let over = || poll_fn(|cx| progress.poll(cx));
     let failed = |error| Verdict::of(error, || pending_tasks(world));
+    let wind_down = || match progress.failure() {
+        None => progress.servers.wind_down(world).map_err(failed),
+        Some(_) => Ok(()),
+    };
     let Some(phases) = &plan.phases else {
         world.block_on(over()).map_err(failed)?;
+        wind_down()?;
         // Whoever the last of them woke, by the shutdown signal for one, still runs; time does not
         // move any more.
         return world.run_until(world.now()).map_err(failed);
     };
     let healed_at = world.draw_phase(&phases.chaos);
     let finished = world.block_on_until(over(), healed_at).map_err(failed)?;
+    if progress.failure().is_some() {
+        return Ok(());
+    }
     world.heal();
     if finished.is_none() {
         finish_in_quiet(plan, world, over(), phases.quiet)?;
     }
+    wind_down()?;
     if progress.failure().is_some() {
         return Ok(());
     }
+    // The budget is what workloads may use, and they are done.
+    world.set_time_budget(None);
     let settled_at = world.now().saturating_add(phases.quiet);
-    let settled = world.run_until_settled(settled_at.min(plan.time_budget));
-    settled.map_err(failed)
+    world.run_until_settled(settled_at).map_err(failed)
 }
 
 /// Waits until all workloads have returned, in a world without faults, for `quiet` at most.
