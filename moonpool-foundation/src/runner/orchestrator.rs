@@ -27,6 +27,8 @@ pub(super) struct SeedRun {
 #[derive(Clone, Debug)]
 pub(super) struct Recording {
     pub(super) steps: Vec<TraceStep>,
+    /// Every process and its state.
+    pub(super) processes: Vec<String>,
     /// Every task that had not ended, and what it waited on.
     pub(super) pending: Vec<String>,
     /// Every fault that fired, the last 100,000 of very many.
@@ -54,6 +56,7 @@ pub(super) fn run_recorded(
     let run = drive(plan, &world);
     let recording = Recording {
         steps: world.recent_steps(),
+        processes: process_states(&world),
         pending: pending_tasks(&world),
         faults: world.fault_records(),
     };
@@ -185,4 +188,14 @@ fn closed(world: SimWorld, mut run: SeedRun) -> SeedRun {
 fn pending_tasks(world: &SimWorld) -> Vec<String> {
     let tasks = world.pending_tasks();
     tasks.iter().map(ToString::to_string).collect()
+}
+
+/// Every process, and whether it lived at the end.
+fn process_states(world: &SimWorld) -> Vec<String> {
+    let processes = world.all_processes();
+    let described = processes.iter().map(|process| {
+        let state = if process.is_alive() { "alive" } else { "dead" };
+        format!("{} {} {state}", process.name(), process.ip())
+    });
+    described.collect()
 }
