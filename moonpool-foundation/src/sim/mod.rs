@@ -16,6 +16,7 @@ mod events;
 mod executor;
 mod fault_log;
 mod faults;
+mod heal;
 mod join;
 mod process;
 mod rng;
