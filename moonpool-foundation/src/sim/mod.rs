@@ -18,6 +18,7 @@ mod fault_log;
 mod faults;
 mod join;
 mod process;
+mod random_config;
 mod rng;
 mod sim_world;
 mod slab;
