@@ -17,6 +17,7 @@ mod plan;
 mod processes;
 mod replay;
 mod report;
+mod shared;
 mod topology;
 mod trace_files;
 mod verdict;

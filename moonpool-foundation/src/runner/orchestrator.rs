@@ -112,7 +112,7 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
             workload,
             index,
             process: &processes[index],
-            topology: plan.places[index].topology(&progress.shutdown),
+            topology: plan.places[index].topology(progress),
             progress: Rc::clone(progress),
         });
     }

@@ -4,12 +4,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::environment::Check;
 use super::phases::Phases;
 use super::topology::WorkloadTopology;
-use super::workload::{ShutdownAfter, Workload};
+use super::workload::{Progress, ShutdownAfter, Workload};
 use crate::chaos::FaultId;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
@@ -23,12 +21,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn topology(&self, shutdown: &CancellationToken) -> WorkloadTopology {
+    pub(super) fn topology(&self, progress: &Progress) -> WorkloadTopology {
         WorkloadTopology {
             my_ip: self.my_ip.clone(),
             peer_ips: self.peer_ips.clone(),
             peer_names: self.peer_names.clone(),
-            shutdown_signal: shutdown.clone(),
+            shutdown_signal: progress.shutdown.clone(),
+            shared: progress.shared.clone(),
         }
     }
 }
