@@ -77,6 +77,10 @@ fault_kinds! {
     Pause => "pause",
     /// A `buggify!` site fired.
     Buggify => "buggify",
+    /// A process was asked to end, and killed when its grace was over.
+    Graceful => "graceful",
+    /// A process was killed, to live again a while later.
+    Reboot => "reboot",
 }
 
 impl FaultKind {

@@ -17,6 +17,7 @@ mod executor;
 mod fault_log;
 mod faults;
 mod join;
+mod lifecycle;
 mod process;
 mod rng;
 mod sim_world;
