@@ -3,7 +3,7 @@
 use crate::network::NetworkConfigError;
 
 /// Why a campaign could not start. No seed has run then.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// An environment variable has a value that it does not take. Correct it, or unset it.
