@@ -2,6 +2,9 @@
 
 use tokio_util::sync::CancellationToken;
 
+use crate::providers::SimProviders;
+use crate::sim::SimWorld;
+
 /// Where a workload runs, and who else is there.
 ///
 /// ```
@@ -35,9 +38,37 @@ pub struct WorkloadTopology {
     /// Fires when the first workload has returned `Ok`; with
     /// [`shutdown_after_all`](crate::SimulationBuilder::shutdown_after_all), when the last has.
     pub shutdown_signal: CancellationToken,
+    /// Who runs it, in a simulation.
+    pub(super) providers: Option<SimProviders>,
 }
 
 impl WorkloadTopology {
+    /// The world that this workload runs in, for faults that it causes itself; see
+    /// [`SimProviders::world`]. `None` outside a simulation, and in a process that was killed.
+    ///
+    /// ```
+    /// use moonpool_foundation::{KillKind, SimulationBuilder, SimulationMetrics};
+    ///
+    /// SimulationBuilder::new()
+    ///     .set_iterations(3)
+    ///     .process("server", |_providers, _topology| std::future::pending())
+    ///     .register_workload("killer", |_random, _network, _time, _task, topology| async move {
+    ///         if let Some(world) = topology.world()
+    ///             && let Some(server) = world.process("server")
+    ///         {
+    ///             assert!(world.kill(server.id(), KillKind::PowerLoss));
+    ///             assert!(world.restart(server.id()));
+    ///         }
+    ///         Ok(SimulationMetrics::default())
+    ///     })
+    ///     .run()
+    ///     .assert_passed();
+    /// ```
+    #[must_use]
+    pub fn world(&self) -> Option<SimWorld> {
+        self.providers.as_ref()?.world()
+    }
+
     /// The address of the workload of that name, if it is another one than this.
     #[must_use]
     pub fn get_peer_by_name(&self, name: &str) -> Option<String> {
@@ -68,6 +99,7 @@ mod tests {
             peer_ips: vec!["10.0.0.2".into(), "10.0.0.3".into(), "10.0.0.4".into()],
             peer_names: vec!["server-1".into(), "client".into(), "server-2".into()],
             shutdown_signal: CancellationToken::new(),
+            providers: None,
         };
         assert_eq!(
             topology.get_peer_by_name("client").as_deref(),

@@ -78,6 +78,7 @@ impl SimWorld {
 
     /// Ends all that is wrong with processes: those that are paused go on; those that are dead live
     /// again, if they have a factory; those that are stopping gracefully are killed and live again.
+    /// From now on clocks do not drift and sleeps take as long as they say.
     pub fn heal_processes(&self) {
         self.shared.heal_processes();
     }
@@ -263,7 +264,10 @@ impl Shared {
     }
 
     fn heal_processes(&self) {
-        let processes: Vec<ProcessId> = self.with(|world| world.processes.ids().collect());
+        let processes: Vec<ProcessId> = self.with(|world| {
+            world.clocks.heal();
+            world.processes.ids().collect()
+        });
         for process in processes {
             self.resume(process);
             let (state, can_restart) = self.with(|world| {

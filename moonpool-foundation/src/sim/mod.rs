@@ -7,6 +7,7 @@ mod addresses;
 mod ambient_rng;
 mod breakage;
 mod clock;
+mod clocks;
 mod connections;
 mod context;
 mod delivery;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::clocks::ProcessClock;
 use super::events::{EventKey, index_u32};
 use super::rng::{Stream, StreamId};
 
@@ -94,6 +95,7 @@ pub(crate) struct Process {
     pub(super) due: Option<EventKey>,
     /// The end of its pause, if that is known.
     pub(super) resume_due: Option<EventKey>,
+    pub(super) clock: ProcessClock,
     /// Starts its tasks, at the beginning of each life.
     pub(crate) factory: Option<Factory>,
     /// Asks the current life to end by itself.
@@ -156,6 +158,7 @@ impl Processes {
             paused: false,
             due: None,
             resume_due: None,
+            clock: ProcessClock::default(),
             factory: None,
             shutdown: CancellationToken::new(),
             workload: Stream::new(self.seed, StreamId::Workload(id.0)),

@@ -299,10 +299,11 @@ impl SimWorld {
         self.current_time()
     }
 
-    /// The clock of the world's own process.
+    /// The clock of the world's own process: it drifts as those of others do.
     #[must_use]
     pub fn timer(&self) -> Duration {
-        self.shared.timer().since_start()
+        let owner = self.world_process().life();
+        self.shared.timer(owner).since_start()
     }
 
     /// Whether an event is queued.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::breakage::Breakage;
 use super::clock::SimInstant;
+use super::clocks::Clocks;
 use super::connections::{AttemptId, ConnectionId, Network, Side};
 use super::digest::Digest;
 use super::events::{EventClass, EventKey, EventQueue};
@@ -134,6 +135,7 @@ pub(crate) struct World {
     pub(super) network: Network,
     pub(super) processes: Processes,
     pub(super) lifecycle: Lifecycle,
+    pub(super) clocks: Clocks,
     pub(super) faults: Faults,
     pub(super) digest: Digest,
     pub(super) trace: Recorder,
@@ -166,6 +168,7 @@ impl World {
             network: Network::default(),
             processes: Processes::new(seed),
             lifecycle: Lifecycle::new(seed),
+            clocks: Clocks::new(seed, &config.chaos),
             faults: Faults::new(seed, config),
             digest: Digest::new(seed),
             trace: Recorder::default(),
@@ -286,14 +289,14 @@ impl Shared {
         self.world.borrow().clock
     }
 
-    /// A sleep of `owner` from now.
+    /// A sleep of `owner` from now, as long as it says.
     pub(crate) fn sleep(self: &Rc<Self>, owner: ProcessRef, duration: Duration) -> SleepFuture {
         SleepFuture::starting_now(self.downgrade(), owner, duration, EventClass::Foreground)
     }
 
-    /// Where the current process's clock stands. It does not drift yet.
-    pub(crate) fn timer(&self) -> SimInstant {
-        self.instant()
+    /// Reads the clock of `owner`'s process.
+    pub(crate) fn timer(&self, owner: ProcessRef) -> SimInstant {
+        self.with(|world| world.timer(owner))
     }
 
     pub(crate) fn arm_timer(&self, at: SimInstant, class: EventClass, waker: &Waker) -> EventKey {
