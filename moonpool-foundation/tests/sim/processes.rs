@@ -539,7 +539,7 @@ fn healing_brings_everyone_back_and_stops_what_is_wrong_with_time() {
     let period = 100 * Duration::from_millis(1);
     let processes = ["dead", "paused", "stopping", "rebooting"];
     let [dead, paused, stopping, rebooting] = processes.map(|name| heartbeat(&world, name, period));
-    world.run_for(SECOND).unwrap();
+    world.run_for(20 * SECOND).unwrap();
     world.kill(dead.0.id(), KillKind::PowerLoss);
     world.pause(paused.0.id());
     world.kill(stopping.0.id(), KillKind::Graceful { grace: SECOND });
