@@ -97,7 +97,7 @@ pub use providers::SimProviders;
 pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
-    Check, IterationControl, RunError, SeedReport, SimulationBuilder, SimulationMetrics,
+    Check, IterationControl, Phases, RunError, SeedReport, SimulationBuilder, SimulationMetrics,
     SimulationReport, Verdict, WorkloadTopology,
 };
 #[cfg(feature = "sim")]

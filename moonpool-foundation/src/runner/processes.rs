@@ -10,8 +10,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::builder::SimulationBuilder;
-use super::orchestrator::{Launch, Progress, Role, Workload};
+
 use super::topology::WorkloadTopology;
+use super::workload::{Launch, Progress, Role, Workload};
 use crate::error::SimulationResult;
 use crate::providers::SimProviders;
 use crate::sim::{SimProcess, SimWorld};
