@@ -28,6 +28,7 @@ impl Place {
             peer_names: self.peer_names.clone(),
             shutdown_signal: progress.shutdown.clone(),
             shared: progress.shared.clone(),
+            providers: None,
         }
     }
 }

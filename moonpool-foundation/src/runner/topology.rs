@@ -5,6 +5,8 @@ use std::rc::Rc;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::SharedValues;
+use crate::providers::SimProviders;
+use crate::sim::SimWorld;
 
 /// Where a workload runs, and who else is there.
 ///
@@ -40,6 +42,8 @@ pub struct WorkloadTopology {
     /// [`shutdown_after_all`](crate::SimulationBuilder::shutdown_after_all), when the last has.
     pub shutdown_signal: CancellationToken,
     pub(super) shared: SharedValues,
+    /// Who runs it, in a simulation.
+    pub(super) providers: Option<SimProviders>,
 }
 
 impl WorkloadTopology {
@@ -73,6 +77,32 @@ impl WorkloadTopology {
         self.shared.get()
     }
 
+    /// The world that this workload runs in, for faults that it causes itself; see
+    /// [`SimProviders::world`]. `None` outside a simulation, and in a process that was killed.
+    ///
+    /// ```
+    /// use moonpool_foundation::{KillKind, SimulationBuilder, SimulationMetrics};
+    ///
+    /// SimulationBuilder::new()
+    ///     .set_iterations(3)
+    ///     .process("server", |_providers, _topology| std::future::pending())
+    ///     .register_workload("killer", |_random, _network, _time, _task, topology| async move {
+    ///         if let Some(world) = topology.world()
+    ///             && let Some(server) = world.process("server")
+    ///         {
+    ///             assert!(world.kill(server.id(), KillKind::PowerLoss));
+    ///             assert!(world.restart(server.id()));
+    ///         }
+    ///         Ok(SimulationMetrics::default())
+    ///     })
+    ///     .run()
+    ///     .assert_passed();
+    /// ```
+    #[must_use]
+    pub fn world(&self) -> Option<SimWorld> {
+        self.providers.as_ref()?.world()
+    }
+
     /// The address of the workload of that name, if it is another one than this.
     #[must_use]
     pub fn get_peer_by_name(&self, name: &str) -> Option<String> {
@@ -104,6 +134,7 @@ mod tests {
             peer_names: vec!["server-1".into(), "client".into(), "server-2".into()],
             shutdown_signal: CancellationToken::new(),
             shared: SharedValues::default(),
+            providers: None,
         };
         assert_eq!(
             topology.get_peer_by_name("client").as_deref(),

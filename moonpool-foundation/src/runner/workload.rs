@@ -93,7 +93,8 @@ impl Launch<'_> {
             return;
         };
         let providers = self.process.providers();
-        let (topology, progress, index) = (self.topology, self.progress, self.index);
+        let (mut topology, progress, index) = (self.topology, self.progress, self.index);
+        topology.providers = Some(providers.clone());
         // The function is called inside the task, where a panic in it is the workload's.
         let future = async move {
             let result = function(providers, topology).await;
