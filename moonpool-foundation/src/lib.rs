@@ -65,7 +65,10 @@ pub mod time;
 pub mod wait;
 
 #[cfg(feature = "sim")]
-pub use chaos::{FaultCounts, FaultId, FaultIdError, FaultKind, FaultRecord, FaultTarget};
+pub use chaos::{
+    ChaosConfiguration, ConnectFailureMode, FaultCounts, FaultId, FaultIdError, FaultKind,
+    FaultRecord, FaultTarget,
+};
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};
 pub use messaging::{

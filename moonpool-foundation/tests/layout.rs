@@ -74,6 +74,8 @@ const SIMULATOR_ONLY: &[&str] = &[
     "sim",
     "runner",
     "network/config",
+    "network/latency",
+    "chaos/config",
     "chaos/fault",
     "network/sim",
     "time/sim",

@@ -13,7 +13,7 @@ use super::environment::{Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
 use super::phases::Phases;
-use super::plan::{Plan, Seeds, Shard};
+use super::plan::{Network, Plan, Seeds, Shard};
 use super::replay::Invocation;
 use super::report::{SimulationMetrics, SimulationReport};
 use super::topology::WorkloadTopology;
@@ -98,7 +98,7 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 #[must_use = "nothing runs before `run` is called"]
 pub struct SimulationBuilder {
     pub(super) workloads: Vec<Workload>,
-    network: NetworkConfiguration,
+    network: Network,
     first_seed: u64,
     control: IterationControl,
     debug_seeds: Option<Vec<u64>>,
@@ -123,7 +123,7 @@ impl SimulationBuilder {
     pub fn new() -> Self {
         Self {
             workloads: Vec::new(),
-            network: NetworkConfiguration::default(),
+            network: Network::Fixed(Box::default()),
             first_seed: 0,
             control: IterationControl::FixedCount(DEFAULT_ITERATIONS),
             debug_seeds: None,
@@ -274,7 +274,14 @@ impl SimulationBuilder {
 
     /// The simulated network.
     pub fn with_network_config(mut self, config: NetworkConfiguration) -> Self {
-        self.network = config;
+        self.network = Network::Fixed(Box::new(config));
+        self
+    }
+
+    /// Draws the network of each seed: a random subset of the kinds of faults, with random rates
+    /// ([`NetworkConfiguration::swarm_for_seed`]). A failure prints what was drawn.
+    pub fn use_random_config(mut self) -> Self {
+        self.network = Network::Swarm;
         self
     }
 
@@ -568,7 +575,7 @@ mod tests {
             })
         ));
         let config = NetworkConfiguration {
-            send_buffer_bytes: 0,
+            send_buffer_bytes: Some(0),
             ..NetworkConfiguration::default()
         };
         let network = run(&ok().with_network_config(config), &[]);

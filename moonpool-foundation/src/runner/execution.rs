@@ -127,6 +127,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::network::NetworkProvider;
     use crate::runner::environment::Environment;
     use crate::runner::{Check, SimulationBuilder, SimulationMetrics};
     use crate::task::TaskProvider;
@@ -195,6 +196,33 @@ mod tests {
             "replay         MOONPOOL_SEED=3 cargo test -p my-service orders::are_answered \
              -- --exact --nocapture"
         );
+    }
+
+    #[test]
+    fn a_crowded_failure_still_fits_on_one_screen() {
+        let mut crowded = SimulationBuilder::new()
+            .use_random_config()
+            .phases(crate::runner::Phases::default())
+            .with_seed_range(7..40);
+        for number in 0..30 {
+            let name = format!("a-workload-with-quite-a-long-name-{number}");
+            crowded = crowded.register_workload(name, |_, network, time, _, topology| async move {
+                let listener = network.bind(&format!("{}:80", topology.my_ip)).await?;
+                time.sleep(Duration::from_secs(1)).await;
+                for peer in &topology.peer_ips {
+                    drop(network.connect(&format!("{peer}:80")).await);
+                }
+                drop(listener);
+                panic!("line\n{}", "another line\n".repeat(50));
+            });
+        }
+        let text = printed(&crowded);
+        assert!(text.lines().count() <= 50, "{text}");
+        assert!(text.contains("\ndrawn          "), "{text}");
+        assert!(text.contains("\n               probabilities: "), "{text}");
+        assert!(text.contains("and 21 more\n"), "{text}");
+        let last = text.lines().rev().nth(1).unwrap_or_default();
+        assert!(last.starts_with("replay         MOONPOOL_SEED=7"), "{text}");
     }
 
     #[test]

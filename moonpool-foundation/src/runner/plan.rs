@@ -87,11 +87,30 @@ impl Shard {
     }
 }
 
+/// The network of a campaign's seeds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Network {
+    /// The same for all.
+    Fixed(Box<NetworkConfiguration>),
+    /// Drawn per seed: some kinds of faults, with rates of their own.
+    Swarm,
+}
+
+impl Network {
+    /// The network of `seed`: a pure function of it.
+    pub(super) fn of(&self, seed: u64) -> NetworkConfiguration {
+        match self {
+            Self::Fixed(config) => NetworkConfiguration::clone(config),
+            Self::Swarm => NetworkConfiguration::swarm_for_seed(seed),
+        }
+    }
+}
+
 /// Everything that decides a campaign. Shared by its threads.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     pub(super) workloads: &'a [Workload],
-    pub(super) network: &'a NetworkConfiguration,
+    pub(super) network: &'a Network,
     pub(super) time_budget: Duration,
     pub(super) livelock_limit: Option<u64>,
     pub(super) shutdown_after: ShutdownAfter,
@@ -111,9 +130,11 @@ impl<'a> Plan<'a> {
     /// A plan with the addresses that a world will give to these workloads.
     pub(super) fn new(
         workloads: &'a [Workload],
-        network: &'a NetworkConfiguration,
+        network: &'a Network,
     ) -> Result<Self, NetworkConfigError> {
-        network.validate()?;
+        if let Network::Fixed(config) = network {
+            config.validate()?;
+        }
         let world = SimWorld::new();
         let hosts: Vec<(String, String)> = workloads
             .iter()
