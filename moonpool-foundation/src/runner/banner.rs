@@ -12,19 +12,19 @@ use crate::chaos::FaultKind;
 use crate::network::NetworkConfiguration;
 
 /// Other failing seeds that are listed; the rest is counted.
-const LISTED_SEEDS: usize = 10;
+const LISTED_SEEDS: usize = 6;
 /// Workloads whose names are part of the configuration's line.
-const LISTED_WORKLOADS: usize = 5;
+const LISTED_WORKLOADS: usize = 3;
 /// Processes that are listed; the rest is counted.
-const LISTED_PROCESSES: usize = 9;
+const LISTED_PROCESSES: usize = 6;
 /// How many of them stand on one line.
 const PROCESSES_PER_LINE: usize = 3;
 /// Pending tasks that are listed; the rest is counted.
-const LISTED_TASKS: usize = 8;
+const LISTED_TASKS: usize = 6;
 /// Faults that are listed, the last ones.
-const LISTED_FAULTS: usize = 5;
+const LISTED_FAULTS: usize = 3;
 /// Lines of the headline, of which a panic's message can have many.
-const HEADLINE_LINES: usize = 4;
+const HEADLINE_LINES: usize = 3;
 
 /// A campaign with a failing seed. `Display` gives the banner.
 pub(super) struct Failure<'a> {
@@ -72,7 +72,7 @@ fn entry(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
 }
 
 /// Columns of a list that goes over several lines.
-const LIST_WIDTH: usize = 100;
+const LIST_WIDTH: usize = 110;
 
 /// `text` with lines of the list's width, broken behind commas and semicolons.
 fn wrapped(text: &str) -> String {
@@ -81,6 +81,7 @@ fn wrapped(text: &str) -> String {
     for word in text.split_inclusive([' ', '\n']) {
         let may_break = wrapped.ends_with(", ") || wrapped.ends_with("; ");
         if may_break && column + word.len() > LIST_WIDTH {
+            wrapped.pop();
             wrapped.push('\n');
             column = 0;
         }
@@ -238,7 +239,13 @@ fn drawn(config: &NetworkConfiguration) -> String {
     let rates = rates.into_iter().filter_map(|field| {
         let (name, value) = field.split_once(": ")?;
         let name = name.strip_suffix("_probability")?;
-        (value != "0.0").then(|| format!("{name} {value}"))
+        let value: f64 = value.parse().ok()?;
+        let rounded = match value {
+            0.0 => return None,
+            0.01.. => format!("{value:.2}"),
+            _ => format!("{value:.1e}"),
+        };
+        Some(format!("{name} {rounded}"))
     });
     let rates: Vec<String> = rates.collect();
     format!("{}\nprobabilities: {}", kinds.join(", "), rates.join(", "))

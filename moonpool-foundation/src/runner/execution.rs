@@ -220,7 +220,7 @@ mod tests {
         assert!(text.lines().count() <= 50, "{text}");
         assert!(text.contains("\ndrawn          "), "{text}");
         assert!(text.contains("\n               probabilities: "), "{text}");
-        assert!(text.contains("and 21 more\n"), "{text}");
+        assert!(text.contains("and 24 more\n"), "{text}");
         let last = text.lines().rev().nth(1).unwrap_or_default();
         assert!(last.starts_with("replay         MOONPOOL_SEED=7"), "{text}");
     }
