@@ -7,6 +7,7 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::Location;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::environment::{Check, Environment};
@@ -14,6 +15,7 @@ use super::error::RunError;
 use super::execution::{self, Execution};
 use super::phases::Phases;
 use super::plan::{Network, Plan, Seeds, Shard};
+use super::regressions::{RegressionFile, Regressions};
 use super::replay::Invocation;
 use super::report::{SimulationMetrics, SimulationReport};
 use super::topology::WorkloadTopology;
@@ -109,6 +111,7 @@ pub struct SimulationBuilder {
     shutdown_after: ShutdownAfter,
     phases: Option<Phases>,
     skipped_faults: BTreeSet<FaultId>,
+    regressions: Regressions,
     stop_on_failure: bool,
 }
 
@@ -134,6 +137,7 @@ impl SimulationBuilder {
             shutdown_after: ShutdownAfter::default(),
             phases: None,
             skipped_faults: BTreeSet::new(),
+            regressions: Regressions::default(),
             stop_on_failure: false,
         }
     }
@@ -312,6 +316,20 @@ impl SimulationBuilder {
         self
     }
 
+    /// Where the first failing seed is kept if the test fails, to run before all others next time.
+    ///
+    /// By default, in a test, that is beside the source file that calls [`run`](Self::run): the file
+    /// has its name with the extension `moonpool-regressions`, and is meant to be committed. A seed is
+    /// added when the report is dropped by a panic - that of
+    /// [`assert_passed`](SimulationReport::assert_passed) or of any other assertion - so that a test
+    /// which expects a failure and finds it writes nothing. Nothing is written or read when the seeds
+    /// are given, by `MOONPOOL_SEED` or [`set_debug_seeds`](Self::set_debug_seeds), and nothing is
+    /// written under `MOONPOOL_SKIP_FAULTS`. With shards, the first of them runs the kept seeds.
+    pub fn regressions(mut self, regressions: Regressions) -> Self {
+        self.regressions = regressions;
+        self
+    }
+
     /// Ends the campaign with the first seed that fails, in order; later seeds are not reported.
     pub fn stop_on_failure(mut self) -> Self {
         self.stop_on_failure = true;
@@ -345,28 +363,61 @@ impl SimulationBuilder {
     ///
     /// # Errors
     /// Why it cannot start. Seeds that fail are no error: the report tells.
+    #[track_caller]
     pub fn try_run(&self) -> Result<SimulationReport, RunError> {
         let lookup = |variable: &str| std::env::var_os(variable);
-        self.run_in(lookup)
+        self.run_in(Location::caller(), lookup)
     }
 
     /// Runs the campaign in an environment whose variables `lookup` gives.
     fn run_in(
         &self,
+        caller: &Location<'_>,
         lookup: impl Fn(&str) -> Option<OsString>,
     ) -> Result<SimulationReport, RunError> {
         let environment = Environment::read(&lookup)?;
         execution::warn_of_unknown_variables();
         let trace = environment.trace.clone();
-        let replayed = environment.seeds.clone().unwrap_or_default();
+        let replayed = environment.seeds.clone();
+        let is_exploring = environment.skip_faults.is_some();
         let plan = self.plan(environment)?;
+        let invocation = Invocation::current(&lookup);
+        let manifest_dir = lookup("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let mut regressions = self.regression_file(&plan, &invocation, caller, manifest_dir);
+        if replayed.is_some() || self.debug_seeds.is_some() {
+            regressions = None;
+        }
+        let kept_seeds = match &regressions {
+            Some(file) if plan.shard.is_first() => file.seeds()?,
+            _ => Vec::new(),
+        };
         let execution = Execution {
             plan: &plan,
             trace,
-            replayed,
-            invocation: Invocation::current(lookup),
+            replayed: replayed.unwrap_or_default(),
+            invocation,
+            regressions: regressions.filter(|_| !is_exploring),
+            kept_seeds,
         };
         Ok(execution.run())
+    }
+
+    fn regression_file(
+        &self,
+        plan: &Plan<'_>,
+        invocation: &Invocation,
+        caller: &Location<'_>,
+        manifest_dir: Option<PathBuf>,
+    ) -> Option<RegressionFile> {
+        let path = match &self.regressions {
+            Regressions::Off => return None,
+            Regressions::File(path) => path.clone(),
+            Regressions::BesideSource => {
+                RegressionFile::beside(Path::new(caller.file()), &manifest_dir?)?
+            }
+        };
+        let test = invocation.test_name()?;
+        Some(RegressionFile::new(path, test, plan.fingerprint()))
     }
 
     pub(super) fn plan(&self, environment: Environment) -> Result<Plan<'_>, RunError> {
@@ -472,7 +523,9 @@ mod tests {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| OsString::from(*value))
         };
-        builder.run_in(lookup).map(|report| report.seeds_used)
+        builder
+            .run_in(Location::caller(), lookup)
+            .map(|report| report.seeds_used)
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::banner::Failure;
 use super::plan::Plan;
+use super::regressions::{Recorder, RegressionFile};
 use super::replay::Invocation;
-use super::report::SimulationReport;
+use super::report::{SeedReport, SimulationReport};
 use super::verdict::Verdict;
 use super::{campaign, divergence, environment, orchestrator, trace_files};
 use crate::sim::TraceMode;
@@ -20,6 +21,10 @@ pub(super) struct Execution<'a> {
     /// The seeds that `MOONPOOL_SEED` names.
     pub(super) replayed: Vec<u64>,
     pub(super) invocation: Invocation,
+    /// Where a failing seed is kept if the test fails.
+    pub(super) regressions: Option<RegressionFile>,
+    /// Seeds that were kept there; they run first.
+    pub(super) kept_seeds: Vec<u64>,
 }
 
 impl Execution<'_> {
@@ -31,7 +36,17 @@ impl Execution<'_> {
     pub(super) fn run(&self) -> SimulationReport {
         let plan = self.plan;
         let began = Instant::now();
-        let mut seeds = campaign::run(plan);
+        let kept = campaign::run(&plan.with_seeds(self.kept_seeds.clone()));
+        let kept_run = kept.len();
+        let mut seeds: Vec<SeedReport> = kept
+            .into_iter()
+            .filter(|seed| !seed.verdict.is_passed())
+            .collect();
+        if seeds.is_empty() || !plan.stop_on_failure {
+            let campaign = campaign::run(plan);
+            seeds.retain(|kept| campaign.iter().all(|seed| seed.seed != kept.seed));
+            seeds.extend(campaign);
+        }
         let wall_time = began.elapsed();
         let nondeterminism = seeds.iter_mut().find_map(|seed| match &mut seed.verdict {
             Verdict::Nondeterminism(found) => Some((seed.seed, found)),
@@ -41,12 +56,23 @@ impl Execution<'_> {
             found.divergence = campaign::undisturbed(|| divergence::find(plan, seed));
         }
         let mut report = SimulationReport::of(seeds, wall_time);
+        report.regressions_run = kept_run;
         self.trace(&report);
         if let Some(text) = failure(plan, &mut report, &self.invocation) {
             // On the calling thread, whose output libtest captures.
             eprint!("{text}");
         }
+        report.recorder = self.recorder(&report);
         report
+    }
+
+    /// Keeps the first failing seed, should the test fail.
+    fn recorder(&self, report: &SimulationReport) -> Recorder {
+        let (Some(file), Some(failed)) = (&self.regressions, report.failures().next()) else {
+            return Recorder::default();
+        };
+        let replay = report.replay_command.clone().unwrap_or_default();
+        Recorder::new(file.clone(), failed.seed, failed.verdict.name(), replay)
     }
 
     fn trace(&self, report: &SimulationReport) {

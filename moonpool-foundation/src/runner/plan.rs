@@ -15,7 +15,7 @@ use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
 
 /// Where a workload runs, and who else is there: the same for every seed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Place {
     my_ip: String,
     peer_ips: Vec<String>,
@@ -75,6 +75,11 @@ impl Shard {
     /// The shard that is the whole.
     pub(super) const WHOLE: Self = Self { index: 0, count: 1 };
 
+    /// Whether it is the first of several, or the whole.
+    pub(super) fn is_first(self) -> bool {
+        self.index == 0
+    }
+
     /// The `number`-th, from 1, of `count`.
     pub(super) fn new(number: usize, count: usize) -> Option<Self> {
         let index = number.checked_sub(1)?;
@@ -107,7 +112,7 @@ impl Network {
 }
 
 /// Everything that decides a campaign. Shared by its threads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan<'a> {
     pub(super) workloads: &'a [Workload],
     pub(super) network: &'a Network,
@@ -168,5 +173,29 @@ impl<'a> Plan<'a> {
             stop_on_failure: false,
             places: (0..hosts.len()).map(place).collect(),
         })
+    }
+
+    /// Tells one configuration from another, on every machine: FNV-1a over what decides a seed's run.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let names = self.workloads.iter().map(|workload| workload.name.as_ref());
+        let names: Vec<&str> = names.collect();
+        let decisive = (
+            (names, self.network, self.time_budget, self.livelock_limit),
+            (self.shutdown_after, &self.phases, &self.skipped_faults),
+        );
+        let text = format!("{decisive:?}");
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    /// The same campaign over other seeds, all of which run.
+    pub(super) fn with_seeds(&self, seeds: Vec<u64>) -> Self {
+        Self {
+            seeds: Seeds::List(seeds),
+            shard: Shard::WHOLE,
+            time_limit: None,
+            ..self.clone()
+        }
     }
 }
