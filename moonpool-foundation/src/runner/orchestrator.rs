@@ -64,7 +64,7 @@ pub(super) fn run_recorded(
 }
 
 fn make_world(plan: &Plan<'_>, seed: u64) -> SimWorld {
-    let world = SimWorld::make(plan.network.clone(), seed);
+    let world = SimWorld::make(plan.network.of(seed), seed);
     if !plan.skipped_faults.is_empty() {
         world.set_skipped_faults(plan.skipped_faults.iter().copied());
     }
