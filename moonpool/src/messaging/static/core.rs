@@ -232,6 +232,7 @@ impl Core {
                 let outcome = outcome.map(|body| packet.share_tail(body.len()));
                 self.end_call(token, packet.peer_id(), outcome);
             }
+            Ok(Envelope::Cancellation { .. }) => {}
             Err(error) => self.handle_undecodable(token, &error),
         }
     }

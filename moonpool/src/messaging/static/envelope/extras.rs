@@ -1,0 +1,87 @@
+//! What a request carries beside its message, on the caller's side.
+
+use bytes::BufMut;
+
+use super::{MAX_METADATA_BYTES, MAX_METADATA_PAIRS, Metadata, TraceContext};
+
+/// Metadata and trace context that a request is to carry, as they are collected: bounded, and
+/// encoded already.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extras {
+    pairs: u16,
+    /// The pairs, as they travel.
+    bytes: Vec<u8>,
+    trace: Option<OwnedTrace>,
+    /// Something did not fit: the request must not leave without it.
+    is_too_large: bool,
+}
+
+#[derive(Clone, Debug)]
+struct OwnedTrace {
+    trace_id: [u8; 16],
+    parent_id: [u8; 8],
+    flags: u8,
+    state: Vec<u8>,
+}
+
+impl Extras {
+    /// Adds a pair.
+    pub(crate) fn push(&mut self, key: &str, value: &[u8]) {
+        let fits = usize::from(self.pairs) < MAX_METADATA_PAIRS
+            && self.size().saturating_add(6 + key.len() + value.len()) <= MAX_METADATA_BYTES;
+        let lengths = (u16::try_from(key.len()), u32::try_from(value.len()));
+        let (true, (Ok(key_length), Ok(value_length))) = (fits, lengths) else {
+            self.is_too_large = true;
+            return;
+        };
+        self.pairs += 1;
+        self.bytes.put_u16_le(key_length);
+        self.bytes.put_slice(key.as_bytes());
+        self.bytes.put_u32_le(value_length);
+        self.bytes.put_slice(value);
+    }
+
+    /// Sets the trace context.
+    pub(crate) fn set_trace(&mut self, trace: &TraceContext<'_>) {
+        self.trace = None;
+        if self.size().saturating_add(trace.state.len()) > MAX_METADATA_BYTES {
+            self.is_too_large = true;
+            return;
+        }
+        self.trace = Some(OwnedTrace {
+            trace_id: trace.trace_id,
+            parent_id: trace.parent_id,
+            flags: trace.flags,
+            state: trace.state.to_vec(),
+        });
+    }
+
+    /// Whether all of it is within the limits.
+    pub(crate) fn fits(&self) -> bool {
+        !self.is_too_large
+    }
+
+    /// The pairs, to be written.
+    pub(crate) fn metadata(&self) -> Metadata<'_> {
+        Metadata {
+            pairs: self.pairs,
+            bytes: &self.bytes,
+        }
+    }
+
+    /// The trace context, to be written.
+    pub(crate) fn trace(&self) -> Option<TraceContext<'_>> {
+        let trace = self.trace.as_ref()?;
+        Some(TraceContext {
+            trace_id: trace.trace_id,
+            parent_id: trace.parent_id,
+            flags: trace.flags,
+            state: &trace.state,
+        })
+    }
+
+    fn size(&self) -> usize {
+        let trace = self.trace.as_ref().map_or(0, |trace| trace.state.len());
+        self.bytes.len() + trace
+    }
+}
