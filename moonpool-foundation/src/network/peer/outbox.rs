@@ -17,8 +17,12 @@ use crate::messaging::wire::HEADER_SIZE;
 
 use super::config::PeerConfig;
 use super::error::ProtocolError;
-use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD};
+use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD, Withdrawn};
 use super::packet::{PacketId, Withdrawal};
+use super::terms::{Account, AnswerSlot, Answers, PacketTerms};
+
+/// How long at least passes between two looks for expired answers.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What came of laying out the next packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub(super) struct Outbox {
     /// when they are written, in a session when they are acknowledged.
     reliable_held: usize,
     reliable_bytes: usize,
+    /// The part of the two that does not count against the own limits.
+    answers: Answers,
     unreliable_queued: usize,
     unreliable_bytes: usize,
     /// Where control frames are encoded.
@@ -102,6 +108,7 @@ impl Outbox {
             settled: PacketId::FIRST,
             reliable_held: 0,
             reliable_bytes: 0,
+            answers: Answers::new(config),
             unreliable_queued: 0,
             unreliable_bytes: 0,
             scratch: BytesMut::new(),
@@ -111,8 +118,28 @@ impl Outbox {
 
     /// Whether one more reliable packet of any size is taken.
     pub(super) fn accepts_reliable(&self) -> bool {
-        self.reliable_held < self.reliable_limits.packets
-            && self.reliable_bytes < self.reliable_limits.bytes
+        let (frames, bytes) = self.answers.held();
+        self.reliable_held - frames < self.reliable_limits.packets
+            && self.reliable_bytes - bytes < self.reliable_limits.bytes
+    }
+
+    /// Whether one more packet of this account is taken. `None`: it is of a session that ended.
+    pub(super) fn accepts(&self, account: Account) -> Option<bool> {
+        match account {
+            Account::Own => Some(self.accepts_reliable()),
+            Account::Answer(slot) => self.answers.is_of_session(slot).then_some(true),
+            Account::Refusal => Some(self.answers.accepts_refusal()),
+        }
+    }
+
+    /// Promises to take one answer.
+    pub(super) fn reserve_answer(&mut self) -> Option<AnswerSlot> {
+        self.answers.reserve()
+    }
+
+    /// Answers held and promised.
+    pub(super) fn answer_slots(&self) -> usize {
+        self.answers.in_use()
     }
 
     pub(super) fn accepts_unreliable(&self) -> bool {
@@ -120,10 +147,16 @@ impl Outbox {
             && self.unreliable_bytes < self.unreliable_limits.bytes
     }
 
-    pub(super) fn push_reliable(&mut self, head: BytesMut, body: Bytes) -> PacketId {
+    pub(super) fn push_reliable(
+        &mut self,
+        head: BytesMut,
+        body: Bytes,
+        terms: PacketTerms,
+    ) -> PacketId {
         let id = self.next_id;
         self.next_id = id.next();
-        let frame = Frame::new(head, body, FrameKind::Reliable, id);
+        let frame = Frame::new(head, body, FrameKind::Reliable, id).with_terms(terms);
+        self.answers.handle_pushed(&frame);
         self.reliable_held += 1;
         self.reliable_bytes += frame.size();
         self.queue.push_back(frame);
@@ -156,15 +189,21 @@ impl Outbox {
         };
         match withdrawn {
             None => Withdrawal::Unknown,
-            Some((saved, was_exposed)) => {
-                self.reliable_bytes -= saved;
-                if was_exposed {
+            Some(withdrawn) => {
+                self.count_saved(withdrawn.account, withdrawn.saved);
+                if withdrawn.was_exposed {
                     Withdrawal::MaybeDelivered
                 } else {
                     Withdrawal::NotDelivered
                 }
             }
         }
+    }
+
+    /// A reliable frame got smaller.
+    fn count_saved(&mut self, account: Account, bytes: usize) {
+        self.reliable_bytes -= bytes;
+        self.answers.handle_saved(account, bytes);
     }
 
     /// Lays a session frame out, in front of every packet.
@@ -192,7 +231,8 @@ impl Outbox {
 
     /// Lays the next packet out. `ack` is what a sequenced frame acknowledges, `max_payload` what
     /// the other end takes.
-    pub(super) fn lay_out_next(&mut self, ack: u64, max_payload: usize) -> LaidOut {
+    pub(super) fn lay_out_next(&mut self, now: Duration, ack: u64, max_payload: usize) -> LaidOut {
+        self.drop_expired_front(now);
         let (relayed, queued) = match self.relay.pop_front() {
             Some(frame) => (Some(frame), None),
             None => (None, self.queue.pop_front()),
@@ -213,7 +253,8 @@ impl Outbox {
                 self.counters.not_delivered += 1;
                 let id = frame.id;
                 if is_relayed {
-                    self.reliable_bytes -= frame.become_skip();
+                    let saved = frame.become_skip();
+                    self.count_saved(frame.terms.account, saved);
                     self.relay.push_front(frame);
                 } else {
                     self.release(&frame);
@@ -224,6 +265,9 @@ impl Outbox {
                 if is_sequenced && !is_relayed {
                     frame.sequence = self.next_sequence;
                     self.next_sequence += 1;
+                }
+                if frame.is_reliable() {
+                    frame.write_remaining(now, front);
                 }
                 frame.lay_out(ack);
                 self.batch.push(frame);
@@ -239,6 +283,67 @@ impl Outbox {
                 LaidOut::Unreliable
             }
         }
+    }
+
+    /// Takes the expired packets off the front of what is to be laid out.
+    fn drop_expired_front(&mut self, now: Duration) {
+        if let Some(frame) = self.relay.front_mut() {
+            if frame.is_expired(now) {
+                let (account, saved) = (frame.terms.account, frame.become_skip());
+                self.count_saved(account, saved);
+            }
+            return;
+        }
+        while self
+            .queue
+            .front()
+            .is_some_and(|frame| frame.is_expired(now))
+        {
+            if let Some(frame) = self.queue.pop_front() {
+                self.release(&frame);
+            }
+        }
+    }
+
+    /// Lets go of the answers that are of no use any more. Looks at everything that is held, so it
+    /// does so at most ten times a second.
+    pub(super) fn drop_expired(&mut self, now: Duration) {
+        if self.answers.next_expiry().is_none_or(|at| at > now) {
+            return;
+        }
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.retain(|frame| {
+            let is_expired = frame.is_expired(now);
+            if is_expired {
+                self.release(frame);
+            }
+            !is_expired
+        });
+        self.queue = queue;
+        let mut next = None::<Duration>;
+        for frames in [&mut self.retained, &mut self.relay] {
+            for frame in frames.iter_mut() {
+                if frame.is_expired(now) {
+                    let (account, saved) = (frame.terms.account, frame.become_skip());
+                    self.reliable_bytes -= saved;
+                    self.answers.handle_saved(account, saved);
+                }
+            }
+        }
+        let held = self.retained.iter().chain(&self.relay).chain(&self.queue);
+        for expiry in held.filter_map(|frame| frame.terms.expiry) {
+            next = Some(next.map_or(expiry.at, |at| at.min(expiry.at)));
+        }
+        let not_before = now.saturating_add(SWEEP_INTERVAL);
+        // What is in the batch is looked at when it is written.
+        let next = next.or((!self.batch.is_empty()).then_some(not_before));
+        self.answers
+            .set_next_expiry(next.map(|at| at.max(not_before)));
+    }
+
+    /// When answers that are held may be of no use any more.
+    pub(super) fn next_expiry(&self) -> Option<Duration> {
+        self.answers.next_expiry()
     }
 
     /// The batch, to write from it; [`put_back`](Self::put_back) has to follow before anything else.
@@ -267,9 +372,7 @@ impl Outbox {
                 self.counters.packets_sent += u64::from(frame.is_reliable());
                 if self.sequenced {
                     frame.is_exposed = true;
-                    if frame.is_withdrawn {
-                        self.reliable_bytes -= frame.become_skip();
-                    }
+                    self.complete_withdrawal(&mut frame);
                     self.retained.push_back(frame);
                 } else {
                     self.release(&frame);
@@ -284,8 +387,16 @@ impl Outbox {
         }
     }
 
+    fn complete_withdrawal(&mut self, frame: &mut Frame) {
+        if frame.is_withdrawn {
+            let saved = frame.become_skip();
+            self.count_saved(frame.terms.account, saved);
+        }
+    }
+
     /// Lets go of a reliable packet's frame.
     fn release(&mut self, frame: &Frame) {
+        self.answers.handle_released(frame);
         self.reliable_held -= 1;
         self.reliable_bytes -= frame.size();
     }
@@ -323,9 +434,7 @@ impl Outbox {
         for mut frame in batch.into_frames().into_iter().rev() {
             match frame.kind() {
                 FrameKind::Reliable | FrameKind::Skip if self.sequenced => {
-                    if frame.is_withdrawn {
-                        self.reliable_bytes -= frame.become_skip();
-                    }
+                    self.complete_withdrawal(&mut frame);
                     self.relay.push_front(frame);
                 }
                 FrameKind::Reliable | FrameKind::Skip if frame.is_exposed => self.release(&frame),
@@ -386,22 +495,40 @@ impl Outbox {
     }
 
     /// The session is over, or in plain mode the connection. Gives up what was written, and gives
-    /// the ids of it; what was not is left for the next session. There must be no connection.
+    /// the ids of it; what was not is left for the next session, save answers. There must be no
+    /// connection.
     pub(super) fn end_session(&mut self) -> Range<PacketId> {
         for mut frame in std::mem::take(&mut self.retained).into_iter().rev() {
-            if frame.is_reliable() && !frame.is_exposed {
+            if frame.is_reliable() && !frame.is_exposed && frame.terms.account == Account::Own {
                 frame.sequence = 0;
                 self.queue.push_front(frame);
             } else {
                 self.release(&frame);
             }
         }
+        self.drop_answers();
         self.next_sequence = 1;
         self.acknowledged = 1;
         let maybe_delivered = self.settled..self.first_unwritten();
         self.settled = maybe_delivered.end;
         self.counters.maybe_delivered += maybe_delivered.end.get() - maybe_delivered.start.get();
         maybe_delivered
+    }
+
+    fn drop_answers(&mut self) {
+        self.answers.end_session();
+        if self.answers.held() == (0, 0) {
+            return;
+        }
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.retain(|frame| {
+            let is_own = frame.terms.account == Account::Own;
+            if !is_own {
+                self.release(frame);
+            }
+            is_own
+        });
+        self.queue = queue;
     }
 
     fn first_unwritten(&self) -> PacketId {
@@ -526,9 +653,12 @@ fn position(frames: &VecDeque<Frame>, id: PacketId) -> Option<usize> {
     (frame.is_reliable() && frame.id == id).then_some(at)
 }
 
-fn withdraw_numbered(frames: &mut VecDeque<Frame>, id: PacketId) -> Option<(usize, bool)> {
+fn withdraw_numbered(frames: &mut VecDeque<Frame>, id: PacketId) -> Option<Withdrawn> {
     let at = position(frames, id)?;
     let frame = frames.get_mut(at)?;
-    let was_exposed = frame.is_exposed;
-    Some((frame.become_skip(), was_exposed))
+    Some(Withdrawn {
+        was_exposed: frame.is_exposed,
+        account: frame.terms.account,
+        saved: frame.become_skip(),
+    })
 }

@@ -24,6 +24,7 @@ use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
 use super::packet::{PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
+use super::terms::{Account, AnswerSlot, PacketTerms};
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
@@ -273,12 +274,13 @@ impl PeerState {
         &mut self,
         head: BytesMut,
         body: Bytes,
+        terms: PacketTerms,
     ) -> Result<PacketId, (Refusal, BytesMut, Bytes)> {
         let size = head.len() + body.len() - self.prefix(true, UID::NIL).size();
-        match self.admit(size, self.outbox.accepts_reliable()) {
+        match self.admit_reliable(size, terms.account) {
             Ok(()) => {
                 self.was_used = true;
-                Ok(self.outbox.push_reliable(head, body))
+                Ok(self.outbox.push_reliable(head, body, terms))
             }
             Err(refusal) => Err((refusal, head, body)),
         }
@@ -315,6 +317,17 @@ impl PeerState {
         } else {
             Err(Refusal::Full)
         }
+    }
+
+    /// [`admit`](Self::admit), for a reliable packet.
+    pub(super) fn admit_reliable(&self, size: usize, account: Account) -> Result<(), Refusal> {
+        let has_room = self.outbox.accepts(account).ok_or(Refusal::Closed)?;
+        self.admit(size, has_room)
+    }
+
+    /// Promises to take one answer.
+    pub(super) fn reserve_answer(&mut self) -> Option<AnswerSlot> {
+        self.outbox.reserve_answer()
     }
 
     pub(super) fn accepts_reliable(&self) -> bool {
@@ -526,6 +539,7 @@ impl PeerState {
             reliable_queued: self.outbox.reliable_queued(),
             reliable_bytes: self.outbox.reliable_bytes(),
             unacknowledged: self.outbox.unacknowledged(),
+            answer_slots: self.outbox.answer_slots(),
             unreliable_queued,
             unreliable_bytes,
             packets_sent: counters.packets_sent,
