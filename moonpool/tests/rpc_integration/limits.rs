@@ -79,7 +79,7 @@ async fn a_request_beyond_the_own_limit_is_given_back<P: Providers>(hosts: Hosts
         panic!("{}", not_sent.error);
     };
     // Two quotes and the envelope.
-    assert_eq!((size, limit), (MIB + 22, MIB));
+    assert_eq!((size, limit), (MIB + 30, MIB));
     assert_eq!(client.stats().pending_calls, 0);
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;

@@ -460,11 +460,17 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
         self.handle.take_dirty();
-        let expects_replies =
-            !self.handle.is_connected() && self.receiver.expects_replies(&self.handle);
+        let is_connected = self.handle.is_connected();
+        let expects_replies = !is_connected && self.receiver.expects_replies(&self.handle);
+        let patience = if is_connected {
+            None
+        } else {
+            self.receiver.patience(&self.handle)
+        };
         let action = {
             let mut state = self.handle.state();
             state.set_expects_replies(expects_replies);
+            state.set_patience(patience);
             state.handle_timeout(now);
             state.poll_action(now)
         };

@@ -250,6 +250,13 @@ impl PeerHandle {
         self.state().is_open()
     }
 
+    /// Since when there is no working connection: the last one was lost then, or the first one was
+    /// dialled. `None` while there is one, and before one was ever wanted.
+    #[must_use]
+    pub fn unconnected_since(&self) -> Option<Duration> {
+        self.state().unconnected_since()
+    }
+
     /// Whether the peer has ended for good, or is about to without doing anything more.
     #[must_use]
     pub fn is_finished(&self) -> bool {

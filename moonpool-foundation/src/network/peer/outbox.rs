@@ -6,6 +6,8 @@
 //! checksum filled in. A frame with a sequence number is kept until the other end has it, or the
 //! session ends: on each further connection it is laid out anew, with the same number.
 
+mod answers;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
@@ -19,10 +21,7 @@ use super::config::PeerConfig;
 use super::error::ProtocolError;
 use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD, Withdrawn};
 use super::packet::{PacketId, Withdrawal};
-use super::terms::{Account, AnswerSlot, Answers, PacketTerms};
-
-/// How long at least passes between two looks for expired answers.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+use super::terms::{Account, Answers, PacketTerms};
 
 /// What came of laying out the next packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -121,25 +120,6 @@ impl Outbox {
         let (frames, bytes) = self.answers.held();
         self.reliable_held - frames < self.reliable_limits.packets
             && self.reliable_bytes - bytes < self.reliable_limits.bytes
-    }
-
-    /// Whether one more packet of this account is taken. `None`: it is of a session that ended.
-    pub(super) fn accepts(&self, account: Account) -> Option<bool> {
-        match account {
-            Account::Own => Some(self.accepts_reliable()),
-            Account::Answer(slot) => self.answers.is_of_session(slot).then_some(true),
-            Account::Refusal => Some(self.answers.accepts_refusal()),
-        }
-    }
-
-    /// Promises to take one answer.
-    pub(super) fn reserve_answer(&mut self) -> Option<AnswerSlot> {
-        self.answers.reserve()
-    }
-
-    /// Answers held and promised.
-    pub(super) fn answer_slots(&self) -> usize {
-        self.answers.in_use()
     }
 
     pub(super) fn accepts_unreliable(&self) -> bool {
@@ -283,67 +263,6 @@ impl Outbox {
                 LaidOut::Unreliable
             }
         }
-    }
-
-    /// Takes the expired packets off the front of what is to be laid out.
-    fn drop_expired_front(&mut self, now: Duration) {
-        if let Some(frame) = self.relay.front_mut() {
-            if frame.is_expired(now) {
-                let (account, saved) = (frame.terms.account, frame.become_skip());
-                self.count_saved(account, saved);
-            }
-            return;
-        }
-        while self
-            .queue
-            .front()
-            .is_some_and(|frame| frame.is_expired(now))
-        {
-            if let Some(frame) = self.queue.pop_front() {
-                self.release(&frame);
-            }
-        }
-    }
-
-    /// Lets go of the answers that are of no use any more. Looks at everything that is held, so it
-    /// does so at most ten times a second.
-    pub(super) fn drop_expired(&mut self, now: Duration) {
-        if self.answers.next_expiry().is_none_or(|at| at > now) {
-            return;
-        }
-        let mut queue = std::mem::take(&mut self.queue);
-        queue.retain(|frame| {
-            let is_expired = frame.is_expired(now);
-            if is_expired {
-                self.release(frame);
-            }
-            !is_expired
-        });
-        self.queue = queue;
-        let mut next = None::<Duration>;
-        for frames in [&mut self.retained, &mut self.relay] {
-            for frame in frames.iter_mut() {
-                if frame.is_expired(now) {
-                    let (account, saved) = (frame.terms.account, frame.become_skip());
-                    self.reliable_bytes -= saved;
-                    self.answers.handle_saved(account, saved);
-                }
-            }
-        }
-        let held = self.retained.iter().chain(&self.relay).chain(&self.queue);
-        for expiry in held.filter_map(|frame| frame.terms.expiry) {
-            next = Some(next.map_or(expiry.at, |at| at.min(expiry.at)));
-        }
-        let not_before = now.saturating_add(SWEEP_INTERVAL);
-        // What is in the batch is looked at when it is written.
-        let next = next.or((!self.batch.is_empty()).then_some(not_before));
-        self.answers
-            .set_next_expiry(next.map(|at| at.max(not_before)));
-    }
-
-    /// When answers that are held may be of no use any more.
-    pub(super) fn next_expiry(&self) -> Option<Duration> {
-        self.answers.next_expiry()
     }
 
     /// The batch, to write from it; [`put_back`](Self::put_back) has to follow before anything else.
@@ -513,22 +432,6 @@ impl Outbox {
         self.settled = maybe_delivered.end;
         self.counters.maybe_delivered += maybe_delivered.end.get() - maybe_delivered.start.get();
         maybe_delivered
-    }
-
-    fn drop_answers(&mut self) {
-        self.answers.end_session();
-        if self.answers.held() == (0, 0) {
-            return;
-        }
-        let mut queue = std::mem::take(&mut self.queue);
-        queue.retain(|frame| {
-            let is_own = frame.terms.account == Account::Own;
-            if !is_own {
-                self.release(frame);
-            }
-            is_own
-        });
-        self.queue = queue;
     }
 
     fn first_unwritten(&self) -> PacketId {

@@ -188,6 +188,10 @@ pub(super) struct PeerState {
     used_until: Duration,
     /// Replies are expected over the session.
     expects_replies: bool,
+    /// Of those who wait for something, if it is longer than the configuration's.
+    longer_patience: Option<Duration>,
+    /// When the last working connection was lost, or the first one was dialled.
+    unconnected_since: Option<Duration>,
     liveness: Liveness,
     /// While a session has no connection.
     last_connection: Option<LastConnection>,
@@ -255,6 +259,8 @@ impl PeerState {
             was_used: false,
             used_until: Duration::ZERO,
             expects_replies: false,
+            longer_patience: None,
+            unconnected_since: None,
             liveness: Liveness::default(),
             last_connection: None,
             events: VecDeque::new(),
@@ -355,6 +361,16 @@ impl PeerState {
     /// Whether something is to come over the session, so that a lost connection is to be replaced.
     pub(super) fn set_expects_replies(&mut self, expects: bool) {
         self.expects_replies = expects;
+    }
+
+    /// How long somebody waits for a connection, if that is longer than the configuration says.
+    pub(super) fn set_patience(&mut self, longer: Option<Duration>) {
+        self.longer_patience = longer;
+    }
+
+    /// Since when there is no working connection. `None`: there is one, or none was ever wanted.
+    pub(super) fn unconnected_since(&self) -> Option<Duration> {
+        self.unconnected_since
     }
 
     /// `reconnect()` was called.
@@ -480,7 +496,10 @@ impl PeerState {
     fn patience(&self) -> Option<Duration> {
         match self.role {
             Role::Accept | Role::KeepSession => None,
-            Role::DialEagerly | Role::DialLazily => self.config.patience,
+            Role::DialEagerly | Role::DialLazily => {
+                let patience = self.config.patience?;
+                Some(patience.max(self.longer_patience.unwrap_or_default()))
+            }
         }
     }
 

@@ -78,7 +78,7 @@ use moonpool_foundation::UID;
 
 use super::reply_error::ReplyError;
 
-pub(crate) use extras::Extras;
+pub(crate) use extras::{Extras, RequestContext};
 
 /// The layout described here.
 pub const VERSION: u8 = 1;
@@ -322,6 +322,14 @@ pub(crate) fn put_token(token: UID, buffer: &mut impl BufMut) {
 pub(crate) fn token_pair(body: &[u8]) -> Result<(UID, UID), EnvelopeError> {
     let mut reader = Reader::new(body);
     Ok((reader.token()?, reader.token()?))
+}
+
+/// Bytes of a token.
+pub(crate) const TOKEN_BYTES: usize = 16;
+
+/// Reads the token that a body begins with.
+pub(crate) fn leading_token(body: &[u8]) -> Result<UID, EnvelopeError> {
+    Reader::new(body).token()
 }
 
 fn decode_message(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {

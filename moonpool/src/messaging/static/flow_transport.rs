@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
-    CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionAcceptor, SessionIdentity,
-    SessionMode,
+    CloseOutcome, Peer, PeerConfig, PeerConfigError, PeerHandle, PeerSink, SessionAcceptor,
+    SessionIdentity, SessionMode,
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
@@ -20,7 +20,9 @@ use moonpool_traits::CodecError;
 
 use super::acceptor::{AcceptedPeers, Acceptor};
 use super::builder::FlowTransportBuilder;
+use super::call_table::CallTerms;
 use super::core::{Admission, Core, Phase};
+use super::deadline_timer;
 use super::envelope;
 use super::stats::TransportStats;
 use crate::error::TransportError;
@@ -57,11 +59,16 @@ where
     time: T,
     task: TP,
     peer_config: PeerConfig,
+    /// What is wrong with it: nothing is sent then.
+    config_error: Option<PeerConfigError>,
+    default_timeout: Option<Duration>,
     sink: Rc<dyn PeerSink>,
     /// Accepts connections; none in a client.
     accept_task: RefCell<Option<JoinHandle<()>>>,
     /// Delivers messages to this process itself; started by the first one.
     local_task: RefCell<Option<JoinHandle<()>>>,
+    /// Keeps the deadlines of calls; started by the first one that has one.
+    deadline_task: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl<N, T, TP> FlowTransport<N, T, TP>
@@ -85,17 +92,22 @@ where
         time: T,
         task: TP,
         peer_config: PeerConfig,
+        default_timeout: Option<Duration>,
     ) -> Rc<Self> {
         let sink = core.sink();
+        let config_error = peer_config.validate().err();
         Rc::new(Self {
             core,
             network,
             time,
             task,
             peer_config,
+            config_error,
+            default_timeout,
             sink,
             accept_task: RefCell::new(None),
             local_task: RefCell::new(None),
+            deadline_task: RefCell::new(None),
         })
     }
 
@@ -125,6 +137,34 @@ where
         &self.core
     }
 
+    /// How long a call may take, unless it says otherwise.
+    pub(crate) fn default_timeout(&self) -> Option<Duration> {
+        self.default_timeout
+    }
+
+    /// How long a call puts up with there being no connection, unless it says otherwise.
+    pub(crate) fn default_patience(&self) -> Option<Duration> {
+        self.peer_config.patience
+    }
+
+    /// Makes sure that somebody ends the call when its time has come.
+    pub(crate) fn keep_deadlines(&self, terms: &CallTerms) {
+        let has_end = terms.deadline.is_some() || terms.patience.is_some();
+        if !has_end || !self.core.is_open() || self.deadline_task.borrow().is_some() {
+            return;
+        }
+        let keeping = deadline_timer::run(Rc::downgrade(&self.core), self.time.clone());
+        let task = self.task.spawn_task("moonpool-deadlines", keeping);
+        self.deadline_task.replace(Some(task));
+    }
+
+    fn check_config(&self) -> Result<(), TransportError> {
+        match &self.config_error {
+            Some(error) => Err(TransportError::PeerConfig(error.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// What the listener is bound to, with the real port; `0.0.0.0` and `::` as they are. `None` for a
     /// transport that does not listen.
     #[must_use]
@@ -149,11 +189,12 @@ where
     /// The peer for an address. If there is none yet, it begins to connect, and keeps at it.
     ///
     /// # Errors
-    /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `Closed`.
+    /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `PeerConfig`, `Closed`.
     pub fn get_or_open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
         if !self.core.is_open() {
             return Err(TransportError::Closed);
         }
+        self.check_config()?;
         if address.is_tls() {
             let address = *address;
             return Err(TransportError::TlsNotSupported { address });
@@ -233,19 +274,22 @@ where
     }
 
     fn send_local_message(&self, token: UID, payload: &[u8]) -> Result<(), TransportError> {
-        self.send_local(token, |buffer| put_message(payload, buffer))
+        self.send_local(token, |buffer| put_message(payload, buffer))?;
+        Ok(())
     }
 
-    /// Queues a packet to this process itself.
+    /// Queues a packet to this process itself. Gives its number.
     pub(crate) fn send_local(
         &self,
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
-    ) -> Result<(), TransportError> {
+    ) -> Result<u64, TransportError> {
         if !self.core.is_open() {
             return Err(TransportError::Closed);
         }
-        self.core
+        self.check_config()?;
+        let number = self
+            .core
             .send_local(token, Admission::WithinLimits, encode)?;
         if self.local_task.borrow().is_none() {
             let core = Rc::downgrade(&self.core);
@@ -256,14 +300,14 @@ where
             let task = self.task.spawn_task("moonpool-local", deliver);
             self.local_task.replace(Some(task));
         }
-        Ok(())
+        Ok(number)
     }
 
     /// Gauges and counters. Visits every peer: it is for people and tests, not for each message.
     #[must_use]
     pub fn stats(&self) -> TransportStats {
         let mut stats = self.core.stats();
-        for task in [&self.accept_task, &self.local_task] {
+        for task in [&self.accept_task, &self.local_task, &self.deadline_task] {
             if task
                 .borrow()
                 .as_ref()
@@ -296,6 +340,7 @@ where
         all(closing).await;
         self.core.finish_close();
         stop(self.local_task.take()).await;
+        stop(self.deadline_task.take()).await;
     }
 
     /// Whether [`shutdown`](Self::shutdown) has begun.
@@ -312,7 +357,7 @@ where
     TP: TaskProvider,
 {
     fn drop(&mut self) {
-        for task in [&self.accept_task, &self.local_task] {
+        for task in [&self.accept_task, &self.local_task, &self.deadline_task] {
             if let Some(task) = task.take() {
                 task.abort();
             }

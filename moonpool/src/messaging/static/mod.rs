@@ -12,14 +12,20 @@
 
 mod acceptor;
 mod builder;
+mod call;
 mod call_table;
 mod core;
+mod deadline_queue;
+mod deadline_timer;
 mod endpoint_map;
 pub mod envelope;
 mod flow_transport;
 mod local_queue;
 mod net_notified_queue;
+mod open_requests;
+mod peer_info;
 mod peer_table;
+mod ping;
 mod receivers;
 mod registration;
 mod reply_error;
@@ -34,9 +40,12 @@ mod stats;
 mod test_support;
 
 pub use builder::FlowTransportBuilder;
+pub use call::Call;
 pub use endpoint_map::{EndpointMap, InvalidToken};
 pub use flow_transport::FlowTransport;
 pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue};
+pub use peer_info::PeerInfo;
+pub use ping::PingReply;
 pub use receivers::{Incoming, MessageReceiver};
 pub use reply_error::ReplyError;
 pub use reply_future::ReplyFuture;

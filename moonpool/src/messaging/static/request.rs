@@ -1,20 +1,19 @@
 //! [`send_request`].
 
-use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider, UID};
+use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider};
 use moonpool_traits::MessageCodec;
 use serde::Serialize;
 
-use super::envelope;
 use super::flow_transport::FlowTransport;
 use super::reply_future::ReplyFuture;
-use crate::error::{NotSent, TransportError};
+use crate::error::NotSent;
 
 /// Sends a request and gives the future of its reply. It is sent now, not when the future is first
 /// polled, and executed at most once.
 ///
-/// The future always ends: with the reply, with the server's refusal, or with what the loss of the
-/// connection says about the request's execution; see [`ReplyError`](super::ReplyError). There is no
-/// deadline yet: a server that keeps its promise and its connection keeps the caller waiting.
+/// The future always ends: with the reply, with the server's refusal, with what the loss of the
+/// connection says about the request's execution, or with the transport's default deadline, 10 s; see
+/// [`ReplyError`](super::ReplyError). [`FlowTransport::call`] takes options.
 ///
 /// The type of the reply is not checked against the server's. It may need naming:
 ///
@@ -47,76 +46,5 @@ where
     TP: TaskProvider,
     C: MessageCodec,
 {
-    match send(transport, endpoint, &request, &codec) {
-        Ok(reply_token) => Ok(ReplyFuture::new(
-            transport.core().clone(),
-            reply_token,
-            endpoint.token,
-            codec,
-        )),
-        Err(error) => Err(NotSent { request, error }),
-    }
-}
-
-fn send<Req, N, T, TP, C>(
-    transport: &FlowTransport<N, T, TP>,
-    endpoint: &Endpoint,
-    request: &Req,
-    codec: &C,
-) -> Result<UID, TransportError>
-where
-    Req: Serialize,
-    N: NetworkProvider,
-    T: TimeProvider,
-    TP: TaskProvider,
-    C: MessageCodec,
-{
-    let core = transport.core();
-    let started = core.calls.borrow_mut().start();
-    let reply_token = started.ok_or(TransportError::TooManyCalls)?;
-    let sent = write(transport, endpoint, reply_token, request, codec);
-    match sent {
-        Ok(()) => {
-            core.counters.requests_sent.add();
-            Ok(reply_token)
-        }
-        Err(error) => {
-            let forgotten = core.calls.borrow_mut().forget(reply_token);
-            debug_assert!(
-                forgotten.waker.is_none() && forgotten.sent.is_none(),
-                "nobody has polled this call, and it was not sent"
-            );
-            Err(error)
-        }
-    }
-}
-
-fn write<Req, N, T, TP, C>(
-    transport: &FlowTransport<N, T, TP>,
-    endpoint: &Endpoint,
-    reply_token: UID,
-    request: &Req,
-    codec: &C,
-) -> Result<(), TransportError>
-where
-    Req: Serialize,
-    N: NetworkProvider,
-    T: TimeProvider,
-    TP: TaskProvider,
-    C: MessageCodec,
-{
-    let encode = |buffer: &mut bytes::BytesMut| {
-        envelope::put_message_head(Some(reply_token), buffer);
-        codec.encode_into(request, buffer)
-    };
-    let core = transport.core();
-    if core.is_local(&endpoint.address) {
-        return transport.send_local(endpoint.token, encode);
-    }
-    let peer = transport.get_or_open_peer(&endpoint.address)?;
-    let packet = peer.send_reliable_with(endpoint.token, encode)?;
-    core.calls
-        .borrow_mut()
-        .written(reply_token, peer.id(), packet);
-    Ok(())
+    transport.call(endpoint, request, codec).send()
 }

@@ -66,6 +66,7 @@ impl PeerState {
     fn open(&mut self, now: Duration) {
         self.phase = Phase::Open { since: now };
         self.last_connection = None;
+        self.unconnected_since = None;
         self.liveness = Liveness {
             heard_at: now,
             ..Liveness::default()
@@ -236,6 +237,9 @@ impl PeerState {
         }
         if let Some(closing) = &mut self.closing {
             closing.asked = false;
+        }
+        if was_open {
+            self.unconnected_since = Some(now);
         }
         self.count_violation(&cause);
         self.outbox.end_connection(was_open.then_some(now));

@@ -218,6 +218,7 @@ impl PeerState {
                     return Action::Wait;
                 }
                 self.metrics.connection_attempts += 1;
+                self.unconnected_since.get_or_insert(now);
                 let deadline = now.saturating_add(self.config.connect_timeout);
                 self.phase = Phase::Connecting { deadline };
                 Action::Connect

@@ -10,6 +10,12 @@ use super::*;
 
 const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
+const TERMS: CallTerms = CallTerms {
+    token: UID::new(3, 4),
+    started: Duration::ZERO,
+    deadline: None,
+    patience: None,
+};
 
 #[derive(Default)]
 struct Counting(AtomicUsize);
@@ -36,7 +42,7 @@ fn ended(maybe: Range<u64>, not: Range<u64>) -> SessionEnded {
 }
 
 fn call(table: &mut CallTable, peer: PeerId, number: u64) -> UID {
-    let token = table.start().unwrap();
+    let token = table.start(TERMS).unwrap();
     table.written(token, peer, packet(number));
     token
 }
@@ -77,7 +83,7 @@ fn a_reply_ends_its_call_once() {
 #[test]
 fn a_reply_from_another_peer_is_late() {
     let mut table = CallTable::new(7);
-    let (remote, local) = (call(&mut table, A, 1), table.start().unwrap());
+    let (remote, local) = (call(&mut table, A, 1), table.start(TERMS).unwrap());
     for (token, from) in [(remote, Some(B)), (remote, None), (local, Some(A))] {
         assert!(matches!(
             table.reply(token, from, Ok(Bytes::new())),

@@ -1,8 +1,8 @@
-//! What a request carries beside its message, on the caller's side.
+//! What a request carries beside its message: as the caller collects it, and as the server keeps it.
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 
-use super::{MAX_METADATA_BYTES, MAX_METADATA_PAIRS, Metadata, TraceContext};
+use super::{MAX_METADATA_BYTES, MAX_METADATA_PAIRS, MessageHead, Metadata, TraceContext};
 
 /// Metadata and trace context that a request is to carry, as they are collected: bounded, and
 /// encoded already.
@@ -83,5 +83,66 @@ impl Extras {
     fn size(&self) -> usize {
         let trace = self.trace.as_ref().map_or(0, |trace| trace.state.len());
         self.bytes.len() + trace
+    }
+}
+
+/// What a request carried beside its message, kept for as long as its answer is owed. It shares the
+/// block that was read.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestContext {
+    pairs: u16,
+    bytes: Bytes,
+    trace: Option<KeptTrace>,
+}
+
+#[derive(Clone, Debug)]
+struct KeptTrace {
+    trace_id: [u8; 16],
+    parent_id: [u8; 8],
+    flags: u8,
+    state: Bytes,
+}
+
+impl RequestContext {
+    /// `None` if there is nothing to keep. `whole` gives the packet, of which the head is a part.
+    pub(crate) fn of(head: &MessageHead<'_>, whole: impl FnOnce() -> Bytes) -> Option<Self> {
+        if head.metadata.is_empty() && head.trace.is_none() {
+            return None;
+        }
+        let whole = whole();
+        let keep = |part: &[u8]| {
+            if part.is_empty() {
+                Bytes::new()
+            } else {
+                whole.slice_ref(part)
+            }
+        };
+        Some(Self {
+            pairs: head.metadata.pairs,
+            bytes: keep(head.metadata.bytes),
+            trace: head.trace.map(|trace| KeptTrace {
+                trace_id: trace.trace_id,
+                parent_id: trace.parent_id,
+                flags: trace.flags,
+                state: keep(trace.state),
+            }),
+        })
+    }
+
+    pub(crate) fn metadata(&self) -> Metadata<'_> {
+        Metadata {
+            pairs: self.pairs,
+            bytes: &self.bytes,
+        }
+    }
+
+    pub(crate) fn trace(&self) -> Option<TraceContext<'_>> {
+        let trace = self.trace.as_ref()?;
+        Some(TraceContext {
+            trace_id: trace.trace_id,
+            parent_id: trace.parent_id,
+            flags: trace.flags,
+            state: &trace.state,
+        })
     }
 }
