@@ -16,6 +16,7 @@ in_both_worlds! {
     a_call_ends_with_its_deadline: 50;
     the_builder_says_how_long_calls_take: 20;
     the_earliest_deadline_ends_its_call_first: 20;
+    a_thousand_calls_share_one_timer: 5;
     an_expired_request_is_never_sent: 20;
     a_call_that_has_no_time_left_is_not_sent: 20;
     a_call_may_have_no_deadline: 20;
@@ -155,6 +156,24 @@ async fn the_earliest_deadline_ends_its_call_first<P: Providers>(hosts: Hosts<P>
     assert_eq!(second.await, Err(ReplyError::Timeout));
     assert_eq!(client.stats().pending_calls, 1);
     drop(late);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+async fn a_thousand_calls_share_one_timer<P: Providers>(hosts: Hosts<P>) {
+    let (server, client) = (hosts.serve().await, hosts.connect());
+    let address = server.local_address().unwrap();
+    let _stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let calls: Vec<_> = (0..1000)
+        .map(|number| ask::<P>(&client, address, number, ms(50 + u64::from(number % 7))))
+        .collect();
+    // One for the peer, one for all deadlines.
+    assert_eq!(client.stats().tasks, 2);
+    for call in calls {
+        assert_eq!(call.await, Err(ReplyError::Timeout));
+    }
+    let stats = client.stats();
+    assert_eq!((stats.tasks, stats.calls_timed_out), (2, 1000));
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
 }

@@ -125,7 +125,11 @@ impl Frame {
         if let Some(offset) = expiry.remaining_offset {
             let remaining = expiry.at.saturating_sub(now).as_nanos();
             let remaining = u64::try_from(remaining).unwrap_or(u64::MAX);
-            put(&mut self.head, front + offset, &remaining.to_le_bytes());
+            put(
+                &mut self.head,
+                front + usize::from(offset),
+                &remaining.to_le_bytes(),
+            );
         }
     }
 

@@ -182,6 +182,12 @@ impl PeerHandle {
         withdrawn
     }
 
+    /// Whether a slot can still be used: its session has not ended.
+    #[must_use]
+    pub fn is_current(&self, slot: AnswerSlot) -> bool {
+        self.state().is_current(slot)
+    }
+
     /// Waits until a reliable packet can be accepted. Another sender may be faster: a send that
     /// follows can still be refused.
     ///

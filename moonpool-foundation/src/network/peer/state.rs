@@ -331,6 +331,11 @@ impl PeerState {
         self.admit(size, has_room)
     }
 
+    /// Whether the slot is of the current session.
+    pub(super) fn is_current(&self, slot: AnswerSlot) -> bool {
+        self.outbox.is_current(slot)
+    }
+
     /// Promises to take one answer.
     pub(super) fn reserve_answer(&mut self) -> Option<AnswerSlot> {
         self.outbox.reserve_answer()

@@ -17,7 +17,7 @@ pub struct Expiry {
     pub at: Duration,
     /// Where in the payload, in bytes from its start, what remains of that time is written anew for
     /// each transmission: 8 bytes, nanoseconds, little-endian. `None`: nowhere.
-    pub remaining_offset: Option<usize>,
+    pub remaining_offset: Option<u16>,
 }
 
 /// Which limit a packet counts against.
@@ -40,7 +40,7 @@ pub enum Account {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerSlot {
     /// Counts the sessions of the peer.
-    pub(super) session: u64,
+    pub(super) session: u32,
 }
 
 /// How a reliable packet is sent. By default it does not expire, and is the sender's own.
@@ -55,7 +55,8 @@ pub struct PacketTerms {
 impl Expiry {
     /// Bytes at the front of the payload that are written anew.
     fn rewritten_bytes(&self) -> usize {
-        self.remaining_offset.map_or(0, |offset| offset + 8)
+        self.remaining_offset
+            .map_or(0, |offset| usize::from(offset) + 8)
     }
 }
 
@@ -90,7 +91,7 @@ pub(super) struct Answers {
     answers: Held,
     refusals: Held,
     /// Counts the sessions: a slot of another one is void.
-    session: u64,
+    session: u32,
     /// No answer that is held expires earlier, as far as is known.
     next_expiry: Option<Duration>,
 }
@@ -176,7 +177,7 @@ impl Answers {
 
     /// Slots of the session that ended are void.
     pub(super) fn end_session(&mut self) {
-        self.session += 1;
+        self.session = self.session.wrapping_add(1);
         self.reserved = 0;
     }
 

@@ -276,9 +276,9 @@ impl Core {
 
     // What peers report.
 
-    fn handle_session_ended(&self, peer: PeerId, ended: &SessionEnded) {
-        self.end_calls_of_session(peer, ended);
-        self.cancel_requests_of(peer);
+    fn handle_session_ended(&self, peer: &PeerHandle, ended: &SessionEnded) {
+        self.end_calls_of_session(peer.id(), ended);
+        self.handle_ended_session(peer);
     }
 
     fn handle_withdrawn(&self, peer: PeerId, packet: PacketId) {
@@ -452,7 +452,7 @@ impl PeerSink for TransportSink {
 
     fn handle_session_ended(&self, peer: &PeerHandle, ended: SessionEnded) {
         if let Some(core) = self.core.upgrade() {
-            core.handle_session_ended(peer.id(), &ended);
+            core.handle_session_ended(peer, &ended);
         }
     }
 

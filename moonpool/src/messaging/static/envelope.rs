@@ -87,7 +87,9 @@ pub const VERSION: u8 = 1;
 pub const REQUEST_PREFIX_BYTES: usize = 20;
 
 /// Where a request's remaining deadline stands, if it has one.
-pub const DEADLINE_OFFSET: usize = REQUEST_PREFIX_BYTES;
+pub const DEADLINE_OFFSET: u16 = 20;
+
+const _: () = assert!(DEADLINE_OFFSET as usize == REQUEST_PREFIX_BYTES);
 
 /// Bytes of metadata and `tracestate` that a request can be given, as they are encoded.
 pub const MAX_METADATA_BYTES: usize = 8 * 1024;

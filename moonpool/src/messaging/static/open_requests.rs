@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 
 use moonpool_foundation::UID;
 use moonpool_foundation::collections::HashMap;
-use moonpool_foundation::network::peer::PeerId;
+use moonpool_foundation::network::peer::{AnswerSlot, PeerId};
 
 #[derive(Debug, Default)]
 struct Open {
@@ -21,11 +21,19 @@ struct Open {
 /// Bounded by the slots for answers: each entry has one.
 #[derive(Debug, Default)]
 pub(crate) struct OpenRequests {
-    /// By session and reply token. A session's table stays until the session ends, so that requests
+    /// By peer and reply token. A session's table stays until the session ends, so that requests
     /// that come one by one do not make it anew each time. Ordered, because the other end chooses
     /// the tokens: it could choose such as collide in a map with a fixed hasher.
-    sessions: HashMap<PeerId, BTreeMap<UID, Open>>,
+    sessions: HashMap<PeerId, Session>,
     len: usize,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    /// One of its slots, by which it can be told whether the session is over; none if they are this
+    /// process's own requests.
+    slot: Option<AnswerSlot>,
+    requests: BTreeMap<UID, Open>,
 }
 
 impl OpenRequests {
@@ -35,28 +43,44 @@ impl OpenRequests {
 
     /// Takes a request in. False: the caller uses the reply token for another one, and the new one
     /// cannot be told from it.
-    pub(crate) fn begin(&mut self, peer: PeerId, reply_token: UID) -> bool {
+    pub(crate) fn begin(
+        &mut self,
+        peer: PeerId,
+        reply_token: UID,
+        slot: Option<AnswerSlot>,
+    ) -> bool {
         let session = self.sessions.entry(peer).or_default();
-        if session.contains_key(&reply_token) {
+        if session.requests.contains_key(&reply_token) {
             return false;
         }
-        session.insert(reply_token, Open::default());
+        session.slot = slot;
+        session.requests.insert(reply_token, Open::default());
         self.len += 1;
         true
     }
 
     /// The request is answered. Gives a waker to be dropped where no borrow is held.
     pub(crate) fn end(&mut self, peer: PeerId, reply_token: UID) -> Option<Waker> {
-        let open = self.sessions.get_mut(&peer)?.remove(&reply_token)?;
+        let open = self
+            .sessions
+            .get_mut(&peer)?
+            .requests
+            .remove(&reply_token)?;
         self.len -= 1;
         open.waker
     }
 
     /// The caller waits no more. Gives whom to wake. `None`: there is no such request.
     pub(crate) fn cancel(&mut self, peer: PeerId, reply_token: UID) -> Option<Option<Waker>> {
-        let open = self.sessions.get_mut(&peer)?.get_mut(&reply_token)?;
+        let session = self.sessions.get_mut(&peer)?;
+        let open = session.requests.get_mut(&reply_token)?;
         open.is_cancelled = true;
         Some(open.waker.take())
+    }
+
+    /// One of the slots of the requests that came from this peer.
+    pub(crate) fn slot_of(&self, peer: PeerId) -> Option<AnswerSlot> {
+        self.sessions.get(&peer)?.slot
     }
 
     /// Nobody waits for answers to this session any more. Gives whom to wake.
@@ -64,7 +88,7 @@ impl OpenRequests {
         let Some(session) = self.sessions.remove(&peer) else {
             return Vec::new();
         };
-        self.len -= session.len();
+        self.len -= session.requests.len();
         wakers(session).collect()
     }
 
@@ -81,7 +105,7 @@ impl OpenRequests {
 
     pub(crate) fn is_cancelled(&self, peer: PeerId, reply_token: UID) -> bool {
         let session = self.sessions.get(&peer);
-        let open = session.and_then(|session| session.get(&reply_token));
+        let open = session.and_then(|session| session.requests.get(&reply_token));
         open.is_none_or(|open| open.is_cancelled)
     }
 
@@ -93,7 +117,7 @@ impl OpenRequests {
         waker: &Waker,
     ) -> (Poll<()>, Option<Waker>) {
         let session = self.sessions.get_mut(&peer);
-        let open = session.and_then(|session| session.get_mut(&reply_token));
+        let open = session.and_then(|session| session.requests.get_mut(&reply_token));
         match open {
             Some(open) if !open.is_cancelled => {
                 let is_noted = open
@@ -112,8 +136,8 @@ impl OpenRequests {
     }
 }
 
-fn wakers(session: BTreeMap<UID, Open>) -> impl Iterator<Item = Waker> {
-    session.into_values().filter_map(|open| open.waker)
+fn wakers(session: Session) -> impl Iterator<Item = Waker> {
+    session.requests.into_values().filter_map(|open| open.waker)
 }
 
 #[cfg(test)]
@@ -131,7 +155,7 @@ mod tests {
     #[test]
     fn only_its_own_session_cancels_a_request() {
         let mut requests = OpenRequests::default();
-        assert!(requests.begin(A, TOKEN));
+        assert!(requests.begin(A, TOKEN, None));
         assert!(waits(&mut requests, A, TOKEN));
         assert!(requests.cancel(PeerId(2), TOKEN).is_none());
         assert!(requests.cancel(A, UID::new(1, 2)).is_none());
@@ -146,7 +170,7 @@ mod tests {
         let other = PeerId(2);
         for peer in [A, other] {
             for number in 0..3 {
-                assert!(requests.begin(peer, UID::new(9, number)));
+                assert!(requests.begin(peer, UID::new(9, number), None));
                 assert!(waits(&mut requests, peer, UID::new(9, number)));
             }
         }
@@ -162,10 +186,10 @@ mod tests {
     #[test]
     fn a_reply_token_that_is_used_twice_is_noticed() {
         let mut requests = OpenRequests::default();
-        assert!(requests.begin(A, TOKEN));
-        assert!(!requests.begin(A, TOKEN));
+        assert!(requests.begin(A, TOKEN, None));
+        assert!(!requests.begin(A, TOKEN, None));
         assert_eq!(requests.len(), 1);
         drop(requests.end(A, TOKEN));
-        assert!(requests.begin(A, TOKEN));
+        assert!(requests.begin(A, TOKEN, None));
     }
 }

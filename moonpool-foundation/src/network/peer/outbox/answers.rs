@@ -18,6 +18,11 @@ impl Outbox {
         }
     }
 
+    /// Whether the slot is of the current session.
+    pub(in crate::network::peer) fn is_current(&self, slot: AnswerSlot) -> bool {
+        self.answers.is_of_session(slot)
+    }
+
     /// Promises to take one answer.
     pub(in crate::network::peer) fn reserve_answer(&mut self) -> Option<AnswerSlot> {
         self.answers.reserve()

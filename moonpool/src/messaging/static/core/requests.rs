@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use moonpool_foundation::network::peer::PeerId;
+use moonpool_foundation::network::peer::{PeerHandle, PeerId};
 use moonpool_foundation::{UID, WellKnownToken};
 
 use super::{Core, wake};
@@ -90,7 +90,14 @@ impl Core {
         slot: Slot,
     ) -> ReplyRoute {
         let peer = packet.peer_id().unwrap_or_default();
-        let is_known = self.open_requests.borrow_mut().begin(peer, reply_token);
+        let answer_slot = match slot {
+            Slot::Of(slot) => Some(slot),
+            Slot::Local => None,
+        };
+        let is_known = self
+            .open_requests
+            .borrow_mut()
+            .begin(peer, reply_token, answer_slot);
         let deadline = head
             .deadline
             .and_then(|remaining| self.now().checked_add(remaining));
@@ -114,7 +121,16 @@ impl Core {
         }
     }
 
-    /// Nobody waits for answers to a session any more.
+    /// A session ended, or packets were dropped without that: if it did, nobody waits for answers to
+    /// it any more.
+    pub(super) fn handle_ended_session(&self, peer: &PeerHandle) {
+        let slot = self.open_requests.borrow().slot_of(peer.id());
+        if slot.is_some_and(|slot| !peer.is_current(slot)) {
+            self.cancel_requests_of(peer.id());
+        }
+    }
+
+    /// Nobody waits for answers to a peer's session any more.
     pub(super) fn cancel_requests_of(&self, peer: PeerId) {
         let wakers = self.open_requests.borrow_mut().end_session(peer);
         wakers.into_iter().for_each(|waker| waker.wake());

@@ -121,14 +121,17 @@ fn a_requests_deadline_stands_at_its_offset() {
     };
     let mut bytes = Vec::new();
     put_head(&head, &mut bytes);
-    assert_eq!(bytes[DEADLINE_OFFSET..], hex("00ca9a3b00000000"));
+    assert_eq!(
+        bytes[usize::from(DEADLINE_OFFSET)..],
+        hex("00ca9a3b00000000")
+    );
     let endless = MessageHead {
         deadline: Some(Duration::MAX),
         ..head
     };
     bytes.clear();
     put_head(&endless, &mut bytes);
-    assert_eq!(bytes[DEADLINE_OFFSET..], [0xff; 8]);
+    assert_eq!(bytes[usize::from(DEADLINE_OFFSET)..], [0xff; 8]);
 }
 
 #[test]
