@@ -19,6 +19,8 @@ mod every_outcome;
 mod failures;
 #[path = "rpc_integration/final_api.rs"]
 mod final_api;
+#[path = "rpc_integration/interfaces.rs"]
+mod interfaces;
 #[path = "rpc_integration/limits.rs"]
 mod limits;
 #[path = "rpc_integration/load.rs"]

@@ -199,6 +199,7 @@ where
             },
             clock: Box::new(move || time.now()),
             verify: self.verify.clone(),
+            config_error: self.peer_config.validate().err(),
         });
         core.address
             .set(address.filter(NetworkAddress::is_canonical));

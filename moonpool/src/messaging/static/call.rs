@@ -3,17 +3,20 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use moonpool_foundation::network::peer::{Expiry, PacketTerms};
 use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider, UID};
 use moonpool_traits::{CodecError, MessageCodec};
 use serde::Serialize;
 
 use super::call_table::CallTerms;
+use super::core::Admission;
 use super::envelope::{self, DEADLINE_OFFSET, Extras, MessageHead, TraceContext};
 use super::flow_transport::FlowTransport;
 use super::reply_error::ReplyError;
 use super::reply_future::{PendingCall, ReplyFuture};
 use super::reply_promise::ReplyPromise;
+use super::request::Outgoing;
 use crate::error::{NotSent, TransportError};
 
 /// A request that is about to be sent. Made by [`FlowTransport::call`]; nothing happens before
@@ -39,16 +42,17 @@ use crate::error::{NotSent, TransportError};
 /// }
 /// ```
 #[must_use = "a call does nothing until it is sent"]
-pub struct Call<'a, Req, C, N, T, TP>
-where
-    N: NetworkProvider,
-    T: TimeProvider,
-    TP: TaskProvider,
-{
-    transport: &'a FlowTransport<N, T, TP>,
+pub struct Call<'a, Req, C> {
+    transport: &'a dyn Outgoing,
     endpoint: Endpoint,
     request: Req,
     codec: C,
+    options: CallOptions,
+}
+
+/// What a call is given beside its request.
+#[derive(Clone, Debug)]
+pub(crate) struct CallOptions {
     /// `None`: no deadline of its own.
     timeout: Option<Duration>,
     /// That of the request on whose behalf it is made.
@@ -56,6 +60,34 @@ where
     patience: Option<Duration>,
     /// Made when something is added.
     extras: Option<Box<Extras>>,
+}
+
+impl CallOptions {
+    /// The transport's defaults.
+    pub(crate) fn of(transport: &dyn Outgoing) -> Self {
+        Self {
+            timeout: transport.default_timeout(),
+            deadline: None,
+            patience: transport.default_patience(),
+            extras: None,
+        }
+    }
+
+    pub(crate) fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = Some(patience);
+    }
+
+    pub(crate) fn end_by(&mut self, deadline: Option<Duration>) {
+        self.deadline = earlier(self.deadline, deadline);
+    }
+
+    pub(crate) fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
 }
 
 impl<N, T, TP> FlowTransport<N, T, TP>
@@ -66,12 +98,7 @@ where
 {
     /// A request to `endpoint`, for options and then [`send`](Call::send). What
     /// [`send_request`](super::send_request) sends has the same defaults.
-    pub fn call<Req, C>(
-        &self,
-        endpoint: &Endpoint,
-        request: Req,
-        codec: C,
-    ) -> Call<'_, Req, C, N, T, TP>
+    pub fn call<Req, C>(&self, endpoint: &Endpoint, request: Req, codec: C) -> Call<'_, Req, C>
     where
         Req: Serialize,
         C: MessageCodec,
@@ -81,20 +108,12 @@ where
             endpoint: *endpoint,
             request,
             codec,
-            timeout: self.default_timeout(),
-            deadline: None,
-            patience: self.default_patience(),
-            extras: None,
+            options: CallOptions::of(self),
         }
     }
 }
 
-impl<Req, C, N, T, TP> Call<'_, Req, C, N, T, TP>
-where
-    N: NetworkProvider,
-    T: TimeProvider,
-    TP: TaskProvider,
-{
+impl<Req, C> Call<'_, Req, C> {
     /// How long the call may take, from [`send`](Self::send) on; 10 s by default. Then it ends with
     /// [`ReplyError::Timeout`], and the request is not sent any more. Zero ends it at once, unsent;
     /// `Duration::MAX` and `None` let it wait for ever, save for what ends it otherwise: a session's
@@ -105,14 +124,14 @@ where
     /// outlive the caller's deadline by the time that the request was on its way, so no lease may
     /// rest on it.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.timeout = timeout.into();
+        self.options.set_timeout(timeout.into());
         self
     }
 
     /// Ends the call no later than the request that it is made on behalf of: at the earlier of that
     /// one's deadline and the call's own.
     pub fn within<Resp, D>(mut self, promise: &ReplyPromise<Resp, D>) -> Self {
-        self.deadline = earlier(self.deadline, promise.deadline());
+        self.options.end_by(promise.deadline());
         self
     }
 
@@ -125,7 +144,7 @@ where
     /// A session is kept for 60 s without a connection: a request that was written to it does not
     /// outlast that.
     pub fn unless_failed_for(mut self, patience: Duration) -> Self {
-        self.patience = Some(patience);
+        self.options.set_patience(patience);
         self
     }
 
@@ -133,29 +152,22 @@ where
     /// keys may repeat. At most 64 pairs and 8 KiB, 6 bytes for each pair's lengths and the trace
     /// context's state included: [`send`](Self::send) refuses more.
     pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
-        self.extras().push(key, value.as_ref());
+        self.options.extras().push(key, value.as_ref());
         self
     }
 
     /// The W3C trace context that the server finds in [`ReplyPromise::trace_context`]. Its state
     /// counts against the limit of the metadata.
     pub fn trace_context(mut self, trace: &TraceContext<'_>) -> Self {
-        self.extras().set_trace(trace);
+        self.options.extras().set_trace(trace);
         self
-    }
-
-    fn extras(&mut self) -> &mut Extras {
-        self.extras.get_or_insert_default()
     }
 }
 
-impl<Req, C, N, T, TP> Call<'_, Req, C, N, T, TP>
+impl<Req, C> Call<'_, Req, C>
 where
     Req: Serialize,
     C: MessageCodec,
-    N: NetworkProvider,
-    T: TimeProvider,
-    TP: TaskProvider,
 {
     /// Sends the request, now, and gives the future of its reply; see
     /// [`send_request`](super::send_request).
@@ -164,128 +176,120 @@ where
     /// [`NotSent`] gives the request back: as for [`send_request`](super::send_request), and
     /// `MetadataTooLarge`.
     pub fn send<Resp>(self) -> Result<ReplyFuture<Resp, C>, NotSent<Req>> {
-        let encode = |buffer: &mut bytes::BytesMut| self.codec.encode_into(&self.request, buffer);
-        let parts = CallParts {
-            endpoint: self.endpoint,
-            timeout: self.timeout,
-            deadline: self.deadline,
-            patience: self.patience,
-            extras: self.extras.as_deref(),
-        };
-        match self.transport.start_call(&parts, encode) {
-            Ok(call) => Ok(ReplyFuture::new(call, self.codec)),
-            Err(error) => Err(NotSent {
-                request: self.request,
-                error,
-            }),
-        }
+        let Self {
+            transport,
+            endpoint,
+            request,
+            codec,
+            options,
+        } = self;
+        send(transport, &endpoint, &options, request, codec)
     }
 }
 
-impl<Req, C, N, T, TP> fmt::Debug for Call<'_, Req, C, N, T, TP>
-where
-    N: NetworkProvider,
-    T: TimeProvider,
-    TP: TaskProvider,
-{
+impl<Req, C> fmt::Debug for Call<'_, Req, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call")
             .field("endpoint", &self.endpoint)
-            .field("timeout", &self.timeout)
-            .field("patience", &self.patience)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
 
-/// Everything about a call but its message.
-pub(crate) struct CallParts<'a> {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) patience: Option<Duration>,
-    pub(crate) extras: Option<&'a Extras>,
+/// Sends a request, or gives it back.
+pub(crate) fn send<Req, Resp, C>(
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    options: &CallOptions,
+    request: Req,
+    codec: C,
+) -> Result<ReplyFuture<Resp, C>, NotSent<Req>>
+where
+    Req: Serialize,
+    C: MessageCodec,
+{
+    let started = start_call(transport, endpoint, options, |buffer| {
+        codec.encode_into(&request, buffer)
+    });
+    match started {
+        Ok(call) => Ok(ReplyFuture::new(call, codec)),
+        Err(error) => Err(NotSent { request, error }),
+    }
 }
 
-impl<N, T, TP> FlowTransport<N, T, TP>
-where
-    N: NetworkProvider,
-    T: TimeProvider,
-    TP: TaskProvider,
-{
-    /// Starts a call and sends its request.
-    pub(crate) fn start_call(
-        &self,
-        parts: &CallParts<'_>,
-        encode: impl FnOnce(&mut bytes::BytesMut) -> Result<(), CodecError>,
-    ) -> Result<PendingCall, TransportError> {
-        if !parts.extras.is_none_or(Extras::fits) {
-            return Err(TransportError::MetadataTooLarge);
-        }
-        let core = self.core();
-        let started = core.now();
-        let own = parts
-            .timeout
-            .and_then(|timeout| started.checked_add(timeout));
-        let terms = CallTerms {
-            token: parts.endpoint.token,
-            started,
-            deadline: earlier(own, parts.deadline),
-            patience: parts.patience,
-        };
-        self.keep_deadlines(&terms);
-        let token = core.start_call(terms).ok_or(TransportError::TooManyCalls)?;
-        let call = PendingCall::new(core.clone(), token, terms.token);
-        if terms.deadline.is_some_and(|deadline| deadline <= started) {
-            core.counters.calls_timed_out.add();
-            let waker = core.calls.borrow_mut().fail(token, ReplyError::Timeout);
-            debug_assert!(waker.is_none(), "nobody has polled this call");
-            return Ok(call);
-        }
-        self.write_request(parts, &terms, token, encode)?;
-        core.counters.requests_sent.add();
-        Ok(call)
+/// Starts a call and sends its request.
+pub(crate) fn start_call(
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    options: &CallOptions,
+    encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+) -> Result<PendingCall, TransportError> {
+    let extras = options.extras.as_deref();
+    if !extras.is_none_or(Extras::fits) {
+        return Err(TransportError::MetadataTooLarge);
     }
+    let core = transport.core();
+    let started = core.now();
+    let own = options
+        .timeout
+        .and_then(|timeout| started.checked_add(timeout));
+    let terms = CallTerms {
+        token: endpoint.token,
+        started,
+        deadline: earlier(own, options.deadline),
+        patience: options.patience,
+    };
+    transport.keep_deadline(&terms);
+    let token = core.start_call(terms).ok_or(TransportError::TooManyCalls)?;
+    let call = PendingCall::new(core.clone(), token, terms.token);
+    if terms.deadline.is_some_and(|deadline| deadline <= started) {
+        core.counters.calls_timed_out.add();
+        let waker = core.calls.borrow_mut().fail(token, ReplyError::Timeout);
+        debug_assert!(waker.is_none(), "nobody has polled this call");
+        return Ok(call);
+    }
+    let head = MessageHead {
+        reply_token: Some(token),
+        deadline: terms.deadline.map(|deadline| deadline - started),
+        trace: extras.and_then(Extras::trace),
+        metadata: extras.map(Extras::metadata).unwrap_or_default(),
+    };
+    write_request(transport, endpoint, terms.deadline, token, |buffer| {
+        envelope::put_head(&head, buffer);
+        encode(buffer)
+    })?;
+    core.counters.requests_sent.add();
+    Ok(call)
+}
 
-    fn write_request(
-        &self,
-        parts: &CallParts<'_>,
-        terms: &CallTerms,
-        reply_token: UID,
-        encode: impl FnOnce(&mut bytes::BytesMut) -> Result<(), CodecError>,
-    ) -> Result<(), TransportError> {
-        let head = MessageHead {
-            reply_token: Some(reply_token),
-            deadline: terms
-                .deadline
-                .map(|deadline| deadline.saturating_sub(terms.started)),
-            trace: parts.extras.and_then(Extras::trace),
-            metadata: parts.extras.map(Extras::metadata).unwrap_or_default(),
-        };
-        let write = |buffer: &mut bytes::BytesMut| {
-            envelope::put_head(&head, buffer);
-            encode(buffer)
-        };
-        let core = self.core();
-        let endpoint = &parts.endpoint;
-        if core.is_local(&endpoint.address) {
-            let packet = self.send_local(endpoint.token, write)?;
-            core.calls.borrow_mut().queued_locally(reply_token, packet);
-            return Ok(());
-        }
-        let peer = self.get_or_open_peer(&endpoint.address)?;
-        let packet_terms = PacketTerms {
-            expiry: terms.deadline.map(|at| Expiry {
-                at,
-                remaining_offset: Some(DEADLINE_OFFSET),
-            }),
-            ..PacketTerms::default()
-        };
-        let packet = peer.send_reliable_under(endpoint.token, packet_terms, write)?;
-        core.calls
-            .borrow_mut()
-            .written(reply_token, peer.id(), packet);
-        Ok(())
+fn write_request(
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    deadline: Option<Duration>,
+    reply_token: UID,
+    write: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+) -> Result<(), TransportError> {
+    let core = transport.core();
+    if core.is_local(&endpoint.address) {
+        core.check_open()?;
+        let packet = core.send_local(endpoint.token, Admission::WithinLimits, write)?;
+        transport.deliver_locally();
+        core.calls.borrow_mut().queued_locally(reply_token, packet);
+        return Ok(());
     }
+    let peer = transport.peer(&endpoint.address)?;
+    let terms = PacketTerms {
+        expiry: deadline.map(|at| Expiry {
+            at,
+            remaining_offset: Some(DEADLINE_OFFSET),
+        }),
+        ..PacketTerms::default()
+    };
+    let packet = peer.send_reliable_under(endpoint.token, terms, write)?;
+    core.calls
+        .borrow_mut()
+        .written(reply_token, peer.id(), packet);
+    Ok(())
 }
 
 /// The earlier of two deadlines, either of which may be missing.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use moonpool_foundation::network::peer::{
-    PacketId, PeerHandle, PeerId, PeerSink, ReceivedPacket, SessionEnded,
+    PacketId, PeerConfigError, PeerHandle, PeerId, PeerSink, ReceivedPacket, SessionEnded,
 };
 use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownId, WellKnownToken};
@@ -50,6 +50,8 @@ pub(crate) struct CoreParams {
     /// The time, as the transport's provider tells it.
     pub(crate) clock: Box<dyn Fn() -> Duration>,
     pub(crate) verify: Verify,
+    /// What is wrong with the peers' configuration: nothing is sent then.
+    pub(crate) config_error: Option<PeerConfigError>,
 }
 
 /// Bounds of what the core holds or passes to itself.
@@ -107,6 +109,7 @@ pub(crate) struct Core {
     limits: Limits,
     clock: Box<dyn Fn() -> Duration>,
     verify: Verify,
+    config_error: Option<PeerConfigError>,
     pub(crate) counters: Counters,
 }
 
@@ -132,6 +135,7 @@ impl Core {
                 limits: params.limits,
                 clock: params.clock,
                 verify: params.verify,
+                config_error: params.config_error,
                 counters: Counters::default(),
             }
         })
@@ -150,6 +154,17 @@ impl Core {
 
     pub(crate) fn is_open(&self) -> bool {
         self.phase.get() == Phase::Open
+    }
+
+    /// Whether anything can be sent.
+    pub(crate) fn check_open(&self) -> Result<(), TransportError> {
+        if !self.is_open() {
+            return Err(TransportError::Closed);
+        }
+        match &self.config_error {
+            Some(error) => Err(TransportError::PeerConfig(error.clone())),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -207,6 +222,24 @@ impl Core {
         let endpoint = Endpoint::new(address, token);
         receiver.handle_registered(token, Some(endpoint));
         Ok(endpoint)
+    }
+
+    /// Registers under adjacent tokens of the map's choice, and gives the first one's endpoint.
+    pub(crate) fn register_dynamic_run(
+        &self,
+        receivers: Vec<Rc<dyn MessageReceiver>>,
+    ) -> Result<Endpoint, RegisterError> {
+        if !self.is_open() {
+            return Err(RegisterError::Closed);
+        }
+        let address = self.address.get().ok_or(RegisterError::NoAddress)?;
+        let inserted = self.endpoints.borrow_mut().insert_run(receivers.clone());
+        let base = Endpoint::new(address, inserted.ok_or(RegisterError::Full)?);
+        for (index, receiver) in (0..).zip(receivers) {
+            let endpoint = base.adjusted(index);
+            receiver.handle_registered(endpoint.token, Some(endpoint));
+        }
+        Ok(base)
     }
 
     /// Ends a registration, if it is still this receiver's. Well-known ones stay.

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
-    CloseOutcome, Peer, PeerConfig, PeerConfigError, PeerHandle, PeerSink, SessionAcceptor,
-    SessionIdentity, SessionMode,
+    CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionAcceptor, SessionIdentity,
+    SessionMode,
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
@@ -20,7 +20,6 @@ use moonpool_traits::CodecError;
 
 use super::acceptor::{AcceptedPeers, Acceptor};
 use super::builder::FlowTransportBuilder;
-use super::call_table::CallTerms;
 use super::core::{Admission, Core, Phase};
 use super::deadline_timer;
 use super::envelope;
@@ -58,10 +57,8 @@ where
     network: N,
     time: T,
     task: TP,
-    peer_config: PeerConfig,
-    /// What is wrong with it: nothing is sent then.
-    config_error: Option<PeerConfigError>,
-    default_timeout: Option<Duration>,
+    pub(super) peer_config: PeerConfig,
+    pub(super) default_timeout: Option<Duration>,
     sink: Rc<dyn PeerSink>,
     /// Accepts connections; none in a client.
     accept_task: RefCell<Option<JoinHandle<()>>>,
@@ -95,14 +92,12 @@ where
         default_timeout: Option<Duration>,
     ) -> Rc<Self> {
         let sink = core.sink();
-        let config_error = peer_config.validate().err();
         Rc::new(Self {
             core,
             network,
             time,
             task,
             peer_config,
-            config_error,
             default_timeout,
             sink,
             accept_task: RefCell::new(None),
@@ -137,31 +132,12 @@ where
         &self.core
     }
 
-    /// How long a call may take, unless it says otherwise.
-    pub(crate) fn default_timeout(&self) -> Option<Duration> {
-        self.default_timeout
-    }
-
-    /// How long a call puts up with there being no connection, unless it says otherwise.
-    pub(crate) fn default_patience(&self) -> Option<Duration> {
-        self.peer_config.patience
-    }
-
-    /// Makes sure that somebody ends the call when its time has come.
-    pub(crate) fn keep_deadlines(&self, terms: &CallTerms) {
-        let has_end = terms.deadline.is_some() || terms.patience.is_some();
-        if !has_end || !self.core.is_open() || self.deadline_task.borrow().is_some() {
-            return;
-        }
-        let keeping = deadline_timer::run(Rc::downgrade(&self.core), self.time.clone());
-        let task = self.task.spawn_task("moonpool-deadlines", keeping);
-        self.deadline_task.replace(Some(task));
-    }
-
-    fn check_config(&self) -> Result<(), TransportError> {
-        match &self.config_error {
-            Some(error) => Err(TransportError::PeerConfig(error.clone())),
-            None => Ok(()),
+    /// Starts the task that ends calls when their time has come, unless it runs.
+    pub(super) fn start_keeping_deadlines(&self) {
+        if self.deadline_task.borrow().is_none() {
+            let keeping = deadline_timer::run(Rc::downgrade(&self.core), self.time.clone());
+            let task = self.task.spawn_task("moonpool-deadlines", keeping);
+            self.deadline_task.replace(Some(task));
         }
     }
 
@@ -191,10 +167,7 @@ where
     /// # Errors
     /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `PeerConfig`, `Closed`.
     pub fn get_or_open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
-        if !self.core.is_open() {
-            return Err(TransportError::Closed);
-        }
-        self.check_config()?;
+        self.core.check_open()?;
         if address.is_tls() {
             let address = *address;
             return Err(TransportError::TlsNotSupported { address });
@@ -284,13 +257,16 @@ where
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
     ) -> Result<u64, TransportError> {
-        if !self.core.is_open() {
-            return Err(TransportError::Closed);
-        }
-        self.check_config()?;
+        self.core.check_open()?;
         let number = self
             .core
             .send_local(token, Admission::WithinLimits, encode)?;
+        self.start_local_delivery();
+        Ok(number)
+    }
+
+    /// Starts the task that delivers packets to this process itself, unless it runs.
+    pub(crate) fn start_local_delivery(&self) {
         if self.local_task.borrow().is_none() {
             let core = Rc::downgrade(&self.core);
             let deliver = poll_fn(move |cx| match core.upgrade() {
@@ -300,7 +276,6 @@ where
             let task = self.task.spawn_task("moonpool-local", deliver);
             self.local_task.replace(Some(task));
         }
-        Ok(number)
     }
 
     /// Gauges and counters. Visits every peer: it is for people and tests, not for each message.

@@ -20,7 +20,9 @@ mod deadline_timer;
 mod endpoint_map;
 pub mod envelope;
 mod flow_transport;
+mod interface;
 mod local_queue;
+mod method_call;
 mod net_notified_queue;
 mod open_requests;
 mod peer_info;
@@ -43,6 +45,12 @@ pub use builder::FlowTransportBuilder;
 pub use call::Call;
 pub use endpoint_map::{EndpointMap, InvalidToken};
 pub use flow_transport::FlowTransport;
+#[doc(hidden)]
+pub use interface::{Check, Registrar, checked_interface_id, interface_id};
+pub use interface::{Client, Interface, MethodStream, Server};
+#[doc(hidden)]
+pub use method_call::Target;
+pub use method_call::{MethodCall, MethodFuture};
 pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue};
 pub use peer_info::PeerInfo;
 pub use ping::PingReply;

@@ -7,7 +7,7 @@ use moonpool_foundation::{
     Endpoint, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID, WellKnownToken,
 };
 
-use super::call::CallParts;
+use super::call::{CallOptions, start_call};
 use super::envelope;
 use super::flow_transport::FlowTransport;
 use super::reply_error::ReplyError;
@@ -56,15 +56,10 @@ where
         address: NetworkAddress,
         payload: &[u8],
     ) -> Result<PingReply, ReplyError> {
-        let parts = CallParts {
-            endpoint: Endpoint::new(address, WellKnownToken::Ping.token()),
-            timeout: self.default_timeout(),
-            deadline: None,
-            patience: self.default_patience(),
-            extras: None,
-        };
+        let endpoint = Endpoint::new(address, WellKnownToken::Ping.token());
+        let options = CallOptions::of(self);
         let sent = self.core().now();
-        let call = self.start_call(&parts, |buffer| {
+        let call = start_call(self, &endpoint, &options, |buffer| {
             buffer.extend_from_slice(payload);
             Ok(())
         })?;

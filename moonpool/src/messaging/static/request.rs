@@ -1,12 +1,18 @@
 //! [`send_request`].
 
-use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider};
+use std::rc::Rc;
+use std::time::Duration;
+
+use moonpool_foundation::network::peer::PeerHandle;
+use moonpool_foundation::{Endpoint, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider};
 use moonpool_traits::MessageCodec;
 use serde::Serialize;
 
+use super::call_table::CallTerms;
+use super::core::Core;
 use super::flow_transport::FlowTransport;
 use super::reply_future::ReplyFuture;
-use crate::error::NotSent;
+use crate::error::{NotSent, TransportError};
 
 /// Sends a request and gives the future of its reply. It is sent now, not when the future is first
 /// polled, and executed at most once.
@@ -47,4 +53,62 @@ where
     C: MessageCodec,
 {
     transport.call(endpoint, request, codec).send()
+}
+
+/// A transport to send through, whatever its providers are.
+pub(crate) trait Outgoing {
+    /// Its state.
+    fn core(&self) -> &Rc<Core>;
+
+    /// The peer for an address, opened if need be.
+    ///
+    /// # Errors
+    /// As [`FlowTransport::get_or_open_peer`].
+    fn peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError>;
+
+    /// Sees to it that packets to this process itself are delivered.
+    fn deliver_locally(&self);
+
+    /// Makes sure that somebody ends the call when its time has come.
+    fn keep_deadline(&self, terms: &CallTerms);
+
+    /// How long a call may take, unless it says otherwise.
+    fn default_timeout(&self) -> Option<Duration>;
+
+    /// How long a call puts up with there being no connection, unless it says otherwise.
+    fn default_patience(&self) -> Option<Duration>;
+}
+
+impl<N, T, TP> Outgoing for FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    fn core(&self) -> &Rc<Core> {
+        self.core()
+    }
+
+    fn peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        self.get_or_open_peer(address)
+    }
+
+    fn deliver_locally(&self) {
+        self.start_local_delivery();
+    }
+
+    fn keep_deadline(&self, terms: &CallTerms) {
+        let has_end = terms.deadline.is_some() || terms.patience.is_some();
+        if has_end && self.core().is_open() {
+            self.start_keeping_deadlines();
+        }
+    }
+
+    fn default_timeout(&self) -> Option<Duration> {
+        self.default_timeout
+    }
+
+    fn default_patience(&self) -> Option<Duration> {
+        self.peer_config.patience
+    }
 }
