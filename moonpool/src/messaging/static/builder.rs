@@ -124,7 +124,7 @@ where
     /// What it is told about a peer is that peer's own word, its IP excepted: it keeps mistakes out,
     /// not attackers.
     pub fn verify(mut self, accepts: impl Fn(&PeerInfo<'_>) -> bool + 'static) -> Self {
-        self.verify = Verify(Some(Rc::new(accepts)));
+        self.verify = Verify::by(accepts);
         self
     }
 

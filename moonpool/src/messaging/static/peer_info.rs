@@ -31,9 +31,15 @@ impl<'a> PeerInfo<'a> {
 
 /// Decides who may call private endpoints.
 #[derive(Clone, Default)]
-pub(crate) struct Verify(pub(crate) Option<Rc<dyn Fn(&PeerInfo<'_>) -> bool>>);
+pub(crate) struct Verify(Option<Rc<Predicate>>);
+
+type Predicate = dyn Fn(&PeerInfo<'_>) -> bool;
 
 impl Verify {
+    pub(crate) fn by(accepts: impl Fn(&PeerInfo<'_>) -> bool + 'static) -> Self {
+        Self(Some(Rc::new(accepts)))
+    }
+
     /// Without a predicate nobody is accepted.
     pub(crate) fn accepts(&self, peer: &PeerInfo<'_>) -> bool {
         self.0.as_ref().is_some_and(|verify| verify(peer))
