@@ -109,7 +109,8 @@ pub enum TransportError {
         /// The token.
         token: UID,
     },
-    /// As many calls wait as there can be reply tokens.
+    /// As many calls wait as the builder's `max_pending_calls` allows. Wait for replies, or shed
+    /// load.
     #[error("too many calls wait for their replies")]
     TooManyCalls,
     /// A call has more than 64 pairs of metadata, or more than 8 KiB of them and of trace state. Put

@@ -19,6 +19,7 @@ in_both_worlds! {
     answers_need_no_room_in_the_queue: 20;
     requests_without_room_for_their_answers_are_overloaded: 20;
     refusals_beyond_the_limit_end_the_session: 50;
+    calls_beyond_the_limit_are_given_back: 10;
     requests_that_cannot_be_queued_are_given_back: 20;
 }
 
@@ -270,6 +271,26 @@ async fn refusals_beyond_the_limit_end_the_session<P: Providers>(hosts: Hosts<P>
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
     serving.await.unwrap();
+}
+
+async fn calls_beyond_the_limit_are_given_back<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.serve().await;
+    let client = hosts.client_builder().max_pending_calls(2).build();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let ask =
+        |number: u32| send_request::<_, u32, _, _, _, _>(&client, &endpoint, number, JsonCodec);
+    let (first, second) = (ask(1).unwrap(), ask(2).unwrap());
+    let not_sent = ask(3).unwrap_err();
+    assert_eq!(not_sent.request, 3);
+    assert!(matches!(not_sent.error, TransportError::TooManyCalls));
+    let (number, reply) = stream.recv_with_transport(&server).await.unwrap();
+    reply.send(number);
+    assert_eq!(first.await, Ok(1));
+    let third = ask(3).unwrap();
+    drop((second, third));
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
 }
 
 async fn requests_that_cannot_be_queued_are_given_back<P: Providers>(hosts: Hosts<P>) {

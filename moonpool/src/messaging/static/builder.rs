@@ -19,6 +19,9 @@ const DEFAULT_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a call may take, unless the builder or the call is told otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Calls that wait for their replies at one time, unless the builder is told otherwise.
+const DEFAULT_MAX_CALLS: usize = 1_048_576;
+
 /// Accepted connections at one time, unless the builder is told otherwise.
 const DEFAULT_MAX_INCOMING: usize = 16_384;
 
@@ -52,6 +55,7 @@ pub struct FlowTransportBuilder<N, T, TP> {
     peer_config: PeerConfig,
     max_incoming: usize,
     default_timeout: Option<Duration>,
+    max_calls: usize,
     verify: Verify,
 }
 
@@ -75,6 +79,7 @@ where
             },
             max_incoming: DEFAULT_MAX_INCOMING,
             default_timeout: Some(DEFAULT_TIMEOUT),
+            max_calls: DEFAULT_MAX_CALLS,
             verify: Verify::default(),
         }
     }
@@ -113,6 +118,13 @@ where
     /// its session; a server that keeps its promise and its connection keeps it waiting for ever.
     pub fn default_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.default_timeout = timeout.into();
+        self
+    }
+
+    /// How many calls may wait for their replies at one time, 1,048,576 by default. Further ones are
+    /// refused with `TransportError::TooManyCalls`.
+    pub fn max_pending_calls(mut self, calls: usize) -> Self {
+        self.max_calls = calls;
         self
     }
 
@@ -196,6 +208,7 @@ where
                 local_packets: self.peer_config.reliable_packets,
                 local_bytes: self.peer_config.reliable_bytes,
                 local_answers: self.peer_config.answer_packets,
+                calls: self.max_calls,
             },
             clock: Box::new(move || time.now()),
             verify: self.verify.clone(),

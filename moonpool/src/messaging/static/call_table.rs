@@ -150,17 +150,20 @@ pub(crate) struct CallTable {
     /// Only peers with calls in their list have an entry.
     lists: HashMap<PeerId, List>,
     looks: DeadlineQueue,
+    /// Calls that may wait at one time.
+    limit: usize,
     nonce: u64,
     waiting: usize,
 }
 
 impl CallTable {
     /// `nonce` becomes the upper half of every reply token.
-    pub(crate) fn new(nonce: u64) -> Self {
+    pub(crate) fn new(nonce: u64, limit: usize) -> Self {
         Self {
             calls: SlotTable::new(),
             lists: HashMap::default(),
             looks: DeadlineQueue::default(),
+            limit,
             nonce: token_nonce(nonce),
             waiting: 0,
         }
@@ -198,13 +201,16 @@ impl CallTable {
         self.calls.len()
     }
 
-    /// Starts a call. `None` when 2^32 of them wait already.
+    /// Starts a call. `None` when as many of them wait as may.
     pub(crate) fn start(&mut self, terms: CallTerms) -> Option<UID> {
         let call = Call {
             state: State::Waiting(None),
             place: Place::Unlisted,
             terms,
         };
+        if self.waiting >= self.limit {
+            return None;
+        }
         let key = self.calls.insert(call).ok()?;
         self.waiting += 1;
         if let Some(at) = terms.next_look(terms.started) {
@@ -431,11 +437,17 @@ impl CallTable {
         None
     }
 
-    /// Ends all calls that still wait, and gives their wakers.
-    pub(crate) fn end_all(&mut self) -> Vec<Waker> {
-        let keys: Vec<SlotKey> = self.calls.keys().collect();
-        keys.into_iter()
-            .filter_map(|key| self.end(key, Err(ReplyError::MaybeDelivered)))
+    /// The calls that still wait, and where their requests went.
+    pub(crate) fn all_waiting(&self) -> Vec<(UID, Option<Sent>)> {
+        let waiting = self
+            .calls
+            .keys()
+            .filter(|key| call_waits(&self.calls, *key));
+        waiting
+            .filter_map(|key| {
+                let call = self.calls.get(key)?;
+                Some((UID::new(self.nonce, key.to_bits()), sent(call.place)))
+            })
             .collect()
     }
 

@@ -62,6 +62,8 @@ pub(crate) struct Limits {
     pub(crate) local_bytes: usize,
     /// Requests of this process to itself that are not answered.
     pub(crate) local_answers: usize,
+    /// Calls that may wait at one time.
+    pub(crate) calls: usize,
 }
 
 /// How far the transport has come in its life.
@@ -126,7 +128,7 @@ impl Core {
                 listening: Cell::new(None),
                 phase: Cell::new(Phase::Open),
                 endpoints: RefCell::new(endpoints),
-                calls: RefCell::new(CallTable::new(params.call_nonce)),
+                calls: RefCell::new(CallTable::new(params.call_nonce, params.limits.calls)),
                 looks: RefCell::default(),
                 open_requests: RefCell::default(),
                 peers: RefCell::new(PeerTable::new()),
@@ -407,10 +409,10 @@ impl Core {
     pub(crate) fn finish_close(&self) {
         self.begin_close();
         self.phase.set(Phase::Closed);
+        let callers = self.end_all_calls();
         let peers = self.peers.borrow_mut().drain();
         drop(peers);
-        let wakers = self.calls.borrow_mut().end_all();
-        wakers.into_iter().for_each(Waker::wake);
+        callers.into_iter().for_each(Waker::wake);
         let handlers = self.open_requests.borrow_mut().end_all();
         handlers.into_iter().for_each(Waker::wake);
         wake(self.take_timer());

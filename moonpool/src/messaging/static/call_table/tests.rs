@@ -75,7 +75,7 @@ fn timed(table: &mut CallTable, deadline: u64, patience: u64) -> UID {
 
 #[test]
 fn a_call_expires_at_its_deadline_and_not_before() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let token = timed(&mut table, 10, 100);
     assert_eq!(table.next_look(), Some(secs(10)));
     assert!(table.next_due(secs(10) - Duration::from_nanos(1)).is_none());
@@ -96,7 +96,7 @@ fn a_call_expires_at_its_deadline_and_not_before() {
 
 #[test]
 fn patience_is_counted_from_the_call_and_the_last_failure() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let token = timed(&mut table, 10, 3);
     assert_eq!(table.next_look(), Some(secs(3)));
     let unsure = table.next_due(secs(3));
@@ -123,7 +123,7 @@ fn patience_is_counted_from_the_call_and_the_last_failure() {
 
 #[test]
 fn a_call_that_ends_takes_its_deadline_along() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let [replied, forgotten, failed, local] = [4, 5, 6, 7].map(|at| timed(&mut table, at, 100));
     assert!(matches!(
         table.reply(replied, Some(A), Ok(Bytes::new())),
@@ -144,7 +144,7 @@ fn a_call_that_ends_takes_its_deadline_along() {
 
 #[test]
 fn the_longest_patience_of_a_peers_calls_is_known() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let calls = [3, 30, 5].map(|patience| timed(&mut table, 100, patience));
     assert_eq!(table.patience_with(A), Some(secs(30)));
     for call in calls {
@@ -154,8 +154,20 @@ fn the_longest_patience_of_a_peers_calls_is_known() {
 }
 
 #[test]
+fn calls_beyond_the_limit_are_not_started() {
+    let mut table = CallTable::new(7, 2);
+    let [first, second] = [1, 2].map(|number| call(&mut table, A, number));
+    assert_eq!(table.start(TERMS), None);
+    drop(table.fail(first, ReplyError::Timeout));
+    let third = table.start(TERMS).unwrap();
+    assert_eq!(table.start(TERMS), None);
+    drop((table.forget(second), table.forget(third)));
+    assert_eq!(table.waiting(), 0);
+}
+
+#[test]
 fn a_reply_ends_its_call_once() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let token = call(&mut table, A, 1);
     let reply = || Ok(Bytes::from_static(b"42"));
     assert!(matches!(
@@ -177,7 +189,7 @@ fn a_reply_ends_its_call_once() {
 
 #[test]
 fn a_reply_from_another_peer_is_late() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let (remote, local) = (call(&mut table, A, 1), table.start(TERMS).unwrap());
     for (token, from) in [(remote, Some(B)), (remote, None), (local, Some(A))] {
         assert!(matches!(
@@ -193,7 +205,7 @@ fn a_reply_from_another_peer_is_late() {
 
 #[test]
 fn the_last_waker_is_woken_and_the_others_are_handed_out() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let token = call(&mut table, A, 1);
     let (first, second) = (Arc::new(Counting::default()), Arc::new(Counting::default()));
     let waker = Waker::from(first.clone());
@@ -218,7 +230,7 @@ fn the_last_waker_is_woken_and_the_others_are_handed_out() {
 
 #[test]
 fn a_dead_connection_ends_its_own_calls_by_what_happened_to_each() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let acknowledged = call(&mut table, A, 1);
     let other = call(&mut table, B, 1);
     let written = call(&mut table, A, 2);
@@ -244,7 +256,7 @@ fn a_dead_connection_ends_its_own_calls_by_what_happened_to_each() {
 
 #[test]
 fn a_queued_call_survives_a_session_that_never_was() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let token = call(&mut table, A, 1);
     assert_eq!(end_session(&mut table, A, &ended(1..1, 1..1)), 0);
     assert_eq!(end_session(&mut table, A, &ended(1..1, 1..2)), 1);
@@ -256,7 +268,7 @@ fn a_queued_call_survives_a_session_that_never_was() {
 
 #[test]
 fn a_forgotten_call_leaves_nothing_behind() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let tokens: Vec<UID> = (1..=3).map(|number| call(&mut table, A, number)).collect();
     for token in [tokens[1], tokens[0], tokens[2]] {
         table.forget(token);
@@ -276,7 +288,7 @@ proptest! {
         replies in vec(any::<prop::sample::Index>(), 0..60),
         forgotten in vec(any::<prop::sample::Index>(), 0..20),
     ) {
-        let mut table = CallTable::new(7);
+        let mut table = CallTable::new(7, 100);
         let calls: Vec<(UID, PeerId)> = (1_u64..)
             .zip(&peers)
             .map(|(number, &first)| {
@@ -310,7 +322,7 @@ proptest! {
 
 #[test]
 fn a_withdrawn_packet_ends_its_own_call() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let tokens: Vec<UID> = (1..=3).map(|number| call(&mut table, A, number)).collect();
     table.end_packet(A, packet(2), ReplyError::PayloadTooLarge);
     table.end_packet(A, packet(9), ReplyError::PayloadTooLarge);

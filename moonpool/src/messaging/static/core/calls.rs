@@ -176,6 +176,29 @@ impl Core {
         }
     }
 
+    /// Ends every call by what is known of its request, and gives the wakers.
+    pub(super) fn end_all_calls(&self) -> Vec<Waker> {
+        let waiting = self.calls.borrow().all_waiting();
+        let ended = waiting.into_iter().filter_map(|(token, sent)| {
+            let is_unsent = match sent {
+                None => true,
+                Some(Sent::Local { packet }) => self.local.borrow_mut().withdraw(packet).is_some(),
+                Some(Sent::To { peer, packet }) => {
+                    let handle = self.peers.borrow().handle(peer).cloned();
+                    let withdrawn = handle.map(|handle| handle.withdraw(packet));
+                    withdrawn == Some(Withdrawal::NotDelivered)
+                }
+            };
+            let error = if is_unsent {
+                ReplyError::ConnectionFailed
+            } else {
+                ReplyError::MaybeDelivered
+            };
+            self.calls.borrow_mut().fail(token, error)
+        });
+        ended.collect()
+    }
+
     pub(super) fn end_calls_of_session(&self, peer: PeerId, ended: &SessionEnded) {
         loop {
             let next = self.calls.borrow_mut().end_next_of_session(peer, ended);
