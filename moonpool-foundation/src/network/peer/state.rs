@@ -3,6 +3,7 @@
 //! The driver tells what happened (`handle_*`), asks what to do (`poll_*`) and does it. Nothing
 //! here has a clock, a socket or a source of randomness: `now` and random draws are arguments.
 
+mod answers;
 mod connection;
 mod schedule;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
 use super::packet::{PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
-use super::terms::{Account, AnswerSlot, PacketTerms};
+use super::terms::PacketTerms;
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
@@ -323,22 +324,6 @@ impl PeerState {
         } else {
             Err(Refusal::Full)
         }
-    }
-
-    /// [`admit`](Self::admit), for a reliable packet.
-    pub(super) fn admit_reliable(&self, size: usize, account: Account) -> Result<(), Refusal> {
-        let has_room = self.outbox.accepts(account).ok_or(Refusal::Closed)?;
-        self.admit(size, has_room)
-    }
-
-    /// Whether the slot is of the current session.
-    pub(super) fn is_current(&self, slot: AnswerSlot) -> bool {
-        self.outbox.is_current(slot)
-    }
-
-    /// Promises to take one answer.
-    pub(super) fn reserve_answer(&mut self) -> Option<AnswerSlot> {
-        self.outbox.reserve_answer()
     }
 
     pub(super) fn accepts_reliable(&self) -> bool {
