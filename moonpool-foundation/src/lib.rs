@@ -66,8 +66,8 @@ pub mod wait;
 
 #[cfg(feature = "sim")]
 pub use chaos::{
-    ChaosConfiguration, ConnectFailureMode, FaultCounts, FaultId, FaultIdError, FaultKind,
-    FaultRecord, FaultTarget,
+    Attrition, AttritionError, AttritionKind, ChaosConfiguration, ConnectFailureMode, FaultCounts,
+    FaultId, FaultIdError, FaultKind, FaultRecord, FaultTarget,
 };
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};

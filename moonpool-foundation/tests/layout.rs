@@ -75,6 +75,7 @@ const SIMULATOR_ONLY: &[&str] = &[
     "runner",
     "network/config",
     "network/latency",
+    "chaos/attrition",
     "chaos/config",
     "chaos/fault",
     "network/sim",

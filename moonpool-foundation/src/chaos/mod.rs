@@ -1,10 +1,14 @@
 //! What goes wrong on purpose: which faults there are, and how code under test says what must hold.
 
 #[cfg(feature = "sim")]
+mod attrition;
+#[cfg(feature = "sim")]
 pub(crate) mod config;
 #[cfg(feature = "sim")]
 mod fault;
 
+#[cfg(feature = "sim")]
+pub use attrition::{Attrition, AttritionError, AttritionKind};
 #[cfg(feature = "sim")]
 pub use config::{ChaosConfiguration, ConnectFailureMode};
 #[cfg(feature = "sim")]

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::plan::Plan;
+use super::processes;
 use super::verdict::Verdict;
 use super::workload::{self, Launch, Progress, Workload};
 use crate::chaos::{FaultCounts, FaultRecord};
@@ -80,6 +81,7 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     let drivers = workload::drivers(plan.workloads);
     let progress = Rc::new(Progress::new(drivers, plan.shutdown_after));
     launch(plan, world, &progress);
+    processes::start_attrition(plan, world, &progress);
     let verdict = match finish(plan, world, &progress) {
         Err(verdict) => verdict,
         Ok(()) => match progress.failure() {

@@ -10,7 +10,7 @@ use super::environment::Check;
 use super::phases::Phases;
 use super::topology::WorkloadTopology;
 use super::workload::{ShutdownAfter, Workload};
-use crate::chaos::FaultId;
+use crate::chaos::{Attrition, FaultId};
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
 
@@ -97,6 +97,7 @@ pub(super) struct Plan<'a> {
     pub(super) livelock_limit: Option<u64>,
     pub(super) shutdown_after: ShutdownAfter,
     pub(super) phases: Option<Phases>,
+    pub(super) attrition: Option<Attrition>,
     pub(super) skipped_faults: BTreeSet<FaultId>,
     pub(super) seeds: Seeds,
     pub(super) shard: Shard,
@@ -139,6 +140,7 @@ impl<'a> Plan<'a> {
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             phases: None,
+            attrition: None,
             skipped_faults: BTreeSet::new(),
             seeds: Seeds::List(Vec::new()),
             shard: Shard::WHOLE,

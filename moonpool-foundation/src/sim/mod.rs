@@ -5,6 +5,7 @@
 
 mod addresses;
 mod ambient_rng;
+mod attrition;
 mod breakage;
 mod clock;
 mod clocks;
