@@ -196,7 +196,11 @@ fn pending_tasks(world: &SimWorld) -> Vec<String> {
 fn process_states(world: &SimWorld) -> Vec<String> {
     let processes = world.all_processes();
     let described = processes.iter().map(|process| {
-        let state = if process.is_alive() { "alive" } else { "dead" };
+        let state = match (process.is_alive(), process.is_paused()) {
+            (true, true) => "paused",
+            (true, false) => "alive",
+            (false, _) => "dead",
+        };
         format!("{} {} {state}", process.name(), process.ip())
     });
     described.collect()
