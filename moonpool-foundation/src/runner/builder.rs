@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::panic::Location;
 use std::time::Duration;
 
+use super::checks::Checks;
 use super::environment::{Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
@@ -96,6 +97,7 @@ pub struct SimulationBuilder {
     livelock_limit: Option<u64>,
     shutdown_after: ShutdownAfter,
     stop_on_failure: bool,
+    pub(super) checks: Checks,
 }
 
 impl Default for SimulationBuilder {
@@ -119,6 +121,7 @@ impl SimulationBuilder {
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             stop_on_failure: false,
+            checks: Checks::default(),
         }
     }
 
@@ -126,7 +129,11 @@ impl SimulationBuilder {
     ///
     /// `name` is its process's: `name:port` reaches it. Names are unique.
     #[track_caller]
-    pub fn register_workload<F, Fut>(self, name: impl Into<Cow<'static, str>>, workload: F) -> Self
+    pub fn register_workload<F, Fut>(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        workload: F,
+    ) -> Self
     where
         F: Fn(
                 SimRandomProvider,
@@ -140,7 +147,8 @@ impl SimulationBuilder {
             + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        self.register_providers_workload(name, move |providers: SimProviders, topology| {
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), move |providers: SimProviders, topology| {
             workload(
                 providers.random().clone(),
                 providers.network().clone(),
@@ -204,7 +212,17 @@ impl SimulationBuilder {
         F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        let workload = Workload::new(name.into(), Location::caller(), workload);
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), workload)
+    }
+
+    #[track_caller]
+    fn add_workload<F, Fut>(mut self, name: Cow<'static, str>, workload: F) -> Self
+    where
+        F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
+    {
+        let workload = Workload::new(name, Location::caller(), workload);
         self.workloads.push(workload);
         self
     }
@@ -326,6 +344,7 @@ impl SimulationBuilder {
 
     pub(super) fn plan(&self, environment: Environment) -> Result<Plan<'_>, RunError> {
         check_names(&self.workloads)?;
+        let is_replay = environment.seeds.is_some();
         let seeds = self.seeds(environment.seeds, environment.iterations)?;
         let jobs = environment.jobs.or(self.jobs);
         let jobs = jobs.or_else(|| std::thread::available_parallelism().ok());
@@ -337,6 +356,7 @@ impl SimulationBuilder {
         plan.livelock_limit = self.livelock_limit;
         plan.shutdown_after = self.shutdown_after;
         plan.stop_on_failure = self.stop_on_failure;
+        self.checks.apply(&mut plan, is_replay);
         Ok(plan)
     }
 

@@ -1,18 +1,28 @@
 //! Many seeds at once: whatever the number of threads, one report.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use super::coverage::{Coverage, SiteResults};
 use super::orchestrator::{self, SeedRun};
 use super::plan::Plan;
 use super::report::{SeedReport, SimulationMetrics};
 use super::verdict::{Divergence, Nondeterminism, Verdict};
+use crate::sim::SiteCounts;
 
 /// Runs every seed of `plan`, or those up to the first failure if it says so. The reports are in
 /// the order of the seeds.
-pub(super) fn run(plan: &Plan<'_>) -> Vec<SeedReport> {
-    let queue = Queue::default();
+pub(super) fn run(plan: &Plan<'_>) -> (Vec<SeedReport>, SiteResults) {
+    let queue = Queue {
+        next: AtomicUsize::new(0),
+        stop_at: AtomicUsize::new(usize::MAX),
+        coverage: Mutex::new(Coverage::new(
+            plan.coverage.clone(),
+            plan.stops_when_covered,
+        )),
+    };
     let jobs = plan.jobs.min(plan.seeds.len());
     let mut done = if jobs <= 1 {
         undisturbed(|| work(plan, &queue))
@@ -21,11 +31,15 @@ pub(super) fn run(plan: &Plan<'_>) -> Vec<SeedReport> {
     };
     done.sort_unstable_by_key(|(position, _)| *position);
     let stop_at = queue.stop_at.load(Ordering::Acquire);
-    done.into_iter()
+    let coverage = queue.coverage.into_inner();
+    let coverage = coverage.unwrap_or_else(PoisonError::into_inner);
+    let reports = done
+        .into_iter()
         // What was run beyond the first failure depends on the number of threads.
         .take_while(|(position, _)| *position <= stop_at)
         .map(|(_, report)| report)
-        .collect()
+        .collect();
+    (reports, coverage.results())
 }
 
 /// Calls `f` on this thread, or on another if this one is inside a tokio runtime: there tokio's own
@@ -42,13 +56,17 @@ pub(super) fn undisturbed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
 struct Queue {
     next: AtomicUsize,
     stop_at: AtomicUsize,
+    coverage: Mutex<Coverage>,
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self {
-            next: AtomicUsize::new(0),
-            stop_at: AtomicUsize::new(usize::MAX),
+impl Queue {
+    /// Adds what the sites of the seed at `position` came to. A seed beyond the end of the campaign
+    /// adds nothing: those before it were added, or know of the end.
+    fn cover(&self, position: usize, counts: SiteCounts) {
+        let mut coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        coverage.add(position, counts, self.stop_at.load(Ordering::Acquire));
+        if let Some(last) = coverage.stop_at() {
+            self.stop_at.fetch_min(last, Ordering::AcqRel);
         }
     }
 }
@@ -74,10 +92,11 @@ fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
         if position > queue.stop_at.load(Ordering::Acquire) {
             return done;
         }
-        let report = judge(plan, position, seed);
+        let (report, counts) = judge(plan, position, seed);
         if plan.stop_on_failure && !report.verdict.is_passed() {
             queue.stop_at.fetch_min(position, Ordering::AcqRel);
         }
+        queue.cover(position, counts);
         done.push((position, report));
     }
 }
@@ -87,9 +106,9 @@ fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
     clippy::disallowed_methods,
     reason = "what a seed costs is real time; it decides nothing"
 )]
-fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> SeedReport {
+fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> (SeedReport, SiteCounts) {
     let began = Instant::now();
-    let first = orchestrator::run_seed(plan, seed);
+    let mut first = orchestrator::run_seed(plan, seed);
     let metrics = SimulationMetrics {
         wall_time: began.elapsed(),
         simulated_time: first.simulated_time,
@@ -97,18 +116,21 @@ fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> SeedReport {
         digest: first.digest,
     };
     let (leftovers, faults) = (first.leftovers, first.faults);
+    // Of the first run alone: a second one checks, and adds nothing.
+    let counts = std::mem::take(&mut first.sites);
     let verdict = if plan.check.covers(position, first.verdict.is_passed()) {
         compared(first, orchestrator::run_seed(plan, seed))
     } else {
         first.verdict
     };
-    SeedReport {
+    let report = SeedReport {
         seed,
         verdict,
         metrics,
         leftovers,
         faults,
-    }
+    };
+    (report, counts)
 }
 
 /// The verdict over two runs of one seed.

@@ -31,7 +31,7 @@ impl Execution<'_> {
     pub(super) fn run(&self) -> SimulationReport {
         let plan = self.plan;
         let began = Instant::now();
-        let mut seeds = campaign::run(plan);
+        let (mut seeds, sites) = campaign::run(plan);
         let wall_time = began.elapsed();
         let nondeterminism = seeds.iter_mut().find_map(|seed| match &mut seed.verdict {
             Verdict::Nondeterminism(found) => Some((seed.seed, found)),
@@ -40,7 +40,7 @@ impl Execution<'_> {
         if let Some((seed, found)) = nondeterminism {
             found.divergence = campaign::undisturbed(|| divergence::find(plan, seed));
         }
-        let mut report = SimulationReport::of(seeds, wall_time);
+        let mut report = SimulationReport::of(seeds, sites, wall_time);
         self.trace(&report);
         if let Some(text) = failure(plan, &mut report, &self.invocation) {
             // On the calling thread, whose output libtest captures.
@@ -140,7 +140,8 @@ mod tests {
     /// What is printed for a campaign of `builder` under `cargo test`.
     fn printed(builder: &SimulationBuilder) -> String {
         let plan = builder.plan(Environment::default()).unwrap();
-        let mut report = SimulationReport::of(campaign::run(&plan), Duration::ZERO);
+        let (seeds, sites) = campaign::run(&plan);
+        let mut report = SimulationReport::of(seeds, sites, Duration::ZERO);
         let invocation = Invocation {
             package: Some("my-service".into()),
             thread: Some("orders::are_answered".into()),

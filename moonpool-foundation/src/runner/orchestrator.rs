@@ -3,14 +3,16 @@
 use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan::Plan;
 use super::verdict::Verdict;
 use super::workload::{Launch, Progress, Workload};
-use crate::chaos::{FaultCounts, FaultRecord};
+use crate::chaos::invariants::Invariants;
+use crate::chaos::{FaultCounts, FaultRecord, StateRegistry};
 use crate::error::SimulationResult;
-use crate::sim::{Leftovers, SimProcess, SimWorld, TraceMode, TraceStep};
+use crate::sim::{Leftovers, SimProcess, SimWorld, SiteCounts, TraceMode, TraceStep};
 
 /// One run of one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub(super) struct SeedRun {
     pub(super) events_processed: u64,
     pub(super) leftovers: Leftovers,
     pub(super) faults: FaultCounts,
+    /// How often assertions and `buggify!` sites were reached.
+    pub(super) sites: SiteCounts,
 }
 
 /// What a run left for people to read.
@@ -66,8 +70,14 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     if let Some(polls) = plan.livelock_limit {
         world.set_livelock_limit(polls);
     }
+    world.set_buggify(plan.buggify);
     let progress = Rc::new(Progress::new(plan.workloads.len(), plan.shutdown_after));
-    launch(plan, world, &progress);
+    let registry = StateRegistry::new();
+    if !plan.invariants.is_empty() {
+        let checks = Arc::clone(&plan.invariants);
+        world.set_invariants(Invariants::new(registry.clone(), checks));
+    }
+    launch(plan, world, &progress, &registry);
     let verdict = match finish(world, &progress) {
         Err(error) => Verdict::of(error, || pending_tasks(world)),
         Ok(()) => match progress.failure() {
@@ -85,10 +95,11 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
         events_processed: world.events_processed(),
         leftovers: world.leftovers(),
         faults: world.fault_counts(),
+        sites: world.take_site_counts(),
     }
 }
 
-fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
+fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>, registry: &StateRegistry) {
     // All processes first: the name of each resolves for whoever runs before it.
     let processes: Vec<SimProcess> = plan
         .workloads
@@ -100,7 +111,7 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
             workload,
             index,
             process: &processes[index],
-            topology: plan.places[index].topology(&progress.shutdown),
+            topology: plan.places[index].topology(&progress.shutdown, registry),
             progress: Rc::clone(progress),
         });
     }
@@ -110,7 +121,12 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
 /// shutdown signal for one, still runs; time does not move any more.
 fn finish(world: &SimWorld, progress: &Progress) -> SimulationResult<()> {
     world.block_on(poll_fn(|cx| progress.poll(cx)))?;
-    world.run_until(world.now())
+    world.run_until(world.now())?;
+    world.check_assertions()?;
+    match progress.has_failed() {
+        true => Ok(()),
+        false => world.check_invariants_at_end(),
+    }
 }
 
 /// Ends the world. A destructor that panics then fails a seed that has passed so far.

@@ -1,13 +1,16 @@
 //! [`Plan`]: everything that decides a campaign, made once and shared by its threads.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::coverage::Requirement;
 use super::environment::Check;
 use super::topology::WorkloadTopology;
 use super::workload::{ShutdownAfter, Workload};
+use crate::chaos::{BuggifyProbabilities, InvariantCheck, StateRegistry};
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
 
@@ -20,12 +23,17 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn topology(&self, shutdown: &CancellationToken) -> WorkloadTopology {
+    pub(super) fn topology(
+        &self,
+        shutdown: &CancellationToken,
+        registry: &StateRegistry,
+    ) -> WorkloadTopology {
         WorkloadTopology {
             my_ip: self.my_ip.clone(),
             peer_ips: self.peer_ips.clone(),
             peer_names: self.peer_names.clone(),
             shutdown_signal: shutdown.clone(),
+            state_registry: registry.clone(),
         }
     }
 }
@@ -73,6 +81,11 @@ pub(super) struct Plan<'a> {
     pub(super) check: Check,
     pub(super) stop_on_failure: bool,
     pub(super) places: Vec<Place>,
+    pub(super) buggify: BuggifyProbabilities,
+    pub(super) invariants: Arc<[InvariantCheck]>,
+    pub(super) coverage: Requirement,
+    /// The campaign ends with the seed with which all required sites have held.
+    pub(super) stops_when_covered: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -110,6 +123,10 @@ impl<'a> Plan<'a> {
             check: Check::default(),
             stop_on_failure: false,
             places: (0..hosts.len()).map(place).collect(),
+            buggify: BuggifyProbabilities::OFF,
+            invariants: Arc::new([]),
+            coverage: Requirement::default(),
+            stops_when_covered: false,
         })
     }
 }

@@ -126,6 +126,11 @@ impl Progress {
         }
     }
 
+    /// Whether a workload returned an error.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.borrow().is_some()
+    }
+
     /// The first workload that returned an error, and its text.
     pub(super) fn failure(&self) -> Option<(usize, String)> {
         self.failure.borrow().clone()

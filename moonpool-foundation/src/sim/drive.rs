@@ -104,6 +104,7 @@ impl SimWorld {
                 None => self.wait_for_event(&mut grace_ends)?,
             }
             self.check_escape(main.abroad.load(Ordering::Acquire))?;
+            self.check_invariants()?;
         }
     }
 
@@ -159,7 +160,7 @@ impl SimWorld {
         Ok(())
     }
 
-    fn enter(&self) -> SimulationResult<Driving> {
+    pub(super) fn enter(&self) -> SimulationResult<Driving> {
         if tokio::runtime::Handle::try_current().is_ok() {
             return Err(SimulationError::Escape(
                 "this world is driven from inside a tokio runtime, where tokio's own timers, \
@@ -200,6 +201,7 @@ impl SimWorld {
                 self.poll_task(task)?;
             }
             self.check_escape(false)?;
+            self.check_invariants()?;
         }
         Ok(())
     }
