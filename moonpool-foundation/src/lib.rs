@@ -98,7 +98,7 @@ pub use providers::SimProviders;
 pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
-    AssertionResult, BuggifyResult, Check, IterationControl, RunError, SeedReport,
+    AssertionResult, BuggifyResult, Check, IterationControl, Phases, RunError, SeedReport,
     SimulationBuilder, SimulationMetrics, SimulationReport, Verdict, WorkloadTopology,
 };
 #[cfg(feature = "sim")]

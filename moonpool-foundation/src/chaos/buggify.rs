@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(site(3).hash, GOLDEN);
     }
 
-    const GOLDEN: u64 = 0;
+    const GOLDEN: u64 = 6_107_164_327_878_998_996;
 
     #[test]
     fn what_is_no_probability_is_refused() {

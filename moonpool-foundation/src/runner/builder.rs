@@ -1,6 +1,7 @@
 //! [`SimulationBuilder`]: what to run, on which seeds, and how closely to look.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::future::Future;
 use std::num::NonZeroUsize;
@@ -12,11 +13,13 @@ use super::checks::Checks;
 use super::environment::{Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
-use super::plan::{Plan, Seeds};
+use super::phases::Phases;
+use super::plan::{Plan, Seeds, Shard};
 use super::replay::Invocation;
 use super::report::{SimulationMetrics, SimulationReport};
 use super::topology::WorkloadTopology;
-use super::workload::{ShutdownAfter, Workload};
+use super::workload::{self, ShutdownAfter, Workload};
+use crate::chaos::FaultId;
 use crate::error::SimulationResult;
 use crate::network::NetworkConfiguration;
 use crate::network::sim::SimNetworkProvider;
@@ -31,6 +34,12 @@ use crate::time::SimTimeProvider;
 pub enum IterationControl {
     /// This many seeds.
     FixedCount(usize),
+    /// As many seeds as begin within this real time, and one at least. It stops between seeds, never
+    /// inside one. How many that are depends on the machine; what each comes to does not.
+    TimeLimit(Duration),
+    /// Until every `sometimes_assert!` that is required has been true once, and this many seeds at
+    /// most. The last seed is the first, in order, with which all have been.
+    UntilAllSometimesReached(usize),
 }
 
 /// Seeds that run if nothing is said: enough for most interleavings of a small test.
@@ -52,6 +61,9 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 /// | --- | --- |
 /// | `MOONPOOL_SEED` | one seed, or several separated by commas: nothing else runs |
 /// | `MOONPOOL_ITERATIONS` | how many seeds to run, from the first one upward; a list of debug seeds stays as it is |
+/// | `MOONPOOL_TIME_LIMIT` | real time within which seeds begin: `90` (seconds), `500ms`, `10m`, `2h`; with `MOONPOOL_ITERATIONS`, whichever ends first |
+/// | `MOONPOOL_SHARD` | `i/n`: only every n-th seed runs, from the i-th on, so that the n shards together run each seed once, and check the same ones |
+/// | `MOONPOOL_SKIP_FAULTS` | faults as a failure prints them, `kind#ordinal` separated by commas: these do not happen |
 /// | `MOONPOOL_JOBS` | how many seeds to run at once |
 /// | `MOONPOOL_CHECK` | `all`, `sampled` or `off`: see [`Check`] |
 /// | `MOONPOOL_TRACE` | a directory: the steps of failing seeds, and of those that `MOONPOOL_SEED` names, are written there as JSON lines (`.jsonl`) and for Perfetto (`.trace.json`) |
@@ -86,16 +98,18 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 #[must_use = "nothing runs before `run` is called"]
 pub struct SimulationBuilder {
-    workloads: Vec<Workload>,
+    pub(super) workloads: Vec<Workload>,
     network: NetworkConfiguration,
     first_seed: u64,
-    iterations: usize,
+    control: IterationControl,
     debug_seeds: Option<Vec<u64>>,
     jobs: Option<NonZeroUsize>,
     check: Check,
     time_budget: Duration,
     livelock_limit: Option<u64>,
     shutdown_after: ShutdownAfter,
+    phases: Option<Phases>,
+    skipped_faults: BTreeSet<FaultId>,
     stop_on_failure: bool,
     pub(super) checks: Checks,
 }
@@ -113,13 +127,15 @@ impl SimulationBuilder {
             workloads: Vec::new(),
             network: NetworkConfiguration::default(),
             first_seed: 0,
-            iterations: DEFAULT_ITERATIONS,
+            control: IterationControl::FixedCount(DEFAULT_ITERATIONS),
             debug_seeds: None,
             jobs: None,
             check: Check::default(),
             time_budget: DEFAULT_TIME_BUDGET,
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
+            phases: None,
+            skipped_faults: BTreeSet::new(),
             stop_on_failure: false,
             checks: Checks::default(),
         }
@@ -176,7 +192,7 @@ impl SimulationBuilder {
             + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        let name = format!("workload-{}", self.workloads.len() + 1);
+        let name = format!("workload-{}", workload::drivers(&self.workloads) + 1);
         self.register_workload(name, workload)
     }
 
@@ -230,9 +246,8 @@ impl SimulationBuilder {
     /// Runs the seeds of `range`, in order.
     pub fn with_seed_range(mut self, range: Range<u64>) -> Self {
         self.first_seed = range.start;
-        self.iterations =
-            usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
-        self
+        let count = range.end.saturating_sub(range.start);
+        self.set_iterations(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     /// Runs `iterations` seeds, from the first one of the seed range (or 0) upward.
@@ -242,9 +257,19 @@ impl SimulationBuilder {
 
     /// Says how long the campaign goes on.
     pub fn set_iteration_control(mut self, control: IterationControl) -> Self {
-        let IterationControl::FixedCount(iterations) = control;
-        self.iterations = iterations;
+        self.control = control;
         self
+    }
+
+    /// Runs as many seeds as begin within `limit` of real time; see [`IterationControl::TimeLimit`].
+    pub fn set_time_limit(self, limit: Duration) -> Self {
+        self.set_iteration_control(IterationControl::TimeLimit(limit))
+    }
+
+    /// Lets [`run`](Self::run) go on until every required `sometimes_assert!` has been true once, for
+    /// `max` seeds at most; see [`IterationControl::UntilAllSometimesReached`].
+    pub fn run_until_all_sometimes_reached(self, max: usize) -> Self {
+        self.set_iteration_control(IterationControl::UntilAllSometimesReached(max))
     }
 
     /// Runs these seeds and no others, in this order.
@@ -282,6 +307,19 @@ impl SimulationBuilder {
     /// one is polled more often fails with [`Verdict::Livelock`].
     pub fn set_livelock_limit(mut self, polls: u64) -> Self {
         self.livelock_limit = Some(polls);
+        self
+    }
+
+    /// Lets faults end after a while, and asks the workloads to finish then; without it they last as
+    /// long as the seed.
+    pub fn phases(mut self, phases: Phases) -> Self {
+        self.phases = Some(phases);
+        self
+    }
+
+    /// Skips these faults in every seed: they are drawn and take their ordinals, but do not happen.
+    pub fn skip_faults(mut self, faults: impl IntoIterator<Item = FaultId>) -> Self {
+        self.skipped_faults = faults.into_iter().collect();
         self
     }
 
@@ -344,48 +382,72 @@ impl SimulationBuilder {
 
     pub(super) fn plan(&self, environment: Environment) -> Result<Plan<'_>, RunError> {
         check_names(&self.workloads)?;
-        let is_replay = environment.seeds.is_some();
-        let seeds = self.seeds(environment.seeds, environment.iterations)?;
+        if let Some(phases) = &self.phases {
+            phases.validate()?;
+        }
         let jobs = environment.jobs.or(self.jobs);
         let jobs = jobs.or_else(|| std::thread::available_parallelism().ok());
         let mut plan = Plan::new(&self.workloads, &self.network)?;
-        plan.seeds = seeds;
+        plan.seeds = self.seeds(&environment)?;
+        if environment.seeds.is_none() {
+            plan.shard = environment.shard.unwrap_or(Shard::WHOLE);
+            plan.time_limit = environment.time_limit.or(self.time_limit(&environment));
+        }
         plan.jobs = jobs.map_or(1, NonZeroUsize::get);
         plan.check = environment.check.unwrap_or(self.check);
         plan.time_budget = self.time_budget;
         plan.livelock_limit = self.livelock_limit;
         plan.shutdown_after = self.shutdown_after;
+        plan.phases = self.phases.clone();
+        let skipped = environment.skip_faults;
+        plan.skipped_faults = skipped.unwrap_or_else(|| self.skipped_faults.clone());
         plan.stop_on_failure = self.stop_on_failure;
-        self.checks.apply(&mut plan, is_replay);
+        let is_part = environment.seeds.is_some() || plan.shard != Shard::WHOLE;
+        self.checks.apply(&mut plan, is_part);
         Ok(plan)
     }
 
-    fn seeds(
-        &self,
-        given: Option<Vec<u64>>,
-        iterations: Option<NonZeroUsize>,
-    ) -> Result<Seeds, RunError> {
-        if let Some(seeds) = given {
-            return Ok(Seeds::List(seeds));
+    /// The builder's own time limit, unless a number of seeds goes before it.
+    fn time_limit(&self, environment: &Environment) -> Option<Duration> {
+        match self.control {
+            IterationControl::TimeLimit(limit) if environment.iterations.is_none() => Some(limit),
+            _ => None,
         }
-        let iterations = match (&self.debug_seeds, iterations) {
-            (Some(seeds), _) if seeds.is_empty() => return Err(RunError::NoSeeds),
-            (Some(seeds), _) => return Ok(Seeds::List(seeds.clone())),
-            (None, Some(iterations)) => iterations.get(),
-            (None, None) if self.iterations == 0 => return Err(RunError::NoSeeds),
-            (None, None) => self.iterations,
-        };
+    }
+
+    fn seeds(&self, environment: &Environment) -> Result<Seeds, RunError> {
+        let listed = environment.seeds.as_ref().or(self.debug_seeds.as_ref());
+        if let Some(seeds) = listed {
+            return match seeds.as_slice() {
+                [] => Err(RunError::NoSeeds),
+                seeds => Ok(Seeds::List(seeds.to_vec())),
+            };
+        }
         let first = self.first_seed;
-        match first.checked_add(iterations as u64) {
+        let count = match (environment.iterations, environment.time_limit, self.control) {
+            (Some(iterations), _, _) => iterations.get(),
+            (None, _, IterationControl::UntilAllSometimesReached(max)) => max,
+            (None, Some(_), _) | (None, None, IterationControl::TimeLimit(_)) => {
+                return Ok(Seeds::Range(first..u64::MAX));
+            }
+            (None, None, IterationControl::FixedCount(count)) => count,
+        };
+        if count == 0 {
+            return Err(RunError::NoSeeds);
+        }
+        match first.checked_add(count as u64) {
             Some(end) => Ok(Seeds::Range(first..end)),
-            None => Err(RunError::TooManySeeds { first, iterations }),
+            None => Err(RunError::TooManySeeds {
+                first,
+                iterations: count,
+            }),
         }
     }
 }
 
 /// A workload's name is its host's: unique, and usable in `name:port`.
 fn check_names(workloads: &[Workload]) -> Result<(), RunError> {
-    if workloads.is_empty() {
+    if workload::drivers(workloads) == 0 {
         return Err(RunError::NoWorkloads);
     }
     for (index, workload) in workloads.iter().enumerate() {
@@ -440,6 +502,38 @@ mod tests {
         assert_eq!(run(&listed, &[("MOONPOOL_SEED", "1")]), Ok(vec![1]));
         assert_eq!(run(&ok(), &[]).map(|seeds| seeds.len()), Ok(100));
         assert_eq!(run(&ok().set_iterations(3), &[]), Ok(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn shards_together_run_every_seed_once() {
+        let whole = ok().with_seed_range(10..17);
+        let shard = |value| run(&whole, &[("MOONPOOL_SHARD", value)]);
+        assert_eq!(shard("1/3"), Ok(vec![10, 13, 16]));
+        assert_eq!(shard("2/3"), Ok(vec![11, 14]));
+        assert_eq!(shard("3/3"), Ok(vec![12, 15]));
+        // A part of a small campaign can be empty.
+        assert_eq!(shard("9/9"), Ok(vec![]));
+        let replay = [("MOONPOOL_SHARD", "2/2"), ("MOONPOOL_SEED", "5")];
+        assert_eq!(run(&whole, &replay), Ok(vec![5]));
+    }
+
+    #[test]
+    fn a_time_limit_stops_between_seeds_and_lets_one_run() {
+        let hasty = ok().set_time_limit(Duration::from_nanos(1));
+        assert_eq!(run(&hasty, &[]), Ok(vec![0]));
+        let patient = ok().set_time_limit(Duration::MAX);
+        assert_eq!(
+            run(&patient, &[("MOONPOOL_ITERATIONS", "3")]),
+            Ok(vec![0, 1, 2])
+        );
+        let both = [
+            ("MOONPOOL_ITERATIONS", "3"),
+            ("MOONPOOL_TIME_LIMIT", "1000h"),
+        ];
+        assert_eq!(run(&ok(), &both), Ok(vec![0, 1, 2]));
+        let limited = run(&ok(), &[("MOONPOOL_TIME_LIMIT", "1ms")]).unwrap();
+        let unbroken: Vec<u64> = (0..).take(limited.len()).collect();
+        assert_eq!(limited, unbroken);
     }
 
     #[test]

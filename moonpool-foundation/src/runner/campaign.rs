@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::coverage::{Coverage, SiteResults};
 use super::orchestrator::{self, SeedRun};
@@ -15,14 +15,7 @@ use crate::sim::SiteCounts;
 /// Runs every seed of `plan`, or those up to the first failure if it says so. The reports are in
 /// the order of the seeds.
 pub(super) fn run(plan: &Plan<'_>) -> (Vec<SeedReport>, SiteResults) {
-    let queue = Queue {
-        next: AtomicUsize::new(0),
-        stop_at: AtomicUsize::new(usize::MAX),
-        coverage: Mutex::new(Coverage::new(
-            plan.coverage.clone(),
-            plan.stops_when_covered,
-        )),
-    };
+    let queue = Queue::new(plan);
     let jobs = plan.jobs.min(plan.seeds.len());
     let mut done = if jobs <= 1 {
         undisturbed(|| work(plan, &queue))
@@ -52,22 +45,62 @@ pub(super) fn undisturbed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| joined(scope.spawn(|| with_log(&log, f))))
 }
 
-/// Seeds to run: the next position, and the position of the first failure that ends the campaign.
+/// Seeds to run: whose turn it is, and the position of the last one if that is known.
 struct Queue {
-    next: AtomicUsize,
+    turn: AtomicUsize,
     stop_at: AtomicUsize,
     coverage: Mutex<Coverage>,
+    began: Instant,
+    time_limit: Option<Duration>,
 }
 
 impl Queue {
-    /// Adds what the sites of the seed at `position` came to. A seed beyond the end of the campaign
-    /// adds nothing: those before it were added, or know of the end.
-    fn cover(&self, position: usize, counts: SiteCounts) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a time limit is real time; it decides how many seeds run, and nothing within one"
+    )]
+    fn new(plan: &Plan<'_>) -> Self {
+        Self {
+            turn: AtomicUsize::new(0),
+            stop_at: AtomicUsize::new(usize::MAX),
+            coverage: Mutex::new(Coverage::new(
+                plan.coverage.clone(),
+                plan.stops_when_covered,
+            )),
+            began: Instant::now(),
+            time_limit: plan.time_limit,
+        }
+    }
+
+    /// The next turn, position and seed, or `None` if none is to begin any more. Positions are given
+    /// out in order and each that is given out is run, so all before one that ends the campaign are.
+    fn next(&self, plan: &Plan<'_>) -> Option<(usize, usize, u64)> {
+        // A campaign without seeds would pass whatever the code does, so the first always runs.
+        let begun = self.turn.load(Ordering::Relaxed) > 0;
+        if begun && self.is_time_up() {
+            return None;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let position = plan.shard.position(turn)?;
+        if position > self.stop_at.load(Ordering::Acquire) {
+            return None;
+        }
+        Some((turn, position, plan.seeds.get(position)?))
+    }
+
+    /// Adds what the sites of a seed came to. Seeds beyond the end of the campaign add nothing.
+    fn cover(&self, turn: usize, position: usize, counts: SiteCounts) {
         let mut coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
-        coverage.add(position, counts, self.stop_at.load(Ordering::Acquire));
+        let stop_at = self.stop_at.load(Ordering::Acquire);
+        coverage.add(turn, position, counts, stop_at);
         if let Some(last) = coverage.stop_at() {
             self.stop_at.fetch_min(last, Ordering::AcqRel);
         }
+    }
+
+    fn is_time_up(&self) -> bool {
+        self.time_limit
+            .is_some_and(|limit| self.began.elapsed() >= limit)
     }
 }
 
@@ -83,22 +116,15 @@ fn side_by_side(plan: &Plan<'_>, queue: &Queue, jobs: usize) -> Vec<(usize, Seed
 /// Runs seeds until there are none, each with its position.
 fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
     let mut done = Vec::new();
-    loop {
-        // Positions are given out in order, so all before a failure are run by somebody.
-        let position = queue.next.fetch_add(1, Ordering::Relaxed);
-        let Some(seed) = plan.seeds.get(position) else {
-            return done;
-        };
-        if position > queue.stop_at.load(Ordering::Acquire) {
-            return done;
-        }
+    while let Some((turn, position, seed)) = queue.next(plan) {
         let (report, counts) = judge(plan, position, seed);
         if plan.stop_on_failure && !report.verdict.is_passed() {
             queue.stop_at.fetch_min(position, Ordering::AcqRel);
         }
-        queue.cover(position, counts);
+        queue.cover(turn, position, counts);
         done.push((position, report));
     }
+    done
 }
 
 /// Runs a seed once, or twice if the plan wants it checked.

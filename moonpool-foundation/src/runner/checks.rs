@@ -30,13 +30,13 @@ impl Checks {
         self.crates.insert(name[..end].to_owned());
     }
 
-    /// Tells `plan`. Of a campaign that replays seeds nobody expects coverage.
-    pub(super) fn apply(&self, plan: &mut Plan<'_>, is_replay: bool) {
+    /// Tells `plan`. Of a part of a campaign, a replayed seed or a shard, nobody expects coverage.
+    pub(super) fn apply(&self, plan: &mut Plan<'_>, is_part: bool) {
         let prefixes = match &self.coverage {
             Some(prefixes) => prefixes.clone(),
             None => self.crates.iter().cloned().collect(),
         };
-        plan.coverage = Requirement::new(prefixes, self.is_coverage_required && !is_replay);
+        plan.coverage = Requirement::new(prefixes, self.is_coverage_required && !is_part);
         plan.invariants = Arc::from(self.invariants.as_slice());
         plan.buggify = self
             .buggify
@@ -73,8 +73,8 @@ impl SimulationBuilder {
     }
 
     /// Lets a report not [pass](crate::SimulationReport::assert_passed) of which a required site was
-    /// missed, without saying which modules are required: see [`coverage`](Self::coverage). A campaign
-    /// that replays the seeds of `MOONPOOL_SEED` passes without.
+    /// missed, without saying which modules are required: see [`coverage`](Self::coverage). The seeds of
+    /// `MOONPOOL_SEED`, and a shard, are a part of a campaign and pass without.
     pub fn require_coverage(mut self) -> Self {
         self.checks.is_coverage_required = true;
         self

@@ -130,8 +130,8 @@ impl fmt::Display for BuggifyResult {
 pub(super) struct Coverage {
     requirement: Requirement,
     merged: SiteCounts,
-    /// Seeds that are done before one that comes earlier.
-    early: BTreeMap<usize, SiteCounts>,
+    /// Positions and counts of seeds that are done before one whose turn came earlier.
+    early: BTreeMap<usize, (usize, SiteCounts)>,
     next: usize,
     /// Required sites that have not held yet, by number.
     missing: Vec<usize>,
@@ -159,15 +159,15 @@ impl Coverage {
         }
     }
 
-    /// Adds the counts of the seed at `position`. Each position comes once, in any order; seeds beyond
-    /// `stop_at` are not counted. A seed that ends the campaign has set it before it comes here, so
+    /// Adds the counts of the seed at `position`, whose turn is `turn`. Each turn comes once, in any
+    /// order; seeds beyond the position `stop_at` are not counted. A seed that ends the campaign has set it before it comes here, so
     /// whatever is merged knows of all that come earlier.
-    pub(super) fn add(&mut self, position: usize, counts: SiteCounts, stop_at: usize) {
-        self.early.insert(position, counts);
-        while let Some(counts) = self.early.remove(&self.next) {
+    pub(super) fn add(&mut self, turn: usize, position: usize, counts: SiteCounts, stop_at: usize) {
+        self.early.insert(turn, (position, counts));
+        while let Some((position, counts)) = self.early.remove(&self.next) {
             let stop_at = self.stop_at().map_or(stop_at, |at| at.min(stop_at));
-            if self.next <= stop_at {
-                self.merge(&counts);
+            if position <= stop_at {
+                self.merge(position, &counts);
             }
             self.next += 1;
         }
@@ -179,7 +179,7 @@ impl Coverage {
         self.complete_at.filter(|_| self.stops_when_complete)
     }
 
-    fn merge(&mut self, counts: &SiteCounts) {
+    fn merge(&mut self, position: usize, counts: &SiteCounts) {
         grow(&mut self.merged.assertions, counts.assertions.len());
         for (sum, count) in self.merged.assertions.iter_mut().zip(&counts.assertions) {
             sum.checks += count.checks;
@@ -197,7 +197,7 @@ impl Coverage {
         self.missing
             .retain(|number| merged.get(*number).is_none_or(|count| count.held == 0));
         if self.missing.is_empty() {
-            self.complete_at = Some(self.next);
+            self.complete_at = Some(position);
         }
     }
 
@@ -293,7 +293,7 @@ mod tests {
             let mut coverage = Coverage::new(Requirement::default(), true);
             coverage.missing = vec![0, 2];
             for position in order {
-                coverage.add(position, seeds[position].clone(), 10);
+                coverage.add(position, position, seeds[position].clone(), 10);
             }
             assert_eq!(coverage.stop_at(), Some(2), "{order:?}");
             let [first, second, _] = coverage.merged.assertions[..] else {

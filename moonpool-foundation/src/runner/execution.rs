@@ -108,7 +108,7 @@ fn failure(
     invocation: &Invocation,
 ) -> Option<String> {
     let seed = *report.seeds_failing.first()?;
-    report.replay_command = Some(invocation.replay_command(seed));
+    report.replay_command = Some(invocation.replay_command(seed, &plan.skipped_faults));
     let (again, recording) = campaign::undisturbed(|| {
         orchestrator::run_recorded(plan, seed, TraceMode::Recent, 0..u64::MAX)
     });
@@ -173,6 +173,7 @@ mod tests {
             "seed           3 (3 of 3 seeds failed)",
             "test           orders::are_answered",
             "configuration  workloads client; network default; time budget 3600s; check sampled",
+            "processes      client 10.0.0.1 alive",
             "faults         none fired",
             "also failed    4 Deadlock, 5 Deadlock",
         ] {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::plan::Plan;
 use super::verdict::Verdict;
-use super::workload::{Launch, Progress, Workload};
+use super::workload::{self, Launch, Progress, Workload};
 use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultCounts, FaultRecord, StateRegistry};
-use crate::error::SimulationResult;
+use crate::error::SimulationError;
 use crate::sim::{Leftovers, SimProcess, SimWorld, SiteCounts, TraceMode, TraceStep};
 
 /// One run of one seed.
@@ -31,6 +31,8 @@ pub(super) struct SeedRun {
 #[derive(Clone, Debug)]
 pub(super) struct Recording {
     pub(super) steps: Vec<TraceStep>,
+    /// Every process and its state.
+    pub(super) processes: Vec<String>,
     /// Every task that had not ended, and what it waited on.
     pub(super) pending: Vec<String>,
     /// Every fault that fired, the last 100,000 of very many.
@@ -39,7 +41,7 @@ pub(super) struct Recording {
 
 /// Runs `seed`, and records nothing.
 pub(super) fn run_seed(plan: &Plan<'_>, seed: u64) -> SeedRun {
-    let world = SimWorld::make(plan.network.clone(), seed);
+    let world = make_world(plan, seed);
     let run = drive(plan, &world);
     closed(world, run)
 }
@@ -51,17 +53,26 @@ pub(super) fn run_recorded(
     mode: TraceMode,
     window: Range<u64>,
 ) -> (SeedRun, Recording) {
-    let world = SimWorld::make(plan.network.clone(), seed);
+    let world = make_world(plan, seed);
     world.set_trace(mode);
     world.set_trace_window(window);
     world.record_faults();
     let run = drive(plan, &world);
     let recording = Recording {
         steps: world.recent_steps(),
+        processes: process_states(&world),
         pending: pending_tasks(&world),
         faults: world.fault_records(),
     };
     (closed(world, run), recording)
+}
+
+fn make_world(plan: &Plan<'_>, seed: u64) -> SimWorld {
+    let world = SimWorld::make(plan.network.clone(), seed);
+    if !plan.skipped_faults.is_empty() {
+        world.set_skipped_faults(plan.skipped_faults.iter().copied());
+    }
+    world
 }
 
 /// Runs the workloads in `world` to their end, or to the first failure.
@@ -70,16 +81,13 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     if let Some(polls) = plan.livelock_limit {
         world.set_livelock_limit(polls);
     }
-    world.set_buggify(plan.buggify);
-    let progress = Rc::new(Progress::new(plan.workloads.len(), plan.shutdown_after));
     let registry = StateRegistry::new();
-    if !plan.invariants.is_empty() {
-        let checks = Arc::clone(&plan.invariants);
-        world.set_invariants(Invariants::new(registry.clone(), checks));
-    }
+    watch(plan, world, &registry);
+    let drivers = workload::drivers(plan.workloads);
+    let progress = Rc::new(Progress::new(drivers, plan.shutdown_after));
     launch(plan, world, &progress, &registry);
-    let verdict = match finish(world, &progress) {
-        Err(error) => Verdict::of(error, || pending_tasks(world)),
+    let verdict = match finish(plan, world, &progress).and_then(|()| settle(world, &progress)) {
+        Err(verdict) => verdict,
         Ok(()) => match progress.failure() {
             None => Verdict::Passed,
             Some((index, message)) => Verdict::WorkloadError {
@@ -117,16 +125,80 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>, registry: 
     }
 }
 
-/// Waits until all workloads have returned, or one has failed. Whoever the last of them woke, by the
-/// shutdown signal for one, still runs; time does not move any more.
-fn finish(world: &SimWorld, progress: &Progress) -> SimulationResult<()> {
-    world.block_on(poll_fn(|cx| progress.poll(cx)))?;
-    world.run_until(world.now())?;
-    world.check_assertions()?;
-    match progress.has_failed() {
-        true => Ok(()),
-        false => world.check_invariants_at_end(),
+/// Whether everything that was asserted held, and what holds at the end does.
+fn settle(world: &SimWorld, progress: &Progress) -> Result<(), Verdict> {
+    let failed = |error| Verdict::of(error, || pending_tasks(world));
+    world.check_assertions().map_err(failed)?;
+    match progress.failure() {
+        None => world.check_invariants_at_end().map_err(failed),
+        Some(_) => Ok(()),
     }
+}
+
+/// Lets the world look at what is published in `registry`.
+fn watch(plan: &Plan<'_>, world: &SimWorld, registry: &StateRegistry) {
+    world.set_buggify(plan.buggify);
+    if !plan.invariants.is_empty() {
+        let checks = Arc::clone(&plan.invariants);
+        world.set_invariants(Invariants::new(registry.clone(), checks));
+    }
+}
+
+/// Waits until all workloads have returned, or one has failed.
+fn finish(plan: &Plan<'_>, world: &SimWorld, progress: &Progress) -> Result<(), Verdict> {
+    let over = || poll_fn(|cx| progress.poll(cx));
+    let failed = |error| Verdict::of(error, || pending_tasks(world));
+    let wind_down = || match progress.failure() {
+        None => progress.servers.wind_down(world).map_err(failed),
+        Some(_) => Ok(()),
+    };
+    let Some(phases) = &plan.phases else {
+        world.block_on(over()).map_err(failed)?;
+        wind_down()?;
+        // Whoever the last of them woke, by the shutdown signal for one, still runs; time does not
+        // move any more.
+        return world.run_until(world.now()).map_err(failed);
+    };
+    let healed_at = world.draw_phase(&phases.chaos);
+    let finished = world.block_on_until(over(), healed_at).map_err(failed)?;
+    if progress.failure().is_some() {
+        return Ok(());
+    }
+    world.heal();
+    if finished.is_none() {
+        finish_in_quiet(plan, world, over(), phases.quiet)?;
+    }
+    wind_down()?;
+    if progress.failure().is_some() {
+        return Ok(());
+    }
+    // The budget is what workloads may use, and they are done.
+    world.set_time_budget(None);
+    let settled_at = world.now().saturating_add(phases.quiet);
+    world.run_until_settled(settled_at).map_err(failed)
+}
+
+/// Waits until all workloads have returned, in a world without faults, for `quiet` at most.
+fn finish_in_quiet(
+    plan: &Plan<'_>,
+    world: &SimWorld,
+    over: impl Future<Output = ()>,
+    quiet: Duration,
+) -> Result<(), Verdict> {
+    let healed_at = world.now();
+    let limit = healed_at.saturating_add(quiet);
+    let in_time = limit <= plan.time_budget;
+    world.set_time_budget(Some(limit.min(plan.time_budget)));
+    let finished = world.block_on(over);
+    world.set_time_budget(Some(plan.time_budget));
+    finished.map_err(|error| match error {
+        SimulationError::TimeBudget { .. } if in_time => Verdict::Liveness {
+            healed_at,
+            quiet,
+            waiting: pending_tasks(world),
+        },
+        other => Verdict::of(other, || pending_tasks(world)),
+    })
 }
 
 /// Ends the world. A destructor that panics then fails a seed that has passed so far.
@@ -142,4 +214,14 @@ fn closed(world: SimWorld, mut run: SeedRun) -> SeedRun {
 fn pending_tasks(world: &SimWorld) -> Vec<String> {
     let tasks = world.pending_tasks();
     tasks.iter().map(ToString::to_string).collect()
+}
+
+/// Every process, and whether it lived at the end.
+fn process_states(world: &SimWorld) -> Vec<String> {
+    let processes = world.all_processes();
+    let described = processes.iter().map(|process| {
+        let state = if process.is_alive() { "alive" } else { "dead" };
+        format!("{} {} {state}", process.name(), process.ip())
+    });
+    described.collect()
 }

@@ -1,5 +1,6 @@
 //! [`Plan`]: everything that decides a campaign, made once and shared by its threads.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::coverage::Requirement;
 use super::environment::Check;
+use super::phases::Phases;
 use super::topology::WorkloadTopology;
 use super::workload::{ShutdownAfter, Workload};
-use crate::chaos::{BuggifyProbabilities, InvariantCheck, StateRegistry};
+use crate::chaos::{BuggifyProbabilities, FaultId, InvariantCheck, StateRegistry};
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
 
@@ -68,6 +70,30 @@ impl Seeds {
     }
 }
 
+/// One of several equal parts of a campaign: each runs every n-th seed, and together they run all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shard {
+    /// Below `count`.
+    index: usize,
+    count: usize,
+}
+
+impl Shard {
+    /// The shard that is the whole.
+    pub(super) const WHOLE: Self = Self { index: 0, count: 1 };
+
+    /// The `number`-th, from 1, of `count`.
+    pub(super) fn new(number: usize, count: usize) -> Option<Self> {
+        let index = number.checked_sub(1)?;
+        (index < count).then_some(Self { index, count })
+    }
+
+    /// The position in the whole campaign of this shard's `turn`-th seed.
+    pub(super) fn position(self, turn: usize) -> Option<usize> {
+        turn.checked_mul(self.count)?.checked_add(self.index)
+    }
+}
+
 /// Everything that decides a campaign. Shared by its threads.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
@@ -76,7 +102,12 @@ pub(super) struct Plan<'a> {
     pub(super) time_budget: Duration,
     pub(super) livelock_limit: Option<u64>,
     pub(super) shutdown_after: ShutdownAfter,
+    pub(super) phases: Option<Phases>,
+    pub(super) skipped_faults: BTreeSet<FaultId>,
     pub(super) seeds: Seeds,
+    pub(super) shard: Shard,
+    /// Real time after which no further seed begins.
+    pub(super) time_limit: Option<Duration>,
     pub(super) jobs: usize,
     pub(super) check: Check,
     pub(super) stop_on_failure: bool,
@@ -118,7 +149,11 @@ impl<'a> Plan<'a> {
             time_budget: Duration::MAX,
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
+            phases: None,
+            skipped_faults: BTreeSet::new(),
             seeds: Seeds::List(Vec::new()),
+            shard: Shard::WHOLE,
+            time_limit: None,
             jobs: 1,
             check: Check::default(),
             stop_on_failure: false,

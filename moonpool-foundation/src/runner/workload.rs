@@ -11,20 +11,31 @@ use std::task::{Context, Poll, Waker};
 
 use tokio_util::sync::CancellationToken;
 
+use super::processes::Servers;
 use super::report::SimulationMetrics;
 use super::topology::WorkloadTopology;
 use super::verdict::with_sources;
-use crate::error::SimulationResult;
+use crate::error::{SimulationError, SimulationResult};
 use crate::providers::SimProviders;
 use crate::sim::SimProcess;
 
-/// A registered workload.
+/// A registered workload or process.
 pub(super) struct Workload {
     pub(super) name: Cow<'static, str>,
-    registered_at: &'static Location<'static>,
+    pub(super) role: Role,
+    pub(super) registered_at: &'static Location<'static>,
     /// Starts it as a task. It holds the user's function, whose future has a type of its own: one
     /// call through a pointer per workload and seed, and no boxed future.
-    launch: Box<dyn Fn(Launch<'_>) + Send + Sync>,
+    pub(super) launch: Box<dyn Fn(Launch<'_>) + Send + Sync>,
+}
+
+/// What a seed waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A driver: the seed ends when all of them have returned.
+    Workload,
+    /// A server: it is told to stop when the drivers are done.
+    Process,
 }
 
 impl fmt::Debug for Workload {
@@ -57,6 +68,7 @@ impl Workload {
         let function = Arc::new(function);
         Self {
             name,
+            role: Role::Workload,
             registered_at,
             launch: Box::new(move |launch| {
                 let function = Arc::clone(&function);
@@ -112,6 +124,7 @@ pub(super) struct Progress {
     waker: RefCell<Option<Waker>>,
     pub(super) shutdown: CancellationToken,
     shutdown_after: ShutdownAfter,
+    pub(super) servers: Servers,
 }
 
 impl Progress {
@@ -123,12 +136,8 @@ impl Progress {
             waker: RefCell::new(None),
             shutdown: CancellationToken::new(),
             shutdown_after,
+            servers: Servers::default(),
         }
-    }
-
-    /// Whether a workload returned an error.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failure.borrow().is_some()
     }
 
     /// The first workload that returned an error, and its text.
@@ -145,11 +154,23 @@ impl Progress {
                     self.shutdown.cancel();
                 }
             }
-            Err(error) => {
-                let text = with_sources(&error);
-                self.failure.borrow_mut().get_or_insert((workload, text));
-            }
+            Err(error) => self.note_failure(workload, &error),
         }
+        self.wake_if_over();
+    }
+
+    /// A process's main future returned an error.
+    pub(super) fn process_failed(&self, process: usize, error: &SimulationError) {
+        self.note_failure(process, error);
+        self.wake_if_over();
+    }
+
+    fn note_failure(&self, workload: usize, error: &SimulationError) {
+        let text = with_sources(error);
+        self.failure.borrow_mut().get_or_insert((workload, text));
+    }
+
+    fn wake_if_over(&self) {
         if self.is_over() {
             let waker = self.waker.take();
             if let Some(waker) = waker {
@@ -171,4 +192,10 @@ impl Progress {
         drop(replaced);
         Poll::Pending
     }
+}
+
+/// How many of `workloads` the end of a seed waits for.
+pub(super) fn drivers(workloads: &[Workload]) -> usize {
+    let roles = workloads.iter().map(|workload| workload.role);
+    roles.filter(|role| *role == Role::Workload).count()
 }

@@ -17,6 +17,7 @@ mod events;
 mod executor;
 mod fault_log;
 mod faults;
+mod heal;
 mod join;
 mod process;
 mod rng;

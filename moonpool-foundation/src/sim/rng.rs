@@ -19,6 +19,8 @@ pub(crate) enum StreamId {
     Select,
     /// How long connects, accepts, reads and writes take.
     Latency,
+    /// When the phase of a run ends.
+    Phases,
     /// Whether and how a fault of this kind happens.
     Fault(FaultKind),
     /// A workload's own draws, per process.
@@ -37,6 +39,7 @@ impl StreamId {
             Self::Scheduler => 0,
             Self::Select => 1,
             Self::Latency => 2,
+            Self::Phases => 16,
             Self::Fault(kind) => FIRST_FAULT_STREAM + kind.index() as u64,
             Self::Workload(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process),
             Self::Library(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process) + 1,

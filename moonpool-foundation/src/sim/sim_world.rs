@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::breakage::SimConnection;
 use super::connections::Side as ConnectionSide;
 use super::executor::{PendingTask, SchedulePolicy};
@@ -72,6 +74,16 @@ impl SimProcess {
         self.world
             .upgrade()
             .is_some_and(|world| world.with(|world| world.processes.is_alive(self.id)))
+    }
+
+    /// What asks its current life to end by itself: it fires when a graceful kill begins, and at the
+    /// end of a run by the runner. The next life has one of its own.
+    #[must_use]
+    pub fn shutdown_token(&self) -> CancellationToken {
+        match self.world.upgrade() {
+            Some(world) => world.with(|world| world.processes.get(self.id).shutdown.clone()),
+            None => CancellationToken::new(),
+        }
     }
 
     pub(crate) fn set_factory(&self, factory: Factory) {
