@@ -66,9 +66,9 @@ pub mod wait;
 
 #[cfg(feature = "sim")]
 pub use chaos::{
-    AssertionKind, BuggifyProbabilities, BuggifyProbabilityError, FaultCounts, FaultId,
-    FaultIdError, FaultKind, FaultRecord, FaultTarget, InvariantCheck, InvariantOutcome, Place,
-    StateRegistry, States, buggify_init, buggify_reset,
+    AssertionKind, BuggifyProbabilities, BuggifyProbabilityError, ChaosConfiguration,
+    ConnectFailureMode, FaultCounts, FaultId, FaultIdError, FaultKind, FaultRecord, FaultTarget,
+    InvariantCheck, InvariantOutcome, Place, StateRegistry, States, buggify_init, buggify_reset,
 };
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};

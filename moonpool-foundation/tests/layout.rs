@@ -76,6 +76,8 @@ const SIMULATOR_ONLY: &[&str] = &[
     "network/config",
     "chaos/assertions",
     "chaos/buggify",
+    "network/latency",
+    "chaos/config",
     "chaos/fault",
     "chaos/invariants",
     "chaos/oracle",

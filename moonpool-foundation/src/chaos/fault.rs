@@ -77,6 +77,8 @@ fault_kinds! {
     Pause => "pause",
     /// A `buggify!` site fired.
     Buggify => "buggify",
+    /// A write arrived in pieces, or together with the one before.
+    Segmentation => "segmentation",
 }
 
 impl FaultKind {

@@ -5,6 +5,8 @@ pub(crate) mod assertions;
 #[cfg(feature = "sim")]
 pub(crate) mod buggify;
 #[cfg(feature = "sim")]
+pub(crate) mod config;
+#[cfg(feature = "sim")]
 mod fault;
 #[cfg(feature = "sim")]
 pub(crate) mod invariants;
@@ -18,6 +20,8 @@ mod state_registry;
 pub use assertions::{AssertionKind, Place};
 #[cfg(feature = "sim")]
 pub use buggify::{BuggifyProbabilities, BuggifyProbabilityError, buggify_init, buggify_reset};
+#[cfg(feature = "sim")]
+pub use config::{ChaosConfiguration, ConnectFailureMode};
 #[cfg(feature = "sim")]
 pub use fault::{FaultCounts, FaultId, FaultIdError, FaultKind, FaultRecord, FaultTarget};
 #[cfg(feature = "sim")]

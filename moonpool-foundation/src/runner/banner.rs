@@ -199,6 +199,8 @@ impl Failure<'_> {
 fn network(config: &NetworkConfiguration) -> String {
     if *config == NetworkConfiguration::default() {
         "default".to_owned()
+    } else if *config == NetworkConfiguration::disabled() {
+        "disabled".to_owned()
     } else if *config == NetworkConfiguration::fast_local() {
         "fast_local".to_owned()
     } else {

@@ -588,7 +588,7 @@ mod tests {
             })
         ));
         let config = NetworkConfiguration {
-            send_buffer_bytes: 0,
+            send_buffer_bytes: Some(0),
             ..NetworkConfiguration::default()
         };
         let network = run(&ok().with_network_config(config), &[]);

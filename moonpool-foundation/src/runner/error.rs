@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::network::NetworkConfigError;
 
 /// Why a campaign could not start. No seed has run then.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// An environment variable has a value that it does not take. Correct it, or unset it.

@@ -31,7 +31,7 @@ impl Faults {
     }
 
     pub(crate) fn send_buffer_bytes(&self) -> usize {
-        self.config.send_buffer_bytes
+        self.config.send_buffer_bytes.unwrap_or(64 << 10)
     }
 
     pub(crate) fn receive_buffer_bytes(&self) -> usize {
@@ -79,7 +79,7 @@ impl Faults {
     }
 
     fn draw(&mut self, model: LatencyModel, digest: &mut Digest) -> Duration {
-        let LatencyModel::Uniform { min, max } = model;
+        let (LatencyModel::Uniform { min, max } | LatencyModel::LongTail { min, max, .. }) = model;
         if min == max {
             return min;
         }

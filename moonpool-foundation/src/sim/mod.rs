@@ -20,6 +20,7 @@ mod faults;
 mod heal;
 mod join;
 mod process;
+mod random_config;
 mod rng;
 mod sim_world;
 mod slab;

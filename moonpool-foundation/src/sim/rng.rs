@@ -21,6 +21,10 @@ pub(crate) enum StreamId {
     Latency,
     /// When the phase of a run ends.
     Phases,
+    /// The values of a drawn configuration.
+    Configuration,
+    /// Which faults a drawn configuration leaves out.
+    Swarm,
     /// Whether and how a fault of this kind happens.
     Fault(FaultKind),
     /// A workload's own draws, per process.
@@ -40,6 +44,8 @@ impl StreamId {
             Self::Select => 1,
             Self::Latency => 2,
             Self::Phases => 16,
+            Self::Configuration => 3,
+            Self::Swarm => 4,
             Self::Fault(kind) => FIRST_FAULT_STREAM + kind.index() as u64,
             Self::Workload(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process),
             Self::Library(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process) + 1,
