@@ -66,8 +66,9 @@ pub mod wait;
 
 #[cfg(feature = "sim")]
 pub use chaos::{
-    ChaosConfiguration, ConnectFailureMode, FaultCounts, FaultId, FaultIdError, FaultKind,
-    FaultRecord, FaultTarget,
+    AssertionKind, BuggifyProbabilities, BuggifyProbabilityError, ChaosConfiguration,
+    ConnectFailureMode, FaultCounts, FaultId, FaultIdError, FaultKind, FaultRecord, FaultTarget,
+    InvariantCheck, InvariantOutcome, Place, StateRegistry, States, buggify_init, buggify_reset,
 };
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};
@@ -97,8 +98,8 @@ pub use providers::SimProviders;
 pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
-    Check, IterationControl, Phases, Regressions, RunError, SeedReport, SimulationBuilder,
-    SimulationMetrics, SimulationReport, Verdict, WorkloadTopology,
+    AssertionResult, BuggifyResult, Check, IterationControl, Phases, Regressions, RunError,
+    SeedReport, SimulationBuilder, SimulationMetrics, SimulationReport, Verdict, WorkloadTopology,
 };
 #[cfg(feature = "sim")]
 pub use sim::{
@@ -114,6 +115,14 @@ pub use time::SimTimeProvider;
 /// What the macros expand to. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(feature = "sim")]
+    pub use crate::chaos::assertions::{AssertionSite, RegisteredAssertion, is_simulated};
+    #[cfg(feature = "sim")]
+    pub use crate::chaos::buggify::{BuggifySite, RegisteredBuggify};
+    #[cfg(feature = "sim")]
+    pub use crate::chaos::{AssertionKind, Place};
     pub use crate::select::select_start;
+    #[cfg(feature = "sim")]
+    pub use inventory;
     pub use tokio;
 }

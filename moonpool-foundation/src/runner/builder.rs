@@ -10,6 +10,7 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::checks::Checks;
 use super::environment::{Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
@@ -113,6 +114,7 @@ pub struct SimulationBuilder {
     skipped_faults: BTreeSet<FaultId>,
     regressions: Regressions,
     stop_on_failure: bool,
+    pub(super) checks: Checks,
 }
 
 impl Default for SimulationBuilder {
@@ -139,6 +141,7 @@ impl SimulationBuilder {
             skipped_faults: BTreeSet::new(),
             regressions: Regressions::default(),
             stop_on_failure: false,
+            checks: Checks::default(),
         }
     }
 
@@ -146,7 +149,11 @@ impl SimulationBuilder {
     ///
     /// `name` is its process's: `name:port` reaches it. Names are unique.
     #[track_caller]
-    pub fn register_workload<F, Fut>(self, name: impl Into<Cow<'static, str>>, workload: F) -> Self
+    pub fn register_workload<F, Fut>(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        workload: F,
+    ) -> Self
     where
         F: Fn(
                 SimRandomProvider,
@@ -160,7 +167,8 @@ impl SimulationBuilder {
             + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        self.register_providers_workload(name, move |providers: SimProviders, topology| {
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), move |providers: SimProviders, topology| {
             workload(
                 providers.random().clone(),
                 providers.network().clone(),
@@ -224,7 +232,17 @@ impl SimulationBuilder {
         F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        let workload = Workload::new(name.into(), Location::caller(), workload);
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), workload)
+    }
+
+    #[track_caller]
+    fn add_workload<F, Fut>(mut self, name: Cow<'static, str>, workload: F) -> Self
+    where
+        F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
+    {
+        let workload = Workload::new(name, Location::caller(), workload);
         self.workloads.push(workload);
         self
     }
@@ -442,6 +460,8 @@ impl SimulationBuilder {
         let skipped = environment.skip_faults;
         plan.skipped_faults = skipped.unwrap_or_else(|| self.skipped_faults.clone());
         plan.stop_on_failure = self.stop_on_failure;
+        let is_part = environment.seeds.is_some() || plan.shard != Shard::WHOLE;
+        self.checks.apply(&mut plan, is_part);
         Ok(plan)
     }
 

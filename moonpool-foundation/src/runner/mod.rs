@@ -7,6 +7,8 @@
 mod banner;
 mod builder;
 mod campaign;
+mod checks;
+mod coverage;
 mod divergence;
 mod environment;
 mod error;
@@ -24,6 +26,7 @@ mod verdict;
 mod workload;
 
 pub use builder::{IterationControl, SimulationBuilder};
+pub use coverage::{AssertionResult, BuggifyResult};
 pub use environment::Check;
 pub use error::RunError;
 pub use phases::Phases;

@@ -3,14 +3,16 @@
 use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan::Plan;
 use super::verdict::Verdict;
 use super::workload::{self, Launch, Progress, Workload};
-use crate::chaos::{FaultCounts, FaultRecord};
+use crate::chaos::invariants::Invariants;
+use crate::chaos::{FaultCounts, FaultRecord, StateRegistry};
 use crate::error::SimulationError;
-use crate::sim::{Leftovers, SimProcess, SimWorld, TraceMode, TraceStep};
+use crate::sim::{Leftovers, SimProcess, SimWorld, SiteCounts, TraceMode, TraceStep};
 
 /// One run of one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub(super) struct SeedRun {
     pub(super) events_processed: u64,
     pub(super) leftovers: Leftovers,
     pub(super) faults: FaultCounts,
+    /// How often assertions and `buggify!` sites were reached.
+    pub(super) sites: SiteCounts,
 }
 
 /// What a run left for people to read.
@@ -77,10 +81,12 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     if let Some(polls) = plan.livelock_limit {
         world.set_livelock_limit(polls);
     }
+    let registry = StateRegistry::new();
+    watch(plan, world, &registry);
     let drivers = workload::drivers(plan.workloads);
     let progress = Rc::new(Progress::new(drivers, plan.shutdown_after));
-    launch(plan, world, &progress);
-    let verdict = match finish(plan, world, &progress) {
+    launch(plan, world, &progress, &registry);
+    let verdict = match finish(plan, world, &progress).and_then(|()| settle(world, &progress)) {
         Err(verdict) => verdict,
         Ok(()) => match progress.failure() {
             None => Verdict::Passed,
@@ -97,10 +103,11 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
         events_processed: world.events_processed(),
         leftovers: world.leftovers(),
         faults: world.fault_counts(),
+        sites: world.take_site_counts(),
     }
 }
 
-fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
+fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>, registry: &StateRegistry) {
     // All processes first: the name of each resolves for whoever runs before it.
     let processes: Vec<SimProcess> = plan
         .workloads
@@ -112,9 +119,28 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
             workload,
             index,
             process: &processes[index],
-            topology: plan.places[index].topology(&progress.shutdown),
+            topology: plan.places[index].topology(&progress.shutdown, registry),
             progress: Rc::clone(progress),
         });
+    }
+}
+
+/// Whether everything that was asserted held, and what holds at the end does.
+fn settle(world: &SimWorld, progress: &Progress) -> Result<(), Verdict> {
+    let failed = |error| Verdict::of(error, || pending_tasks(world));
+    world.check_assertions().map_err(failed)?;
+    match progress.failure() {
+        None => world.check_invariants_at_end().map_err(failed),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Lets the world look at what is published in `registry`.
+fn watch(plan: &Plan<'_>, world: &SimWorld, registry: &StateRegistry) {
+    world.set_buggify(plan.buggify);
+    if !plan.invariants.is_empty() {
+        let checks = Arc::clone(&plan.invariants);
+        world.set_invariants(Invariants::new(registry.clone(), checks));
     }
 }
 

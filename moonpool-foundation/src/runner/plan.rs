@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::coverage::Requirement;
 use super::environment::Check;
 use super::phases::Phases;
 use super::topology::WorkloadTopology;
 use super::workload::{ShutdownAfter, Workload};
-use crate::chaos::FaultId;
+use crate::chaos::{BuggifyProbabilities, FaultId, InvariantCheck, StateRegistry};
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
 
@@ -23,12 +25,17 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn topology(&self, shutdown: &CancellationToken) -> WorkloadTopology {
+    pub(super) fn topology(
+        &self,
+        shutdown: &CancellationToken,
+        registry: &StateRegistry,
+    ) -> WorkloadTopology {
         WorkloadTopology {
             my_ip: self.my_ip.clone(),
             peer_ips: self.peer_ips.clone(),
             peer_names: self.peer_names.clone(),
             shutdown_signal: shutdown.clone(),
+            state_registry: registry.clone(),
         }
     }
 }
@@ -129,6 +136,11 @@ pub(super) struct Plan<'a> {
     pub(super) check: Check,
     pub(super) stop_on_failure: bool,
     pub(super) places: Vec<Place>,
+    pub(super) buggify: BuggifyProbabilities,
+    pub(super) invariants: Arc<[InvariantCheck]>,
+    pub(super) coverage: Requirement,
+    /// The campaign ends with the seed with which all required sites have held.
+    pub(super) stops_when_covered: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -172,6 +184,10 @@ impl<'a> Plan<'a> {
             check: Check::default(),
             stop_on_failure: false,
             places: (0..hosts.len()).map(place).collect(),
+            buggify: BuggifyProbabilities::OFF,
+            invariants: Arc::new([]),
+            coverage: Requirement::default(),
+            stops_when_covered: false,
         })
     }
 
@@ -181,7 +197,12 @@ impl<'a> Plan<'a> {
         let names: Vec<&str> = names.collect();
         let decisive = (
             (names, self.network, self.time_budget, self.livelock_limit),
-            (self.shutdown_after, &self.phases, &self.skipped_faults),
+            (
+                self.shutdown_after,
+                &self.phases,
+                &self.skipped_faults,
+                self.buggify,
+            ),
         );
         let text = format!("{decisive:?}");
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -195,6 +216,7 @@ impl<'a> Plan<'a> {
             seeds: Seeds::List(seeds),
             shard: Shard::WHOLE,
             time_limit: None,
+            stops_when_covered: false,
             ..self.clone()
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::coverage::{AssertionResult, BuggifyResult, SiteResults};
 use super::regressions::Recorder;
 use super::verdict::Verdict;
 use crate::chaos::FaultCounts;
@@ -65,6 +66,14 @@ pub struct SimulationReport {
     /// Seeds of the regression file that ran before the campaign. Those that passed count nowhere
     /// else; one that failed stands in front of the campaign's own seeds, unless it is one of them.
     pub regressions_run: usize,
+    /// Every `always_assert!` and `sometimes_assert!` in the binary, and how often each was checked
+    /// and held in all seeds together; sorted by name.
+    pub assertion_results: Vec<AssertionResult>,
+    /// What the assertions say against the campaign, a line each: every `always_assert!` that did not
+    /// hold, and every required `sometimes_assert!` that was missed, if the builder asked for coverage.
+    pub assertion_violations: Vec<String>,
+    /// Every `buggify!` in the binary, and how often it fired; sorted by module, line and column.
+    pub buggify_results: Vec<BuggifyResult>,
     /// The command that replays the first failing seed.
     pub replay_command: Option<String>,
     /// Keeps that seed if the test fails.
@@ -74,8 +83,11 @@ pub struct SimulationReport {
 
 impl SimulationReport {
     /// A report of these seeds, which took `wall_time` together.
-    pub(super) fn of(seeds: Vec<SeedReport>, wall_time: Duration) -> Self {
+    pub(super) fn of(seeds: Vec<SeedReport>, sites: SiteResults, wall_time: Duration) -> Self {
         let mut report = Self {
+            assertion_violations: sites.violations(),
+            assertion_results: sites.assertions,
+            buggify_results: sites.buggify,
             iterations: seeds.len(),
             seeds_used: seeds.iter().map(|seed| seed.seed).collect(),
             ..Self::default()
@@ -141,14 +153,39 @@ impl SimulationReport {
             .filter(|seed| !seed.verdict.is_passed())
     }
 
-    /// Returns if every seed passed.
+    /// The required `sometimes_assert!` sites that never held: see
+    /// [`coverage`](crate::SimulationBuilder::coverage).
+    pub fn missed_assertions(&self) -> impl Iterator<Item = &AssertionResult> {
+        let required = self.assertion_results.iter();
+        required.filter(|found| found.is_required && found.is_missed())
+    }
+
+    /// Whether every required `sometimes_assert!` held at least once.
+    #[must_use]
+    pub fn coverage_complete(&self) -> bool {
+        self.missed_assertions().next().is_none()
+    }
+
+    /// The `buggify!` sites of the required modules that never fired.
+    pub fn dead_buggify_sites(&self) -> impl Iterator<Item = &BuggifyResult> {
+        let sites = self.buggify_results.iter();
+        sites.filter(|found| found.is_required && found.fired == 0)
+    }
+
+    /// Returns if every seed passed, and the campaign reached what it had to.
     ///
     /// # Panics
-    /// If one did not: with the first one's verdict and the command that replays it.
+    /// If a seed did not pass: with the first one's verdict and the command that replays it. If the
+    /// builder asked for [coverage](crate::SimulationBuilder::coverage) and a required
+    /// `sometimes_assert!` was missed: with those that were.
     #[track_caller]
     #[expect(clippy::panic, reason = "an assertion for tests")]
     pub fn assert_passed(&self) {
         let Some(first) = self.failures().next() else {
+            if !self.assertion_violations.is_empty() {
+                let missed = self.assertion_violations.join("\n  ");
+                panic!("all {} seeds passed, but:\n  {missed}", self.iterations);
+            }
             return;
         };
         let replay = match &self.replay_command {
@@ -170,6 +207,31 @@ impl SimulationReport {
             Ok(seeds) if seeds > 0 => total / seeds,
             _ => Duration::ZERO,
         }
+    }
+}
+
+impl SimulationReport {
+    /// What the required sites came to. Of the others, which may be many, only the number.
+    fn write_sites(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let required = || {
+            self.assertion_results
+                .iter()
+                .filter(|site| site.is_required)
+        };
+        let others = self.assertion_results.len() - required().count();
+        for site in required() {
+            let missed = if site.is_missed() { "MISSED: " } else { "" };
+            write!(f, "\n{missed}{site}")?;
+        }
+        let reached = |site: &&AssertionResult| !site.is_required && site.checks > 0;
+        if others > 0 {
+            let reached = self.assertion_results.iter().filter(reached).count();
+            write!(f, "\nof {others} other assertions {reached} were reached")?;
+        }
+        for site in self.dead_buggify_sites() {
+            write!(f, "\nDEAD: {site}")?;
+        }
+        Ok(())
     }
 }
 
@@ -210,6 +272,7 @@ impl fmt::Display for SimulationReport {
         if self.failed_runs > LISTED_FAILURES {
             write!(f, "\nand {} more", self.failed_runs - LISTED_FAILURES)?;
         }
+        self.write_sites(f)?;
         match &self.replay_command {
             Some(command) => write!(f, "\nreplay: {command}"),
             None => Ok(()),

@@ -2,6 +2,8 @@
 
 use tokio_util::sync::CancellationToken;
 
+use crate::chaos::StateRegistry;
+
 /// Where a workload runs, and who else is there.
 ///
 /// ```
@@ -35,6 +37,8 @@ pub struct WorkloadTopology {
     /// Fires when the first workload has returned `Ok`; with
     /// [`shutdown_after_all`](crate::SimulationBuilder::shutdown_after_all), when the last has.
     pub shutdown_signal: CancellationToken,
+    /// States that all workloads and processes of this run share, for its invariants.
+    pub state_registry: StateRegistry,
 }
 
 impl WorkloadTopology {
@@ -68,6 +72,7 @@ mod tests {
             peer_ips: vec!["10.0.0.2".into(), "10.0.0.3".into(), "10.0.0.4".into()],
             peer_names: vec!["server-1".into(), "client".into(), "server-2".into()],
             shutdown_signal: CancellationToken::new(),
+            state_registry: StateRegistry::new(),
         };
         assert_eq!(
             topology.get_peer_by_name("client").as_deref(),

@@ -6,6 +6,7 @@
 mod addresses;
 mod ambient_rng;
 mod breakage;
+mod checks;
 mod clock;
 mod connections;
 mod context;
@@ -28,6 +29,7 @@ mod trace;
 mod wakes;
 mod world;
 
+pub(crate) use checks::SiteCounts;
 pub(crate) use connections::{Asked, AttemptId, ConnectionId, ListenerId, Side};
 pub(crate) use context::{current, world as driven_world};
 pub(crate) use events::EventClass;

@@ -1,5 +1,6 @@
 //! [`SimWorld`]: the owner of everything that a seed decides, as tests and the runner use it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -14,6 +15,7 @@ use super::executor::{PendingTask, SchedulePolicy};
 use super::process::{Factory, KillKind, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};
+use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultCounts, FaultId, FaultRecord};
 use crate::error::SimulationResult;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
@@ -35,6 +37,7 @@ use crate::network::{NetworkConfigError, NetworkConfiguration};
 #[derive(Debug)]
 pub struct SimWorld {
     pub(super) shared: Rc<Shared>,
+    pub(super) invariants: OnceCell<Invariants>,
 }
 
 /// A simulated host, as [`SimWorld::add_process`] makes it.
@@ -160,6 +163,7 @@ impl SimWorld {
     pub(crate) fn make(config: NetworkConfiguration, seed: u64) -> Self {
         Self {
             shared: Shared::new(seed, config),
+            invariants: OnceCell::new(),
         }
     }
 

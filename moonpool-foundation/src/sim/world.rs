@@ -22,6 +22,8 @@ use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::{context, executor};
+use crate::chaos::assertions::{self, Tally};
+use crate::chaos::buggify::Buggify;
 use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
@@ -143,6 +145,9 @@ pub(crate) struct World {
     pub(super) turns: PollCount,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
     unreported_panic: Option<SimulationError>,
+    /// What assertions came to; while the world is driven, the thread has it.
+    pub(super) tally: Tally,
+    pub(super) buggify: Buggify,
     /// What the main future's last poll was waiting for.
     pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
     /// What sealed processes draw from: their draws must not disturb the living.
@@ -172,6 +177,8 @@ impl World {
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
             turns: PollCount::default(),
             unreported_panic: None,
+            tally: Tally::default(),
+            buggify: Buggify::new(seed),
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
@@ -501,6 +508,9 @@ impl Shared {
         message: String,
         site: context::PanicSite,
     ) -> SimulationError {
+        if let Some(failed) = assertions::take_failure() {
+            return self.with(|world| world.assertion_error(failed));
+        }
         let process = self.with(|world| world.processes.get(process.id).name.to_string());
         match site.escape {
             Some(advice) => SimulationError::Escape(format!(
