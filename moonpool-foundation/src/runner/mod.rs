@@ -20,6 +20,7 @@ mod processes;
 mod regressions;
 mod replay;
 mod report;
+mod shared;
 mod topology;
 mod trace_files;
 mod verdict;

@@ -119,7 +119,7 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>, registry: 
             workload,
             index,
             process: &processes[index],
-            topology: plan.places[index].topology(&progress.shutdown, registry),
+            topology: plan.places[index].topology(progress, registry),
             progress: Rc::clone(progress),
         });
     }
@@ -216,12 +216,12 @@ fn pending_tasks(world: &SimWorld) -> Vec<String> {
     tasks.iter().map(ToString::to_string).collect()
 }
 
-/// Every process, and whether it lived at the end.
+/// Every process, and how it was at the end.
 fn process_states(world: &SimWorld) -> Vec<String> {
     let processes = world.all_processes();
     let described = processes.iter().map(|process| {
-        let state = if process.is_alive() { "alive" } else { "dead" };
-        format!("{} {} {state}", process.name(), process.ip())
+        let (name, ip, state) = (process.name(), process.ip(), process.state_name());
+        format!("{name} {ip} {state}")
     });
     described.collect()
 }

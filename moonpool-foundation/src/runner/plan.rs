@@ -5,13 +5,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::coverage::Requirement;
 use super::environment::Check;
 use super::phases::Phases;
 use super::topology::WorkloadTopology;
-use super::workload::{ShutdownAfter, Workload};
+use super::workload::{Progress, ShutdownAfter, Workload};
 use crate::chaos::{BuggifyProbabilities, FaultId, InvariantCheck, StateRegistry};
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
@@ -27,15 +25,17 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn topology(
         &self,
-        shutdown: &CancellationToken,
+        progress: &Progress,
         registry: &StateRegistry,
     ) -> WorkloadTopology {
         WorkloadTopology {
             my_ip: self.my_ip.clone(),
             peer_ips: self.peer_ips.clone(),
             peer_names: self.peer_names.clone(),
-            shutdown_signal: shutdown.clone(),
+            shutdown_signal: progress.shutdown.clone(),
             state_registry: registry.clone(),
+            shared: progress.shared.clone(),
+            providers: None,
         }
     }
 }
