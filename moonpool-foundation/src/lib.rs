@@ -45,7 +45,7 @@
 //! # Features
 //!
 //! `sim` (on by default) is the simulator. With `default-features = false` only the traits, their
-//! tokio implementations, the wire format and peers are compiled.
+//! tokio implementations, the wire format, peers and [`TokioRunner`] are compiled.
 
 mod ambient;
 pub mod chaos;
@@ -55,7 +55,6 @@ pub mod messaging;
 pub mod network;
 mod providers;
 pub mod random;
-#[cfg(feature = "sim")]
 pub mod runner;
 mod select;
 #[cfg(feature = "sim")]
@@ -99,7 +98,10 @@ pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
     AssertionResult, BuggifyResult, Check, IterationControl, Phases, Regressions, RunError,
-    SeedReport, SimulationBuilder, SimulationMetrics, SimulationReport, Verdict, WorkloadTopology,
+    SeedReport, SimulationBuilder, SimulationReport,
+};
+pub use runner::{
+    SimulationMetrics, TokioReport, TokioRunReport, TokioRunner, Verdict, WorkloadTopology,
 };
 #[cfg(feature = "sim")]
 pub use sim::{

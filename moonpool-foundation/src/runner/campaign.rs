@@ -6,9 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::coverage::{Coverage, SiteResults};
+use super::metrics::SimulationMetrics;
 use super::orchestrator::{self, SeedRun};
 use super::plan::Plan;
-use super::report::{SeedReport, SimulationMetrics};
+use super::report::SeedReport;
 use super::verdict::{Divergence, Nondeterminism, Verdict};
 use crate::sim::SiteCounts;
 
