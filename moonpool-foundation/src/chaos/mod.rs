@@ -23,6 +23,8 @@ pub use buggify::{BuggifyProbabilities, BuggifyProbabilityError, buggify_init, b
 #[cfg(feature = "sim")]
 pub use config::{ChaosConfiguration, ConnectFailureMode};
 #[cfg(feature = "sim")]
+pub(crate) use fault::FaultSet;
+#[cfg(feature = "sim")]
 pub use fault::{FaultCounts, FaultId, FaultIdError, FaultKind, FaultRecord, FaultTarget};
 #[cfg(feature = "sim")]
 pub use invariants::{InvariantCheck, InvariantOutcome};

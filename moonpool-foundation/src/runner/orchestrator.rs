@@ -137,7 +137,10 @@ fn settle(world: &SimWorld, progress: &Progress) -> Result<(), Verdict> {
 
 /// Lets the world look at what is published in `registry`.
 fn watch(plan: &Plan<'_>, world: &SimWorld, registry: &StateRegistry) {
-    world.set_buggify(plan.buggify);
+    match plan.buggify {
+        Some(probabilities) => world.set_buggify(probabilities),
+        None => world.set_default_buggify(),
+    }
     if !plan.invariants.is_empty() {
         let checks = Arc::clone(&plan.invariants);
         world.set_invariants(Invariants::new(registry.clone(), checks));

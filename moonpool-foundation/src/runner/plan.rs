@@ -112,7 +112,8 @@ pub(super) struct Plan<'a> {
     pub(super) check: Check,
     pub(super) stop_on_failure: bool,
     pub(super) places: Vec<Place>,
-    pub(super) buggify: BuggifyProbabilities,
+    /// `None`: as the network has it.
+    pub(super) buggify: Option<BuggifyProbabilities>,
     pub(super) invariants: Arc<[InvariantCheck]>,
     pub(super) coverage: Requirement,
     /// The campaign ends with the seed with which all required sites have held.
@@ -158,7 +159,7 @@ impl<'a> Plan<'a> {
             check: Check::default(),
             stop_on_failure: false,
             places: (0..hosts.len()).map(place).collect(),
-            buggify: BuggifyProbabilities::OFF,
+            buggify: None,
             invariants: Arc::new([]),
             coverage: Requirement::default(),
             stops_when_covered: false,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::coverage::{AssertionResult, BuggifyResult, SiteResults};
 use super::verdict::Verdict;
-use crate::chaos::FaultCounts;
+use crate::chaos::{FaultCounts, FaultKind};
 use crate::sim::Leftovers;
 
 /// What running cost. A workload returns one (`SimulationMetrics::default()` will do: the runner
@@ -62,6 +62,9 @@ pub struct SimulationReport {
     pub seeds_failing: Vec<u64>,
     /// How often each kind of fault fired, in all seeds together.
     pub faults: FaultCounts,
+    /// The kinds that the network of some seed may have had by chance, and that never fired: nothing
+    /// was tested with them.
+    pub dead_faults: Vec<FaultKind>,
     /// Every `always_assert!` and `sometimes_assert!` in the binary, and how often each was checked
     /// and held in all seeds together; sorted by name.
     pub assertion_results: Vec<AssertionResult>,
@@ -78,9 +81,6 @@ impl SimulationReport {
     /// A report of these seeds, which took `wall_time` together.
     pub(super) fn of(seeds: Vec<SeedReport>, sites: SiteResults, wall_time: Duration) -> Self {
         let mut report = Self {
-            assertion_violations: sites.violations(),
-            assertion_results: sites.assertions,
-            buggify_results: sites.buggify,
             iterations: seeds.len(),
             seeds_used: seeds.iter().map(|seed| seed.seed).collect(),
             ..Self::default()
@@ -98,6 +98,12 @@ impl SimulationReport {
                 report.seeds_failing.push(seed.seed);
             }
         }
+        let dead =
+            |kind: &FaultKind| sites.enabled_faults.contains(*kind) && report.faults.of(*kind) == 0;
+        report.dead_faults = FaultKind::ALL.iter().copied().filter(dead).collect();
+        report.assertion_violations = sites.violations();
+        report.assertion_results = sites.assertions;
+        report.buggify_results = sites.buggify;
         report.failed_runs = report.seeds_failing.len();
         report.successful_runs = report.iterations - report.failed_runs;
         report.individual_metrics = seeds;
@@ -220,6 +226,9 @@ impl SimulationReport {
         if others > 0 {
             let reached = self.assertion_results.iter().filter(reached).count();
             write!(f, "\nof {others} other assertions {reached} were reached")?;
+        }
+        for kind in &self.dead_faults {
+            write!(f, "\nDEAD: fault {kind} may fire, and never did")?;
         }
         for site in self.dead_buggify_sites() {
             write!(f, "\nDEAD: {site}")?;

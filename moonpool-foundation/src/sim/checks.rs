@@ -6,13 +6,15 @@ use super::{SimWorld, context};
 use crate::chaos::assertions::{AssertionCount, FailedAssertion, Tally};
 use crate::chaos::buggify::{BuggifyCount, BuggifySite};
 use crate::chaos::invariants::{BrokenInvariant, Invariants};
-use crate::chaos::{BuggifyProbabilities, FaultKind, FaultTarget};
+use crate::chaos::{BuggifyProbabilities, FaultKind, FaultSet, FaultTarget};
 use crate::error::{SimulationError, SimulationResult};
 
 /// How often the sites of macros were reached in one run, by their numbers. Sites that were not may
 /// be missing at the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SiteCounts {
+    /// The faults that its network may have had.
+    pub(crate) enabled_faults: FaultSet,
     pub(crate) assertions: Vec<AssertionCount>,
     pub(crate) buggify: Vec<BuggifyCount>,
 }
@@ -59,9 +61,20 @@ impl SimWorld {
         self.shared.with(|world| world.buggify.set(probabilities));
     }
 
-    /// Lets `invariants` be checked after every event that changed a state. Once per world.
+    /// As [`set_buggify`](Self::set_buggify), with the default probabilities, unless the network is
+    /// one without any fault: whoever chose that wants none.
+    pub(crate) fn set_default_buggify(&self) {
+        self.shared.with(|world| {
+            world.buggify.set(match world.faults.enabled().is_empty() {
+                true => BuggifyProbabilities::OFF,
+                false => BuggifyProbabilities::default(),
+            });
+        });
+    }
+
+    /// Lets `invariants` be checked after every event that changed a state. The first ones stay.
     pub(crate) fn set_invariants(&self, invariants: Invariants) {
-        let _ = self.invariants.set(invariants);
+        self.invariants.get_or_init(|| invariants);
     }
 
     /// Runs the invariants if a state changed.
@@ -120,6 +133,7 @@ impl SimWorld {
     /// Takes the counts of assertions and `buggify!` sites.
     pub(crate) fn take_site_counts(&self) -> SiteCounts {
         self.shared.with(|world| SiteCounts {
+            enabled_faults: world.faults.enabled(),
             assertions: std::mem::take(&mut world.tally.counts),
             buggify: world.buggify.take_counts(),
         })
