@@ -12,6 +12,8 @@ mod fault;
 pub(crate) mod invariants;
 mod macros;
 #[cfg(feature = "sim")]
+pub mod oracle;
+#[cfg(feature = "sim")]
 mod site_table;
 #[cfg(feature = "sim")]
 mod state_registry;
