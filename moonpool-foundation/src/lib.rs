@@ -98,8 +98,8 @@ pub use providers::SimProviders;
 pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
-    AssertionResult, BuggifyResult, Check, IterationControl, Phases, RunError, SeedReport,
-    SimulationBuilder, SimulationMetrics, SimulationReport, Verdict, WorkloadTopology,
+    AssertionResult, BuggifyResult, Check, IterationControl, Phases, Regressions, RunError,
+    SeedReport, SimulationBuilder, SimulationMetrics, SimulationReport, Verdict, WorkloadTopology,
 };
 #[cfg(feature = "sim")]
 pub use sim::{
@@ -116,7 +116,9 @@ pub use time::SimTimeProvider;
 #[doc(hidden)]
 pub mod __private {
     #[cfg(feature = "sim")]
-    pub use crate::chaos::assertions::{AssertionSite, RegisteredAssertion, is_simulated};
+    pub use crate::chaos::assertions::{
+        AssertionSite, RegisteredAssertion, is_buggified, is_simulated,
+    };
     #[cfg(feature = "sim")]
     pub use crate::chaos::buggify::{BuggifySite, RegisteredBuggify};
     #[cfg(feature = "sim")]

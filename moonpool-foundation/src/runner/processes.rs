@@ -76,6 +76,7 @@ impl SimulationBuilder {
         F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = SimulationResult<()>> + 'static,
     {
+        self.checks.note_workload::<F>();
         let process = Workload::process(name.into(), Location::caller(), factory);
         self.workloads.push(process);
         self
@@ -121,6 +122,7 @@ impl Launch<'_> {
             let mut topology = topology.clone();
             topology.shutdown_signal = handle.shutdown_token();
             let (factory, providers) = (Arc::clone(&factory), handle.providers());
+            topology.providers = Some(providers.clone());
             let running = Running::new(&progress);
             // The factory is called inside the task, where a panic in it is the process's.
             let main = async move {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::coverage::{AssertionResult, BuggifyResult, SiteResults};
+use super::regressions::Recorder;
 use super::verdict::Verdict;
 use crate::chaos::{FaultCounts, FaultKind};
 use crate::sim::Leftovers;
@@ -73,8 +74,14 @@ pub struct SimulationReport {
     pub assertion_violations: Vec<String>,
     /// Every `buggify!` in the binary, and how often it fired; sorted by module, line and column.
     pub buggify_results: Vec<BuggifyResult>,
+    /// Seeds of the regression file that ran before the campaign. Those that passed count nowhere
+    /// else; one that failed stands in front of the campaign's own seeds, unless it is one of them.
+    pub regressions_run: usize,
     /// The command that replays the first failing seed.
     pub replay_command: Option<String>,
+    /// Keeps that seed if the test fails.
+    #[serde(skip)]
+    pub(super) recorder: Recorder,
 }
 
 impl SimulationReport {
@@ -230,7 +237,8 @@ impl SimulationReport {
         for kind in &self.dead_faults {
             write!(f, "\nDEAD: fault {kind} may fire, and never did")?;
         }
-        for site in self.dead_buggify_sites() {
+        let was_asked = self.buggify_results.iter().any(|site| site.calls > 0);
+        for site in self.dead_buggify_sites().filter(|_| was_asked) {
             write!(f, "\nDEAD: {site}")?;
         }
         Ok(())

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::processes::Servers;
 use super::report::SimulationMetrics;
+use super::shared::SharedValues;
 use super::topology::WorkloadTopology;
 use super::verdict::with_sources;
+use crate::chaos::StateRegistry;
 use crate::error::{SimulationError, SimulationResult};
 use crate::providers::SimProviders;
 use crate::sim::SimProcess;
@@ -92,7 +94,8 @@ impl Launch<'_> {
             return;
         };
         let providers = self.process.providers();
-        let (topology, progress, index) = (self.topology, self.progress, self.index);
+        let (mut topology, progress, index) = (self.topology, self.progress, self.index);
+        topology.providers = Some(providers.clone());
         // The function is called inside the task, where a panic in it is the workload's.
         let future = async move {
             let result = function(providers, topology).await;
@@ -123,6 +126,9 @@ pub(super) struct Progress {
     failure: RefCell<Option<(usize, String)>>,
     waker: RefCell<Option<Waker>>,
     pub(super) shutdown: CancellationToken,
+    pub(super) shared: SharedValues,
+    /// What its invariants look at.
+    pub(super) registry: StateRegistry,
     shutdown_after: ShutdownAfter,
     pub(super) servers: Servers,
 }
@@ -135,6 +141,8 @@ impl Progress {
             failure: RefCell::new(None),
             waker: RefCell::new(None),
             shutdown: CancellationToken::new(),
+            shared: SharedValues::default(),
+            registry: StateRegistry::new(),
             shutdown_after,
             servers: Servers::default(),
         }

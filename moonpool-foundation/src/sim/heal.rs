@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use super::SimWorld;
 use super::rng::{Stream, StreamId};
+use crate::chaos::BuggifyProbabilities;
 
 impl SimWorld {
     /// Ends all faults: none is drawn from now on, partitions, cuts and clogs are lifted, processes
     /// that are dead start again, and those that were paused go on. What was lost stays lost, and
     /// connections that broke stay broken.
     pub fn heal(&self) {
-        for process in self.all_processes() {
-            if !process.is_alive() {
-                self.restart(process.id());
-            }
-        }
+        self.heal_processes();
+        self.set_buggify(BuggifyProbabilities::OFF);
     }
 
     /// A duration of `range`, drawn from the stream of phases; its start if it is empty.
