@@ -118,7 +118,9 @@ pub use time::SimTimeProvider;
 #[doc(hidden)]
 pub mod __private {
     #[cfg(feature = "sim")]
-    pub use crate::chaos::assertions::{AssertionSite, RegisteredAssertion, is_simulated};
+    pub use crate::chaos::assertions::{
+        AssertionSite, RegisteredAssertion, is_buggified, is_simulated,
+    };
     #[cfg(feature = "sim")]
     pub use crate::chaos::buggify::{BuggifySite, RegisteredBuggify};
     #[cfg(feature = "sim")]

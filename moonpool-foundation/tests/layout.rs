@@ -38,6 +38,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("task", Layer::Traits),
     ("random", Layer::Traits),
     ("chaos", Layer::Traits),
+    ("chaos/oracle", Layer::Adapters),
     ("sim", Layer::Simulator),
     ("network/peer", Layer::Peer),
     ("network/sim", Layer::Adapters),

@@ -188,8 +188,10 @@ impl Tally {
 }
 
 thread_local! {
-    /// Set while a world is driven on this thread: how `buggify!` reaches it.
-    static DRIVEN: Cell<Option<BuggifyHook>> = const { Cell::new(None) };
+    /// Set while a world is driven on this thread.
+    static DRIVEN: Cell<bool> = const { Cell::new(false) };
+    /// How `buggify!` reaches that world, if it has any.
+    static BUGGIFY: Cell<Option<BuggifyHook>> = const { Cell::new(None) };
     /// The tally of the world that is driven.
     static TALLY: RefCell<Tally> = const { RefCell::new(Tally { counts: Vec::new(), failure: None }) };
 }
@@ -199,31 +201,47 @@ thread_local! {
 #[inline]
 #[must_use]
 pub fn is_simulated() -> bool {
-    DRIVEN.get().is_some()
+    DRIVEN.get()
+}
+
+/// Whether `buggify!` may give true to the code that runs.
+#[doc(hidden)]
+#[inline]
+#[must_use]
+pub fn is_buggified() -> bool {
+    BUGGIFY.get().is_some()
+}
+
+/// From now on `buggify!` reaches the driven world like this.
+pub(crate) fn set_buggify(hook: Option<BuggifyHook>) {
+    BUGGIFY.set(hook);
 }
 
 pub(super) fn buggify_hook() -> Option<BuggifyHook> {
-    DRIVEN.get()
+    BUGGIFY.get()
 }
 
 /// What was driven on this thread before.
 #[derive(Debug)]
 pub(crate) struct Before {
+    was_driven: bool,
     hook: Option<BuggifyHook>,
     tally: Tally,
 }
 
 /// From now on simulated code runs on this thread, and `tally` counts what it asserts.
-pub(crate) fn enter(hook: BuggifyHook, tally: Tally) -> Before {
+pub(crate) fn enter(hook: Option<BuggifyHook>, tally: Tally) -> Before {
     Before {
-        hook: DRIVEN.replace(Some(hook)),
+        was_driven: DRIVEN.replace(true),
+        hook: BUGGIFY.replace(hook),
         tally: TALLY.replace(tally),
     }
 }
 
 /// Goes back to `before`, and gives the tally.
 pub(crate) fn leave(before: Before) -> Tally {
-    DRIVEN.set(before.hook);
+    DRIVEN.set(before.was_driven);
+    BUGGIFY.set(before.hook);
     TALLY.replace(before.tally)
 }
 

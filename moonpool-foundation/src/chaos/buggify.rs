@@ -197,6 +197,10 @@ impl Buggify {
         }
     }
 
+    pub(crate) fn probabilities(&self) -> BuggifyProbabilities {
+        self.probabilities
+    }
+
     pub(crate) fn set(&mut self, probabilities: BuggifyProbabilities) {
         self.probabilities = probabilities;
     }
@@ -214,6 +218,11 @@ impl Buggify {
                 mix(of_site, ordinal),
                 probability.unwrap_or(self.probabilities.firing),
             )
+    }
+
+    /// Whether any site was asked.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.counts.iter().any(|count| count.calls > 0)
     }
 
     /// It fired.

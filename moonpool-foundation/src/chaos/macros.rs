@@ -191,7 +191,7 @@ macro_rules! __buggify {
         static SITE: $crate::__private::BuggifySite =
             $crate::__private::BuggifySite::new($crate::__place!());
         $crate::__private::inventory::submit! { $crate::__private::RegisteredBuggify(&SITE) }
-        $crate::__private::is_simulated() && SITE.fires($probability)
+        $crate::__private::is_buggified() && SITE.fires($probability)
     }};
 }
 

@@ -12,6 +12,8 @@ mod fault;
 pub(crate) mod invariants;
 mod macros;
 #[cfg(feature = "sim")]
+pub mod oracle;
+#[cfg(feature = "sim")]
 mod site_table;
 #[cfg(feature = "sim")]
 mod state_registry;
@@ -22,6 +24,8 @@ pub use assertions::{AssertionKind, Place};
 pub use buggify::{BuggifyProbabilities, BuggifyProbabilityError, buggify_init, buggify_reset};
 #[cfg(feature = "sim")]
 pub use config::{ChaosConfiguration, ConnectFailureMode};
+#[cfg(feature = "sim")]
+pub(crate) use fault::FaultSet;
 #[cfg(feature = "sim")]
 pub use fault::{FaultCounts, FaultId, FaultIdError, FaultKind, FaultRecord, FaultTarget};
 #[cfg(feature = "sim")]

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use super::builder::SimulationBuilder;
 use super::coverage::Requirement;
-use super::plan::{Network, Plan};
+use super::plan::Plan;
 use crate::chaos::{BuggifyProbabilities, InvariantCheck};
-use crate::network::NetworkConfiguration;
 
 /// What a builder was told about checks.
 #[derive(Debug, Default)]
@@ -38,19 +37,7 @@ impl Checks {
         };
         plan.coverage = Requirement::new(prefixes, self.is_coverage_required && !is_part);
         plan.invariants = Arc::from(self.invariants.as_slice());
-        plan.buggify = self
-            .buggify
-            .unwrap_or_else(|| default_buggify(plan.network));
-    }
-}
-
-/// On, unless the network is one without faults: whoever chose that wants none.
-fn default_buggify(network: &Network) -> BuggifyProbabilities {
-    match network {
-        Network::Fixed(config) if **config == NetworkConfiguration::fast_local() => {
-            BuggifyProbabilities::OFF
-        }
-        Network::Fixed(_) | Network::Swarm => BuggifyProbabilities::default(),
+        plan.buggify = self.buggify;
     }
 }
 
@@ -90,7 +77,7 @@ impl SimulationBuilder {
 
     /// How often `buggify!` gives true. By default a site is active in a quarter of the seeds and
     /// then fires a quarter of the time, or with its own probability; in a network without any fault,
-    /// as [`fast_local`](NetworkConfiguration::fast_local) is, it never fires.
+    /// as [`fast_local`](crate::NetworkConfiguration::fast_local) is, it never fires.
     pub fn with_buggify(mut self, probabilities: BuggifyProbabilities) -> Self {
         self.checks.buggify = Some(probabilities);
         self

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::chaos::assertions::{self, AssertionCount};
 use crate::chaos::buggify::{self, BuggifyCount};
-use crate::chaos::{AssertionKind, Place};
+use crate::chaos::{AssertionKind, FaultSet, Place};
 use crate::sim::SiteCounts;
 
 /// Which sites a campaign has to reach.
@@ -180,6 +180,7 @@ impl Coverage {
     }
 
     fn merge(&mut self, position: usize, counts: &SiteCounts) {
+        self.merged.enabled_faults.add(counts.enabled_faults);
         grow(&mut self.merged.assertions, counts.assertions.len());
         for (sum, count) in self.merged.assertions.iter_mut().zip(&counts.assertions) {
             sum.checks += count.checks;
@@ -231,6 +232,7 @@ impl Coverage {
             assertions: assertions.collect(),
             buggify: buggify.collect(),
             is_enforced: self.requirement.is_enforced,
+            enabled_faults: self.merged.enabled_faults,
         }
     }
 }
@@ -241,6 +243,8 @@ pub(super) struct SiteResults {
     pub(super) assertions: Vec<AssertionResult>,
     pub(super) buggify: Vec<BuggifyResult>,
     pub(super) is_enforced: bool,
+    /// The faults that any seed's network may have had.
+    pub(super) enabled_faults: FaultSet,
 }
 
 impl SiteResults {
@@ -282,7 +286,7 @@ mod tests {
         assertions[number] = AssertionCount { checks: 2, held: 1 };
         SiteCounts {
             assertions,
-            buggify: Vec::new(),
+            ..SiteCounts::default()
         }
     }
 

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::banner::Failure;
+use super::coverage::SiteResults;
 use super::plan::Plan;
 use super::regressions::{Recorder, RegressionFile};
 use super::replay::Invocation;
-use super::report::SimulationReport;
+use super::report::{SeedReport, SimulationReport};
 use super::verdict::Verdict;
 use super::{campaign, divergence, environment, orchestrator, trace_files};
 use crate::sim::TraceMode;
@@ -36,15 +37,19 @@ impl Execution<'_> {
     pub(super) fn run(&self) -> SimulationReport {
         let plan = self.plan;
         let began = Instant::now();
-        let kept = plan.with_seeds(self.kept_seeds.clone());
-        let (mut seeds, mut sites) = campaign::run(&kept);
-        let kept_run = seeds.len();
-        seeds.retain(|seed| !seed.verdict.is_passed());
+        // Kept seeds count nowhere but in their verdicts.
+        let (kept, _) = campaign::run(&plan.with_seeds(self.kept_seeds.clone()));
+        let kept_run = kept.len();
+        let mut sites = SiteResults::default();
+        let mut seeds: Vec<SeedReport> = kept
+            .into_iter()
+            .filter(|seed| !seed.verdict.is_passed())
+            .collect();
         if seeds.is_empty() || !plan.stop_on_failure {
             let (campaign, reached) = campaign::run(plan);
+            sites = reached;
             seeds.retain(|kept| campaign.iter().all(|seed| seed.seed != kept.seed));
             seeds.extend(campaign);
-            sites = reached;
         }
         let wall_time = began.elapsed();
         let nondeterminism = seeds.iter_mut().find_map(|seed| match &mut seed.verdict {

@@ -81,11 +81,10 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     if let Some(polls) = plan.livelock_limit {
         world.set_livelock_limit(polls);
     }
-    let registry = StateRegistry::new();
-    watch(plan, world, &registry);
     let drivers = workload::drivers(plan.workloads);
     let progress = Rc::new(Progress::new(drivers, plan.shutdown_after));
-    launch(plan, world, &progress, &registry);
+    watch(plan, world, &progress.registry);
+    launch(plan, world, &progress);
     let verdict = match finish(plan, world, &progress).and_then(|()| settle(world, &progress)) {
         Err(verdict) => verdict,
         Ok(()) => match progress.failure() {
@@ -107,7 +106,7 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     }
 }
 
-fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>, registry: &StateRegistry) {
+fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
     // All processes first: the name of each resolves for whoever runs before it.
     let processes: Vec<SimProcess> = plan
         .workloads
@@ -119,7 +118,7 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>, registry: 
             workload,
             index,
             process: &processes[index],
-            topology: plan.places[index].topology(progress, registry),
+            topology: plan.places[index].topology(progress),
             progress: Rc::clone(progress),
         });
     }
@@ -137,7 +136,10 @@ fn settle(world: &SimWorld, progress: &Progress) -> Result<(), Verdict> {
 
 /// Lets the world look at what is published in `registry`.
 fn watch(plan: &Plan<'_>, world: &SimWorld, registry: &StateRegistry) {
-    world.set_buggify(plan.buggify);
+    match plan.buggify {
+        Some(probabilities) => world.set_buggify(probabilities),
+        None => world.set_default_buggify(),
+    }
     if !plan.invariants.is_empty() {
         let checks = Arc::clone(&plan.invariants);
         world.set_invariants(Invariants::new(registry.clone(), checks));

@@ -10,7 +10,7 @@ use super::environment::Check;
 use super::phases::Phases;
 use super::topology::WorkloadTopology;
 use super::workload::{Progress, ShutdownAfter, Workload};
-use crate::chaos::{BuggifyProbabilities, FaultId, InvariantCheck, StateRegistry};
+use crate::chaos::{BuggifyProbabilities, FaultId, InvariantCheck};
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
 
@@ -23,17 +23,13 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn topology(
-        &self,
-        progress: &Progress,
-        registry: &StateRegistry,
-    ) -> WorkloadTopology {
+    pub(super) fn topology(&self, progress: &Progress) -> WorkloadTopology {
         WorkloadTopology {
             my_ip: self.my_ip.clone(),
             peer_ips: self.peer_ips.clone(),
             peer_names: self.peer_names.clone(),
             shutdown_signal: progress.shutdown.clone(),
-            state_registry: registry.clone(),
+            state_registry: progress.registry.clone(),
             shared: progress.shared.clone(),
             providers: None,
         }
@@ -136,7 +132,8 @@ pub(super) struct Plan<'a> {
     pub(super) check: Check,
     pub(super) stop_on_failure: bool,
     pub(super) places: Vec<Place>,
-    pub(super) buggify: BuggifyProbabilities,
+    /// `None`: as the network has it.
+    pub(super) buggify: Option<BuggifyProbabilities>,
     pub(super) invariants: Arc<[InvariantCheck]>,
     pub(super) coverage: Requirement,
     /// The campaign ends with the seed with which all required sites have held.
@@ -184,7 +181,7 @@ impl<'a> Plan<'a> {
             check: Check::default(),
             stop_on_failure: false,
             places: (0..hosts.len()).map(place).collect(),
-            buggify: BuggifyProbabilities::OFF,
+            buggify: None,
             invariants: Arc::new([]),
             coverage: Requirement::default(),
             stops_when_covered: false,

@@ -9,7 +9,7 @@ use super::coverage::{AssertionResult, BuggifyResult, SiteResults};
 use super::metrics::{self, SimulationMetrics, ratio};
 use super::regressions::Recorder;
 use super::verdict::Verdict;
-use crate::chaos::FaultCounts;
+use crate::chaos::{FaultCounts, FaultKind};
 use crate::sim::Leftovers;
 
 /// What became of one seed.
@@ -49,9 +49,9 @@ pub struct SimulationReport {
     pub seeds_failing: Vec<u64>,
     /// How often each kind of fault fired, in all seeds together.
     pub faults: FaultCounts,
-    /// Seeds of the regression file that ran before the campaign. Those that passed count nowhere
-    /// else; one that failed stands in front of the campaign's own seeds, unless it is one of them.
-    pub regressions_run: usize,
+    /// The kinds that the network of some seed may have had by chance, and that never fired: nothing
+    /// was tested with them.
+    pub dead_faults: Vec<FaultKind>,
     /// Every `always_assert!` and `sometimes_assert!` in the binary, and how often each was checked
     /// and held in all seeds together; sorted by name.
     pub assertion_results: Vec<AssertionResult>,
@@ -60,6 +60,9 @@ pub struct SimulationReport {
     pub assertion_violations: Vec<String>,
     /// Every `buggify!` in the binary, and how often it fired; sorted by module, line and column.
     pub buggify_results: Vec<BuggifyResult>,
+    /// Seeds of the regression file that ran before the campaign. Those that passed count nowhere
+    /// else; one that failed stands in front of the campaign's own seeds, unless it is one of them.
+    pub regressions_run: usize,
     /// The command that replays the first failing seed.
     pub replay_command: Option<String>,
     /// Keeps that seed if the test fails.
@@ -71,9 +74,6 @@ impl SimulationReport {
     /// A report of these seeds, which took `wall_time` together.
     pub(super) fn of(seeds: Vec<SeedReport>, sites: SiteResults, wall_time: Duration) -> Self {
         let mut report = Self {
-            assertion_violations: sites.violations(),
-            assertion_results: sites.assertions,
-            buggify_results: sites.buggify,
             iterations: seeds.len(),
             seeds_used: seeds.iter().map(|seed| seed.seed).collect(),
             ..Self::default()
@@ -91,6 +91,12 @@ impl SimulationReport {
                 report.seeds_failing.push(seed.seed);
             }
         }
+        let dead =
+            |kind: &FaultKind| sites.enabled_faults.contains(*kind) && report.faults.of(*kind) == 0;
+        report.dead_faults = FaultKind::ALL.iter().copied().filter(dead).collect();
+        report.assertion_violations = sites.violations();
+        report.assertion_results = sites.assertions;
+        report.buggify_results = sites.buggify;
         report.failed_runs = report.seeds_failing.len();
         report.successful_runs = report.iterations - report.failed_runs;
         report.individual_metrics = seeds;
@@ -214,7 +220,11 @@ impl SimulationReport {
             let reached = self.assertion_results.iter().filter(reached).count();
             write!(f, "\nof {others} other assertions {reached} were reached")?;
         }
-        for site in self.dead_buggify_sites() {
+        for kind in &self.dead_faults {
+            write!(f, "\nDEAD: fault {kind} may fire, and never did")?;
+        }
+        let was_asked = self.buggify_results.iter().any(|site| site.calls > 0);
+        for site in self.dead_buggify_sites().filter(|_| was_asked) {
             write!(f, "\nDEAD: {site}")?;
         }
         Ok(())

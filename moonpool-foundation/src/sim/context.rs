@@ -7,7 +7,6 @@ use std::panic::PanicHookInfo;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::checks;
 use super::process::ProcessRef;
 use super::world::{WeakSimWorld, World};
 use crate::chaos::assertions::{self, Tally};
@@ -83,13 +82,13 @@ pub(crate) struct Driving {
 pub(crate) fn drive(world: WeakSimWorld) -> Driving {
     install_hook();
     crate::ambient::install(ambient_u64);
-    let tally = match world.upgrade() {
-        Some(world) => world.with(World::take_tally),
-        None => Tally::default(),
+    let (hook, tally) = match world.upgrade() {
+        Some(world) => world.with(World::enter),
+        None => (None, Tally::default()),
     };
     Driving {
         before: WORLD.replace(Some(world)),
-        asserted_before: Some(assertions::enter(checks::buggify, tally)),
+        asserted_before: Some(assertions::enter(hook, tally)),
     }
 }
 

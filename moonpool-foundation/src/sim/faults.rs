@@ -9,7 +9,7 @@ use super::clock::nanos;
 use super::digest::Digest;
 use super::fault_log::FaultLog;
 use super::rng::{Stream, StreamId};
-use crate::chaos::FaultKind;
+use crate::chaos::{FaultKind, FaultSet};
 use crate::network::{LatencyModel, NetworkConfiguration};
 
 #[derive(Debug)]
@@ -21,6 +21,11 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    /// Which kinds may fire by chance.
+    pub(crate) fn enabled(&self) -> FaultSet {
+        FaultSet::of(|kind| self.config.may_fire(kind))
+    }
+
     pub(crate) fn new(seed: u64, config: NetworkConfiguration) -> Self {
         Self {
             config,

@@ -1,6 +1,5 @@
 //! [`SimWorld`]: the owner of everything that a seed decides, as tests and the runner use it.
 
-use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -15,7 +14,6 @@ use super::executor::{PendingTask, SchedulePolicy};
 use super::process::{Death, Factory, LifeState, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};
-use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultCounts, FaultId, FaultRecord};
 use crate::error::SimulationResult;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
@@ -37,7 +35,6 @@ use crate::network::{NetworkConfigError, NetworkConfiguration};
 #[derive(Debug)]
 pub struct SimWorld {
     pub(super) shared: Rc<Shared>,
-    pub(super) invariants: OnceCell<Invariants>,
     /// Who made the world ends it; handles that code inside got do not.
     ends: Option<EndOnDrop>,
 }
@@ -202,7 +199,6 @@ impl SimWorld {
     pub(crate) fn make(config: NetworkConfiguration, seed: u64) -> Self {
         let shared = Shared::new(seed, config);
         Self {
-            invariants: OnceCell::new(),
             ends: Some(EndOnDrop(Rc::clone(&shared))),
             shared,
         }
@@ -210,11 +206,7 @@ impl SimWorld {
 
     /// A handle for commands from inside.
     pub(crate) fn borrowed(shared: Rc<Shared>) -> Self {
-        Self {
-            shared,
-            invariants: OnceCell::new(),
-            ends: None,
-        }
+        Self { shared, ends: None }
     }
 
     /// A handle that does not keep the world alive.

@@ -1,7 +1,7 @@
 //! The state behind [`SimWorld`]: everything that a seed decides.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -26,6 +26,7 @@ use super::trace::Recorder;
 use super::{SimWorld, context, executor};
 use crate::chaos::assertions::{self, Tally};
 use crate::chaos::buggify::Buggify;
+use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
@@ -44,6 +45,7 @@ impl fmt::Debug for WeakSimWorld {
 #[derive(Debug)]
 pub(crate) struct Shared {
     world: RefCell<World>,
+    pub(super) invariants: OnceCell<Invariants>,
 }
 
 /// What happens at a point in virtual time.
@@ -261,6 +263,7 @@ impl Shared {
     pub(super) fn new(seed: u64, config: NetworkConfiguration) -> Rc<Self> {
         Rc::new(Self {
             world: RefCell::new(World::new(seed, config)),
+            invariants: OnceCell::new(),
         })
     }
 

@@ -5,8 +5,9 @@ use std::panic::catch_unwind;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    AssertionResult, Check, RandomProvider, SimWorld, SimulationBuilder, SimulationError,
-    SimulationMetrics, SimulationReport, TimeProvider, Verdict, always_assert, sometimes_assert,
+    AssertionResult, Check, FaultKind, NetworkConfiguration, RandomProvider, SimWorld,
+    SimulationBuilder, SimulationError, SimulationMetrics, SimulationReport, TimeProvider, Verdict,
+    always_assert, sometimes_assert,
 };
 
 const HERE: &str = module_path!();
@@ -236,4 +237,21 @@ fn seeds_behind_the_one_that_ends_the_campaign_are_not_counted() {
     assert_eq!(checks, alone.iterations as u64);
     assert!(alone.iterations < 200);
     assert_eq!(alone.assertion_results, together.assertion_results);
+}
+
+#[test]
+fn a_fault_that_may_fire_and_never_does_is_reported_as_dead() {
+    let quiet = NetworkConfiguration {
+        packet_loss_probability: 0.5,
+        ..NetworkConfiguration::disabled()
+    };
+    let report = dice().with_network_config(quiet).run();
+    assert_eq!(report.dead_faults, [FaultKind::PacketLoss]);
+    let text = report.to_string();
+    assert!(
+        text.contains("DEAD: fault packet-loss may fire, and never did"),
+        "{text}"
+    );
+    let calm = dice().with_network_config(NetworkConfiguration::disabled());
+    assert!(calm.run().dead_faults.is_empty());
 }
