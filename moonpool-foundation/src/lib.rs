@@ -65,9 +65,10 @@ pub mod wait;
 
 #[cfg(feature = "sim")]
 pub use chaos::{
-    AssertionKind, BuggifyProbabilities, BuggifyProbabilityError, ChaosConfiguration,
-    ConnectFailureMode, FaultCounts, FaultId, FaultIdError, FaultKind, FaultRecord, FaultTarget,
-    InvariantCheck, InvariantOutcome, Place, StateRegistry, States, buggify_init, buggify_reset,
+    AssertionKind, Attrition, AttritionError, AttritionKind, BuggifyProbabilities,
+    BuggifyProbabilityError, ChaosConfiguration, ConnectFailureMode, FaultCounts, FaultId,
+    FaultIdError, FaultKind, FaultRecord, FaultTarget, InvariantCheck, InvariantOutcome, Place,
+    StateRegistry, States, buggify_init, buggify_reset,
 };
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};
@@ -105,9 +106,10 @@ pub use runner::{
 };
 #[cfg(feature = "sim")]
 pub use sim::{
-    ConnectionSide, KillKind, Leftovers, PendingTask, ProcessId, SchedulePolicy, SimConnection,
-    SimProcess, SimWorld, SleepFuture, TraceMode, TraceStep, WeakSimWorld, get_current_sim_seed,
-    reset_sim_rng, set_sim_seed, sim_random, sim_random_range, sim_random_range_or_default,
+    ConnectionSide, KillKind, Leftovers, PendingTask, ProcessAddressError, ProcessId,
+    SchedulePolicy, SimConnection, SimProcess, SimWorld, SleepFuture, TraceMode, TraceStep,
+    WeakSimWorld, get_current_sim_seed, reset_sim_rng, set_sim_seed, sim_random, sim_random_range,
+    sim_random_range_or_default,
 };
 #[cfg(feature = "sim")]
 pub use task::SimTaskProvider;

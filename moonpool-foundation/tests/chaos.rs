@@ -1,4 +1,4 @@
-//! Assertions, `buggify!` and invariants, used as a crate's own tests use them.
+//! What goes wrong on purpose, and how a crate's own tests say what must hold.
 #![cfg(feature = "sim")]
 #![allow(
     clippy::unwrap_used,
@@ -8,7 +8,13 @@
 
 #[path = "chaos/assertions.rs"]
 mod assertions;
+#[path = "chaos/attrition.rs"]
+mod attrition;
+#[path = "chaos/buggified_delay.rs"]
+mod buggified_delay;
 #[path = "chaos/buggify.rs"]
 mod buggify;
+#[path = "chaos/clock_drift.rs"]
+mod clock_drift;
 #[path = "chaos/invariants.rs"]
 mod invariants;

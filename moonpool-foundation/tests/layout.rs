@@ -95,6 +95,7 @@ const SIMULATOR_ONLY: &[&str] = &[
     "chaos/assertions",
     "chaos/buggify",
     "network/latency",
+    "chaos/attrition",
     "chaos/config",
     "chaos/fault",
     "chaos/invariants",

@@ -10,7 +10,7 @@ use super::environment::Check;
 use super::phases::Phases;
 use super::topology::WorkloadTopology;
 use super::workload::{Progress, ShutdownAfter, Workload};
-use crate::chaos::{BuggifyProbabilities, FaultId, InvariantCheck};
+use crate::chaos::{Attrition, BuggifyProbabilities, FaultId, InvariantCheck};
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
 
@@ -123,6 +123,7 @@ pub(super) struct Plan<'a> {
     pub(super) livelock_limit: Option<u64>,
     pub(super) shutdown_after: ShutdownAfter,
     pub(super) phases: Option<Phases>,
+    pub(super) attrition: Option<Attrition>,
     pub(super) skipped_faults: BTreeSet<FaultId>,
     pub(super) seeds: Seeds,
     pub(super) shard: Shard,
@@ -173,6 +174,7 @@ impl<'a> Plan<'a> {
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             phases: None,
+            attrition: None,
             skipped_faults: BTreeSet::new(),
             seeds: Seeds::List(Vec::new()),
             shard: Shard::WHOLE,
@@ -197,6 +199,7 @@ impl<'a> Plan<'a> {
             (
                 self.shutdown_after,
                 &self.phases,
+                &self.attrition,
                 &self.skipped_faults,
                 self.buggify,
             ),

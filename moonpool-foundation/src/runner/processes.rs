@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use super::builder::SimulationBuilder;
 
+use super::plan::Plan;
 use super::topology::WorkloadTopology;
 use super::workload::{Launch, Progress, Role, Workload};
+use crate::chaos::Attrition;
 use crate::error::SimulationResult;
 use crate::providers::SimProviders;
-use crate::sim::{SimProcess, SimWorld};
+use crate::sim::{ProcessId, SimProcess, SimWorld};
 use crate::time::TimeProvider;
 
 /// Virtual time that processes have to end by themselves, once the workloads have returned.
@@ -81,6 +83,47 @@ impl SimulationBuilder {
         self.workloads.push(process);
         self
     }
+}
+
+impl SimulationBuilder {
+    /// Lets processes (not workloads) die, restart and stand still at drawn times. None by default.
+    ///
+    /// ```
+    /// use moonpool_foundation::{
+    ///     Attrition, FaultKind, SimulationBuilder, SimulationMetrics, TimeProvider,
+    /// };
+    /// use std::time::Duration;
+    ///
+    /// let report = SimulationBuilder::new()
+    ///     .set_iterations(10)
+    ///     .attrition(Attrition { probability: 0.3, ..Attrition::default() })
+    ///     .process("server", |_providers, _topology| std::future::pending())
+    ///     .register_workload("client", |_random, _network, time, _task, _topology| async move {
+    ///         time.sleep(Duration::from_secs(60)).await;
+    ///         Ok(SimulationMetrics::default())
+    ///     })
+    ///     .run();
+    /// report.assert_passed();
+    /// assert!(report.faults.of(FaultKind::Kill) > 0);
+    /// ```
+    pub fn attrition(mut self, attrition: Attrition) -> Self {
+        self.attrition = Some(attrition);
+        self
+    }
+}
+
+/// Lets the plan's attrition begin among the processes of a seed.
+pub(super) fn start_attrition(plan: &Plan<'_>, world: &SimWorld, progress: &Progress) {
+    let Some(attrition) = plan.attrition.clone() else {
+        return;
+    };
+    let victims: Vec<ProcessId> = {
+        let processes = progress.servers.list.borrow();
+        processes.iter().map(SimProcess::id).collect()
+    };
+    // It was validated with the plan.
+    let started = world.start_attrition(attrition, victims);
+    debug_assert_eq!(started, Ok(()));
 }
 
 impl Workload {
@@ -153,6 +196,7 @@ impl Servers {
         if self.list.borrow().is_empty() {
             return Ok(());
         }
+        world.settle_processes();
         let tokens: Vec<_> = self
             .list
             .borrow()

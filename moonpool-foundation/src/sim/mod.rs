@@ -5,6 +5,7 @@
 
 mod addresses;
 mod ambient_rng;
+mod attrition;
 mod breakage;
 mod checks;
 mod clock;
@@ -48,7 +49,7 @@ pub use ambient_rng::{
 pub use breakage::SimConnection;
 pub use connections::Side as ConnectionSide;
 pub use executor::{PendingTask, SchedulePolicy};
-pub use process::{KillKind, ProcessId};
+pub use process::{KillKind, ProcessAddressError, ProcessId};
 pub use sim_world::{Leftovers, SimProcess, SimWorld};
 pub use sleep::SleepFuture;
 pub use trace::{TraceMode, TraceStep};

@@ -9,6 +9,7 @@ use std::rc::{Rc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::addresses::Translator;
 use super::breakage::Breakage;
 use super::clock::SimInstant;
 use super::clocks::Clocks;
@@ -137,6 +138,7 @@ pub(crate) struct World {
     pub(super) scheduler: Stream,
     select: Stream,
     pub(super) network: Network,
+    pub(super) translator: Translator,
     pub(super) processes: Processes,
     pub(super) lifecycle: Lifecycle,
     pub(super) clocks: Clocks,
@@ -173,6 +175,7 @@ impl World {
             scheduler: Stream::new(seed, StreamId::Scheduler),
             select: Stream::new(seed, StreamId::Select),
             network: Network::default(),
+            translator: Translator::new(seed, &config),
             processes: Processes::new(seed),
             lifecycle: Lifecycle::new(seed),
             clocks: Clocks::new(seed, &config.chaos),
