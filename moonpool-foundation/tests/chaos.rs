@@ -1,6 +1,7 @@
 //! What goes wrong on purpose, and how a crate's own tests say what must hold.
 #![cfg(feature = "sim")]
 #![allow(
+    clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
     reason = "a test fails by panicking; clippy allows it in #[test] functions but not in helpers"

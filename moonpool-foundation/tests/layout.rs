@@ -86,6 +86,7 @@ const SIMULATOR_ONLY: &[&str] = &[
     "runner/phases",
     "runner/plan",
     "runner/processes",
+    "runner/progress",
     "runner/regressions",
     "runner/replay",
     "runner/report",

@@ -34,6 +34,8 @@ mod plan;
 #[cfg(feature = "sim")]
 mod processes;
 #[cfg(feature = "sim")]
+mod progress;
+#[cfg(feature = "sim")]
 mod regressions;
 #[cfg(feature = "sim")]
 mod replay;

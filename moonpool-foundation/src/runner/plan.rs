@@ -89,6 +89,11 @@ impl Shard {
         (index < count).then_some(Self { index, count })
     }
 
+    /// How many of so many positions are this shard's.
+    fn share(self, positions: usize) -> usize {
+        positions.saturating_sub(self.index).div_ceil(self.count)
+    }
+
     /// The position in the whole campaign of this shard's `turn`-th seed.
     pub(super) fn position(self, turn: usize) -> Option<usize> {
         turn.checked_mul(self.count)?.checked_add(self.index)
@@ -208,6 +213,15 @@ impl<'a> Plan<'a> {
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
+    }
+
+    /// How many seeds this shard runs, unless time ends it.
+    pub(super) fn seeds_to_run(&self) -> Option<u64> {
+        let count = self.shard.share(self.seeds.len());
+        match self.time_limit {
+            None => u64::try_from(count).ok(),
+            Some(_) => None,
+        }
     }
 
     /// The same campaign over other seeds, all of which run.

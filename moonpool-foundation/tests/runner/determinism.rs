@@ -1,8 +1,12 @@
 //! One seed, one digest: whatever runs beside it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use moonpool_foundation::{Check, SimProviders, SimulationBuilder};
+use moonpool_foundation::{
+    Attrition, Check, FaultId, FaultKind, NetworkProvider, Phases, SimProviders, SimulationBuilder,
+    SimulationMetrics, TimeProvider,
+};
 
 use crate::echo;
 
@@ -34,6 +38,75 @@ fn a_seed_has_one_digest_alone_in_a_thousand_and_on_any_number_of_threads() {
         let alone = digests(&echoes().set_debug_seeds(vec![seed]));
         assert_eq!(alone, [thousand[usize::try_from(seed).unwrap()]]);
     }
+}
+
+/// Everything that is drawn per seed: the network, the length of the chaos, kills and pauses.
+fn everything() -> SimulationBuilder {
+    SimulationBuilder::new()
+        .use_random_config()
+        .phases(Phases::default())
+        .attrition(Attrition {
+            probability: 0.5,
+            ..Attrition::default()
+        })
+        .process("server", |providers, topology| async move {
+            let serving = echo::server(providers, topology).await;
+            serving.map(drop)
+        })
+        .register_workload("client", |_, network, time, _, _| async move {
+            for _ in 0..20 {
+                drop(
+                    time.timeout(Duration::from_secs(1), network.connect("server:7000"))
+                        .await,
+                );
+                time.sleep(Duration::from_secs(1)).await;
+            }
+            Ok(SimulationMetrics::default())
+        })
+}
+
+#[test]
+fn what_is_drawn_per_seed_repeats_on_any_number_of_threads() {
+    let campaign = |jobs| everything().with_seed_range(0..60).jobs(jobs);
+    let digests = |builder: SimulationBuilder| {
+        let seeds = builder.run().individual_metrics;
+        let seeds = seeds.into_iter();
+        seeds
+            .map(|seed| (seed.metrics.digest, seed.verdict.to_string(), seed.faults))
+            .collect::<Vec<_>>()
+    };
+    let alone = digests(campaign(1).check(Check::All));
+    assert!(
+        alone
+            .iter()
+            .all(|(_, verdict, _)| !verdict.starts_with("Nondet")),
+        "{alone:?}"
+    );
+    assert!(
+        alone
+            .iter()
+            .any(|(_, _, faults)| faults.of(FaultKind::Kill) > 0)
+    );
+    assert_eq!(digests(campaign(3)), alone);
+}
+
+#[test]
+fn a_skipped_fault_is_part_of_the_configuration() {
+    let skipped = FaultId {
+        kind: FaultKind::Kill,
+        ordinal: 1,
+    };
+    let run = |builder: SimulationBuilder| {
+        let mut report = builder.set_debug_seeds(vec![5]).check(Check::All).run();
+        let seed = report.individual_metrics.remove(0);
+        assert_ne!(seed.verdict.name(), "Nondeterminism");
+        (seed.metrics.digest, seed.faults.of(FaultKind::Kill))
+    };
+    let (whole, kills) = run(everything());
+    assert!(kills > 0);
+    let (without, _) = run(everything().skip_faults([skipped]));
+    assert_ne!(whole, without);
+    assert_eq!(run(everything().skip_faults([skipped])).0, without);
 }
 
 #[test]
