@@ -16,14 +16,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use moonpool_foundation::{
     Attrition, Leftovers, NetworkProvider, Peer, PeerConfig, Phases, Providers, RandomProvider,
-    SimProviders, SimulationBuilder, SimulationMetrics, SimulationResult, TaskProvider,
-    TcpListenerTrait, TimeProvider, UID, WorkloadTopology, select,
+    SimNetworkProvider, SimProviders, SimTaskProvider, SimTimeProvider, SimulationBuilder,
+    SimulationMetrics, SimulationResult, TaskProvider, TcpListenerTrait, TimeProvider, UID,
+    WorkloadTopology, select,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+type PeerOf = Peer<SimNetworkProvider, SimTimeProvider, SimTaskProvider>;
 
 const CHAOS: Duration = Duration::from_secs(600);
 const TOKEN: UID = UID::new(7, 8);
@@ -63,7 +66,7 @@ async fn serve(providers: SimProviders, topology: WorkloadTopology) -> Simulatio
             accepted = packets.accept() => {
                 if let Ok((stream, from)) = accepted {
                     let (time, task) = (providers.time().clone(), providers.task().clone());
-                    let peer = Peer::new_incoming(stream, from, time, task, PeerConfig::default());
+                    let peer: PeerOf = Peer::new_incoming(stream, from, time, task, PeerConfig::default());
                     let shutdown = topology.shutdown_signal.clone();
                     providers.task().spawn_task("peer", async move {
                         loop {
