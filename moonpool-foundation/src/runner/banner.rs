@@ -129,6 +129,12 @@ impl Failure<'_> {
             plan.time_budget,
             plan.check.name(),
         );
+        if let Some(attrition) = &plan.attrition {
+            configuration.push_str(&format!(
+                "; attrition p {} of {:?}, at most {} down",
+                attrition.probability, attrition.kinds, attrition.max_dead
+            ));
+        }
         if let Some(phases) = &plan.phases {
             let Phases { chaos, quiet } = phases;
             configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));

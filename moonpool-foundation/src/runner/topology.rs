@@ -108,6 +108,9 @@ impl WorkloadTopology {
     /// The world that this workload runs in, for faults that it causes itself; see
     /// [`SimProviders::world`]. `None` outside a simulation, and in a process that was killed.
     ///
+    /// Kill [processes](crate::SimulationBuilder::process): a workload that is killed never returns,
+    /// and its seed waits for it in vain.
+    ///
     /// ```
     /// use moonpool_foundation::{KillKind, SimulationBuilder, SimulationMetrics};
     ///

@@ -83,7 +83,7 @@ impl SimWorld {
     }
 
     /// Ends all that is wrong with processes: no more attrition; those that are paused go on; those that are dead live
-    /// again, if they have a factory; those that are stopping gracefully are killed and live again.
+    /// again (without a factory, only their hosts are back); those that are stopping gracefully are killed and live again.
     /// From now on clocks do not drift and sleeps take as long as they say.
     pub fn heal_processes(&self) {
         self.shared.heal_processes();
@@ -292,16 +292,10 @@ impl Shared {
         drop(stale);
         for process in processes {
             self.resume(process);
-            let (state, can_restart) = self.with(|world| {
-                let process = world.processes.get(process);
-                (process.state, process.factory.is_some())
-            });
-            if state == LifeState::Stopping {
+            if self.with(|world| world.processes.get(process).state == LifeState::Stopping) {
                 self.end_life(process, Death::Crash);
             }
-            if can_restart {
-                self.restart(process);
-            }
+            self.restart(process);
         }
     }
 }
