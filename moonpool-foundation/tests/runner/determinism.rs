@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use moonpool_foundation::{Check, SimProviders, SimulationBuilder};
+use moonpool_foundation::{Check, NetworkConfiguration, SimProviders, SimulationBuilder};
 
 use crate::echo;
 
 fn echoes() -> SimulationBuilder {
     SimulationBuilder::new()
+        .with_network_config(NetworkConfiguration::disabled())
         .register_providers_workload("server", echo::server::<SimProviders>)
         .register_providers_workload("client", echo::client::<SimProviders>)
 }
