@@ -8,10 +8,10 @@
 
 #[path = "chaos/bit_flip.rs"]
 mod bit_flip;
-#[path = "chaos/closing.rs"]
-mod closing;
 #[path = "chaos/clogging.rs"]
 mod clogging;
+#[path = "chaos/closing.rs"]
+mod closing;
 #[path = "chaos/connect_failure.rs"]
 mod connect_failure;
 #[path = "chaos/contract.rs"]

@@ -16,11 +16,19 @@ fn a_read_clog_keeps_bytes_that_are_there_from_their_reader() {
     pair.client_writes(b"hello").unwrap();
     pair.world.run_for(5 * MILLISECOND).unwrap();
     let clogged_at = pair.world.now();
-    pair.world.clog_read(pair.connection, side, 200 * MILLISECOND);
+    pair.world
+        .clog_read(pair.connection, side, 200 * MILLISECOND);
     assert!(pair.world.is_read_clogged(pair.connection, side));
-    assert!(!pair.world.is_read_clogged(pair.connection, ConnectionSide::Dialer));
+    assert!(
+        !pair
+            .world
+            .is_read_clogged(pair.connection, ConnectionSide::Dialer)
+    );
     let (read, at) = pair.server_reads();
-    assert_eq!((read.unwrap().as_slice(), at - clogged_at), (&b"hello"[..], 200 * MILLISECOND));
+    assert_eq!(
+        (read.unwrap().as_slice(), at - clogged_at),
+        (&b"hello"[..], 200 * MILLISECOND)
+    );
     assert!(!pair.world.is_read_clogged(pair.connection, side));
 }
 
@@ -29,7 +37,8 @@ fn a_write_clog_takes_no_bytes_and_the_other_direction_goes_on() {
     let mut pair = Pair::new(quiet(), 1);
     let side = ConnectionSide::Dialer;
     let clogged_at = pair.world.now();
-    pair.world.clog_write(pair.connection, side, 200 * MILLISECOND);
+    pair.world
+        .clog_write(pair.connection, side, 200 * MILLISECOND);
     assert!(pair.world.is_write_clogged(pair.connection, side));
     pair.server_writes(b"back").unwrap();
     assert_eq!(pair.client_reads().0.unwrap(), b"back");
@@ -45,7 +54,11 @@ fn a_clog_is_lifted_by_call() {
     pair.world.clog_write(pair.connection, side, 100 * SECOND);
     assert_eq!(pair.world.pending_event_count(), 1);
     pair.world.unclog(pair.connection, side);
-    assert_eq!(pair.world.pending_event_count(), 0, "a dead event stays queued");
+    assert_eq!(
+        pair.world.pending_event_count(),
+        0,
+        "a dead event stays queued"
+    );
     let began = pair.world.now();
     pair.client_writes(b"hello").unwrap();
     assert_eq!(pair.world.now(), began);
@@ -70,7 +83,13 @@ fn clogs_by_chance_last_as_long_as_configured_and_let_the_waiting_operation_thro
     assert!(waits.iter().all(|wait| bounds.contains(wait)), "{waits:?}");
     assert_eq!(waits.len(), 40);
     let counts = pair.world.fault_counts();
-    assert_eq!((counts.of(FaultKind::WriteClog), counts.of(FaultKind::ReadClog)), (20, 20));
+    assert_eq!(
+        (
+            counts.of(FaultKind::WriteClog),
+            counts.of(FaultKind::ReadClog)
+        ),
+        (20, 20)
+    );
 }
 
 #[test]
@@ -159,7 +178,10 @@ fn cuts_happen_by_chance_as_a_write_sets_out() {
     assert!(pair.world.is_connection_cut(pair.connection));
     let (read, at) = pair.server_reads();
     assert_eq!(read.unwrap(), b"hello");
-    assert!((100 * MILLISECOND..=300 * MILLISECOND).contains(&(at - began)), "{at:?}");
+    assert!(
+        (100 * MILLISECOND..=300 * MILLISECOND).contains(&(at - began)),
+        "{at:?}"
+    );
 }
 
 #[test]
@@ -193,7 +215,9 @@ fn a_swizzle_clogs_half_of_the_processes_one_by_one_and_unclogs_them_in_another_
             pair.world.run_for(10 * MILLISECOND).unwrap();
             for process in pair.world.all_processes() {
                 // The world's own process is never drawn, so only this one's clog is seen.
-                let is = pair.world.is_pair_clogged(&process, &pair.world.world_process());
+                let is = pair
+                    .world
+                    .is_pair_clogged(&process, &pair.world.world_process());
                 let id = process.id();
                 if is && !clogged.contains(&id) {
                     clogged.push(id);
@@ -206,7 +230,11 @@ fn a_swizzle_clogs_half_of_the_processes_one_by_one_and_unclogs_them_in_another_
         assert_eq!((clogged.len(), lifted.len()), (4, 4), "seed {seed}");
         reordered += usize::from(clogged != lifted);
         let targets = pair.world.fault_records();
-        assert!(targets.iter().all(|record| matches!(record.target, FaultTarget::Process(_))));
+        assert!(
+            targets
+                .iter()
+                .all(|record| matches!(record.target, FaultTarget::Process(_)))
+        );
     }
     assert!(reordered > 10, "{reordered}");
 }

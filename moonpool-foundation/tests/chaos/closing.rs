@@ -71,7 +71,9 @@ fn with_bytes_pending_an_asymmetric_close_is_a_reset() {
     pair.world
         .close_connection_asymmetric(pair.connection, side, CloseDirection::Send);
     let mut accepted = pair.accepted();
-    let end = pair.world.block_on(async move { read_all(&mut accepted).await.1 });
+    let end = pair
+        .world
+        .block_on(async move { read_all(&mut accepted).await.1 });
     assert_eq!(end.unwrap(), Err(ErrorKind::ConnectionReset));
 }
 
@@ -84,13 +86,13 @@ fn a_dropped_stream_sends_fin_or_by_chance_a_reset() {
         let mut pair = Pair::new(config.clone(), seed);
         pair.client_writes(b"last words").unwrap();
         drop(pair.dialled());
+        let fired = pair.world.fault_counts().of(FaultKind::Reset);
         let mut accepted = pair.accepted();
         let (heard, end) = pair
             .world
             .block_on(async move { read_all(&mut accepted).await })
             .unwrap();
         assert_eq!(heard, b"last words", "seed {seed}");
-        let fired = pair.world.fault_counts().of(FaultKind::Reset);
         assert_eq!(fired == 0, end.is_ok(), "seed {seed}: {end:?}");
         ends.insert(format!("{end:?}"));
     }
@@ -108,7 +110,9 @@ fn connect(pair: &Pair) -> Result<(), ErrorKind> {
 fn a_disconnected_pair_is_reset_and_refused_until_it_is_reconnected() {
     let mut pair = Pair::new(quiet(), 1);
     let network = pair.server.network_provider();
-    let listener = pair.world.block_on(async move { network.bind("server:81").await.unwrap() });
+    let listener = pair
+        .world
+        .block_on(async move { network.bind("server:81").await.unwrap() });
     assert_eq!(connect(&pair), Ok(()));
     let (server, client) = (pair.server.clone(), pair.client.clone());
     let began = pair.world.now();

@@ -43,20 +43,33 @@ fn outcomes(config: NetworkConfiguration, seed: u64) -> [usize; 3] {
 
 #[test]
 fn disabled_never_fails() {
-    assert_eq!(outcomes(failing(ConnectFailureMode::Disabled, 1.0, 1.0), 1), [40, 0, 0]);
+    assert_eq!(
+        outcomes(failing(ConnectFailureMode::Disabled, 1.0, 1.0), 1),
+        [40, 0, 0]
+    );
 }
 
 #[test]
 fn always_fail_refuses_every_connect_that_is_picked() {
-    assert_eq!(outcomes(failing(ConnectFailureMode::AlwaysFail, 1.0, 1.0), 1), [0, 40, 0]);
+    assert_eq!(
+        outcomes(failing(ConnectFailureMode::AlwaysFail, 1.0, 1.0), 1),
+        [0, 40, 0]
+    );
     let [connected, refused, hung] = outcomes(failing(ConnectFailureMode::AlwaysFail, 1.0, 0.5), 1);
-    assert!(connected > 8 && refused > 8 && hung == 0, "{connected} {refused} {hung}");
+    assert!(
+        connected > 8 && refused > 8 && hung == 0,
+        "{connected} {refused} {hung}"
+    );
 }
 
 #[test]
 fn probabilistic_refuses_some_and_never_answers_others() {
-    let [connected, refused, hung] = outcomes(failing(ConnectFailureMode::Probabilistic, 1.0, 1.0), 1);
-    assert!(connected == 0 && refused > 8 && hung > 8, "{connected} {refused} {hung}");
+    let [connected, refused, hung] =
+        outcomes(failing(ConnectFailureMode::Probabilistic, 1.0, 1.0), 1);
+    assert!(
+        connected == 0 && refused > 8 && hung > 8,
+        "{connected} {refused} {hung}"
+    );
 }
 
 #[test]
@@ -64,7 +77,10 @@ fn only_a_share_of_the_seeds_has_connect_failures_at_all() {
     let mut with = 0;
     for seed in 0..80 {
         let [connected, ..] = outcomes(failing(ConnectFailureMode::AlwaysFail, 0.25, 1.0), seed);
-        assert!(connected == 0 || connected == 40, "seed {seed}: {connected}");
+        assert!(
+            connected == 0 || connected == 40,
+            "seed {seed}: {connected}"
+        );
         with += usize::from(connected == 0);
     }
     assert!((10..32).contains(&with), "{with} of 80");
@@ -84,5 +100,8 @@ fn the_default_has_some_in_some_seeds() {
         }
     }
     // A quarter of the seeds, a quarter of their connects, half and half.
-    assert!(total[0] > 2000 && total[1] > 20 && total[2] > 20, "{total:?}");
+    assert!(
+        total[0] > 2000 && total[1] > 20 && total[2] > 20,
+        "{total:?}"
+    );
 }

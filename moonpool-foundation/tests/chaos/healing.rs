@@ -17,23 +17,33 @@ fn healing_lifts_whatever_is_in_progress() {
     pair.world.partition_pair(&server, &client, long);
     pair.world.clog_pair(&server, &client, long);
     pair.world.cut_connection(pair.connection, long);
-    pair.world.clog_read(pair.connection, ConnectionSide::Acceptor, long);
-    pair.world.clog_write(pair.connection, ConnectionSide::Acceptor, long);
-    pair.world.set_asymmetric_delays(pair.connection, long, long);
+    pair.world
+        .clog_read(pair.connection, ConnectionSide::Acceptor, long);
+    pair.world
+        .clog_write(pair.connection, ConnectionSide::Acceptor, long);
+    pair.world
+        .set_asymmetric_delays(pair.connection, long, long);
     pair.client_writes(b"waits").unwrap();
     assert!(!pair.server_hears_within(10 * SECOND));
     let healed_at = pair.world.now();
     pair.world.heal_network();
     assert!(!pair.world.is_partitioned(&server, &client));
     assert!(!pair.world.is_connection_cut(pair.connection));
-    assert!(!pair.world.is_read_clogged(pair.connection, ConnectionSide::Acceptor));
+    assert!(
+        !pair
+            .world
+            .is_read_clogged(pair.connection, ConnectionSide::Acceptor)
+    );
     let (read, at) = pair.server_reads();
     assert_eq!(read.unwrap(), b"waits");
     assert!(at - healed_at < SECOND, "{at:?}");
     pair.server_writes(b"back").unwrap();
     assert_eq!(pair.client_reads().0.unwrap(), b"back");
     pair.world.run_until_empty().unwrap();
-    assert!(pair.world.now() < 60 * SECOND, "a dead event kept the run alive");
+    assert!(
+        pair.world.now() < 60 * SECOND,
+        "a dead event kept the run alive"
+    );
 }
 
 #[test]
@@ -90,9 +100,9 @@ fn connects_that_nobody_answered_are_tried_again() {
     config.chaos.connect_failure_firing = 1.0;
     let (world, client) = with_sink(config, 1);
     let network = client.network().clone();
-    let hanging = client
-        .task()
-        .spawn_task("hanging", async move { network.connect("server:80").await.is_ok() });
+    let hanging = client.task().spawn_task("hanging", async move {
+        network.connect("server:80").await.is_ok()
+    });
     world.run_for(500 * SECOND).unwrap();
     let client = world.process("client").unwrap();
     world.partition_send_from(&client, 1000 * SECOND);
@@ -103,8 +113,9 @@ fn connects_that_nobody_answered_are_tried_again() {
     assert!(world.now() < 502 * SECOND, "{:?}", world.now());
 
     world.partition_send_from(&client, 1000 * SECOND);
-    let waiting =
-        tasks.spawn_task("waiting", async move { network.connect("server:80").await.is_ok() });
+    let waiting = tasks.spawn_task("waiting", async move {
+        network.connect("server:80").await.is_ok()
+    });
     world.run_for(40 * SECOND).unwrap();
     world.heal_network();
     let healed_at = world.now();

@@ -13,7 +13,10 @@ use crate::worlds::{MILLISECOND, Pair, SECOND, pattern, quiet, read_all};
 #[test]
 fn a_listener_keeps_every_pending_connect() {
     let pair = Pair::new(quiet(), 1);
-    let (server, client) = (pair.server.network_provider(), pair.client.network_provider());
+    let (server, client) = (
+        pair.server.network_provider(),
+        pair.client.network_provider(),
+    );
     let told = pair.world.block_on(async move {
         let listener = server.bind("server:81").await.unwrap();
         let mut dialled = Vec::new();
@@ -89,9 +92,16 @@ fn blocked_writer(ends: impl FnOnce(&Pair)) -> ErrorKind {
     };
     let mut pair = Pair::new(config, 1);
     let mut dialled: SimTcpStream = pair.dialled();
-    let writer = pair.client.task_provider().spawn_task("writer", async move {
-        dialled.write_all(&pattern(10_000)).await.unwrap_err().kind()
-    });
+    let writer = pair
+        .client
+        .task_provider()
+        .spawn_task("writer", async move {
+            dialled
+                .write_all(&pattern(10_000))
+                .await
+                .unwrap_err()
+                .kind()
+        });
     pair.world.run_for(SECOND).unwrap();
     assert!(!writer.is_finished());
     ends(&pair);
@@ -111,9 +121,13 @@ fn an_abort_wakes_a_blocked_writer() {
     assert_eq!(kind, ErrorKind::ConnectionReset);
     let kind = blocked_writer(|pair| {
         let side = ConnectionSide::Acceptor;
-        pair.world.simulate_peer_crash(pair.connection, side, SECOND);
+        pair.world
+            .simulate_peer_crash(pair.connection, side, SECOND);
     });
-    assert!(matches!(kind, ErrorKind::ConnectionReset | ErrorKind::TimedOut));
+    assert!(matches!(
+        kind,
+        ErrorKind::ConnectionReset | ErrorKind::TimedOut
+    ));
 }
 
 #[test]
@@ -148,8 +162,7 @@ fn an_abort_wakes_a_clogged_reader_and_writer() {
 fn nothing_of_faults_stays_queued_or_kept_once_connections_are_gone() {
     let mut config = NetworkConfiguration::chaos();
     config.chaos.connect_failure_mode = moonpool_foundation::ConnectFailureMode::Disabled;
-    let world =
-        moonpool_foundation::SimWorld::new_with_network_config_and_seed(config, 5).unwrap();
+    let world = moonpool_foundation::SimWorld::new_with_network_config_and_seed(config, 5).unwrap();
     let (server, client) = (world.add_process("server"), world.add_process("client"));
     let (accepting, connecting) = (server.providers(), client.providers());
     world
@@ -179,9 +192,10 @@ fn nothing_of_faults_stays_queued_or_kept_once_connections_are_gone() {
 
 #[test]
 fn idle_hosts_and_links_cost_no_events() {
-    let mut pair = Pair::new(NetworkConfiguration::chaos().without(
-        moonpool_foundation::FaultKind::Partition,
-    ), 2);
+    let mut pair = Pair::new(
+        NetworkConfiguration::chaos().without(moonpool_foundation::FaultKind::Partition),
+        2,
+    );
     for number in 0..200 {
         pair.world.add_process(&format!("idle-{number}"));
     }
@@ -202,7 +216,10 @@ fn a_connect_to_an_unbound_address_is_refused_under_chaos_too() {
         let pair = Pair::new(config, seed);
         let network = pair.client.network_provider();
         let connect = async move { network.connect("server:9").await.unwrap_err().kind() };
-        assert_eq!(pair.world.block_on(connect).unwrap(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            pair.world.block_on(connect).unwrap(),
+            ErrorKind::ConnectionRefused
+        );
         assert!(pair.world.now() < SECOND + 100 * MILLISECOND);
     }
 }

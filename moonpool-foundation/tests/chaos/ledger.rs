@@ -20,7 +20,7 @@ fn often(kind: FaultKind) -> NetworkConfiguration {
                 tail: 50 * MILLISECOND,
             };
         }
-        FaultKind::AsymmetricDelay => config.asymmetric_delay_probability = 0.9,
+        FaultKind::AsymmetricDelay => config.asymmetric_delay_probability = 1.0,
         FaultKind::Segmentation => config.segmentation_probability = 0.5,
         FaultKind::PartialWrite => config.partial_write_probability = 0.5,
         FaultKind::PartialRead => config.partial_read_probability = 0.5,
@@ -29,9 +29,9 @@ fn often(kind: FaultKind) -> NetworkConfiguration {
         FaultKind::WriteClog => config.chaos.write_clog_probability = 0.2,
         FaultKind::ReadClog => config.chaos.read_clog_probability = 0.2,
         FaultKind::Cut => config.chaos.cut_probability = 0.2,
-        FaultKind::Partition => config.chaos.partition_probability = 0.9,
+        FaultKind::Partition => config.chaos.partition_probability = 1.0,
         FaultKind::BitFlip => config.chaos.bit_flip_probability = 0.5,
-        FaultKind::Reset => config.chaos.reset_probability = 0.9,
+        FaultKind::Reset => config.chaos.reset_probability = 1.0,
         other => panic!("{other} does not happen by chance on a connection"),
     }
     config
@@ -98,12 +98,23 @@ fn a_skipped_fault_keeps_its_ordinal_does_not_count_and_changes_the_digest() {
         assert_eq!(world.fault_counts().total(), fired, "not only {kind} fired");
         let first = world.fault_records()[0];
         assert_eq!((first.id.kind, first.id.ordinal), (kind, 1));
-        assert_eq!(pings(often(kind), &[]).digest(), digest, "{kind} does not repeat");
+        assert_eq!(
+            pings(often(kind), &[]).digest(),
+            digest,
+            "{kind} does not repeat"
+        );
 
         let without = pings(often(kind), &[first.id]);
-        assert_ne!(without.digest(), digest, "{kind}: skipping it changes nothing");
+        assert_ne!(
+            without.digest(),
+            digest,
+            "{kind}: skipping it changes nothing"
+        );
         let again = without.fault_records()[0];
-        assert_eq!((again.id, again.at, again.skipped), (first.id, first.at, true));
+        assert_eq!(
+            (again.id, again.at, again.skipped),
+            (first.id, first.at, true)
+        );
     }
 }
 
@@ -132,7 +143,9 @@ fn faults_of_one_kind_do_not_reshuffle_those_of_another() {
     let tails = |config| {
         let world = pings(config, &[]);
         let records = world.fault_records();
-        let tails = records.iter().filter(|record| record.id.kind == FaultKind::LongTail);
+        let tails = records
+            .iter()
+            .filter(|record| record.id.kind == FaultKind::LongTail);
         tails.count()
     };
     assert!(tails(both(0.0)) > 0);
@@ -152,14 +165,13 @@ type ByCall = fn(&Pair);
 
 fn by_call() -> Vec<(FaultKind, ByCall)> {
     const LONG: Duration = Duration::from_secs(3);
-    let dialer = ConnectionSide::Dialer;
-    let _ = dialer;
     vec![
         (FaultKind::Partition, |pair| {
             pair.world.partition_pair(&pair.server, &pair.client, LONG);
         }),
         (FaultKind::Partition, |pair| {
-            pair.world.partition_one_way(&pair.client, &pair.server, LONG);
+            pair.world
+                .partition_one_way(&pair.client, &pair.server, LONG);
         }),
         (FaultKind::Partition, |pair| {
             pair.world.partition_send_from(&pair.client, LONG);
@@ -204,7 +216,8 @@ fn by_call() -> Vec<(FaultKind, ByCall)> {
             pair.world.simulate_peer_crash(pair.connection, side, LONG);
         }),
         (FaultKind::AsymmetricDelay, |pair| {
-            pair.world.set_asymmetric_delays(pair.connection, LONG, LONG);
+            pair.world
+                .set_asymmetric_delays(pair.connection, LONG, LONG);
         }),
     ]
 }

@@ -26,7 +26,8 @@ fn each_loss_doubles_the_delay_and_what_is_behind_waits() {
     for (losses, millis) in [(0, 1), (1, 201), (2, 601), (3, 1_401), (4, 3_001)] {
         let mut pair = Pair::new(lossy(1.0), 1);
         // The loss after those does not happen, and the second segment is not lost at all.
-        pair.world.set_skipped_faults([loss(losses + 1), loss(losses + 2)]);
+        pair.world
+            .set_skipped_faults([loss(losses + 1), loss(losses + 2)]);
         let sent_at = pair.world.now();
         pair.client_writes(b"first").unwrap();
         pair.client_writes(b"second").unwrap();
@@ -90,5 +91,8 @@ fn a_stable_connection_loses_nothing_and_takes_a_tenth_of_the_time() {
     let sent_at = pair.world.now();
     pair.client_writes(b"fine").unwrap();
     let (read, at) = pair.server_reads();
-    assert_eq!((read.unwrap().as_slice(), (at - sent_at) * 10), (&b"fine"[..], MILLISECOND));
+    assert_eq!(
+        (read.unwrap().as_slice(), (at - sent_at) * 10),
+        (&b"fine"[..], MILLISECOND)
+    );
 }

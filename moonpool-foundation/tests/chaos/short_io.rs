@@ -40,7 +40,10 @@ fn a_quarter_of_the_writes_accepts_between_one_byte_and_the_maximum() {
     assert!((30..70).contains(&partial.len()), "{}", partial.len());
     assert!(partial.iter().all(|count| (1..=1000).contains(count)));
     assert!(partial.first() < Some(&100) && partial.last() > Some(&900));
-    assert_eq!(counts.iter().filter(|count| **count == 5000).count() + partial.len(), 200);
+    assert_eq!(
+        counts.iter().filter(|count| **count == 5000).count() + partial.len(),
+        200
+    );
 }
 
 #[test]
@@ -51,7 +54,9 @@ fn a_write_of_one_byte_accepts_it() {
     };
     let mut pair = Pair::new(config, 1);
     let mut stream = pair.dialled();
-    let count = pair.world.block_on(async move { stream.write(b"x").await.unwrap() });
+    let count = pair
+        .world
+        .block_on(async move { stream.write(b"x").await.unwrap() });
     assert_eq!(count.unwrap(), 1);
     assert_eq!(pair.world.fault_counts().of(FaultKind::PartialWrite), 0);
 }
@@ -64,12 +69,12 @@ fn a_quarter_of_the_reads_returns_less_than_is_there_and_the_rest_stays() {
     };
     let mut pair = Pair::new(config, 1);
     let sent = pattern(1000);
-    let mut partial = 0;
+    let mut partial = 0_u64;
     for _ in 0..200 {
         pair.client_writes(&sent).unwrap();
         let mut received = pair.server_reads().0.unwrap();
         assert!(!received.is_empty());
-        partial += usize::from(received.len() < 1000);
+        partial += u64::from(received.len() < 1000);
         while received.len() < 1000 {
             received.extend(pair.server_reads().0.unwrap());
         }
@@ -135,7 +140,10 @@ fn a_send_buffer_is_bandwidth_times_base_latency_within_bounds() {
         };
         let pair = Pair::new(config, 1);
         for side in [ConnectionSide::Dialer, ConnectionSide::Acceptor] {
-            assert_eq!(pair.world.send_buffer_capacity(pair.connection, side), capacity);
+            assert_eq!(
+                pair.world.send_buffer_capacity(pair.connection, side),
+                capacity
+            );
         }
     }
 }

@@ -130,7 +130,7 @@ impl Pair {
         written
     }
 
-    /// Whether the server can read anything within `duration`.
+    /// Whether the server can read bytes within `duration`.
     pub(crate) fn server_hears_within(&mut self, duration: Duration) -> bool {
         let time = self.time();
         let mut stream = self.accepted();
@@ -138,7 +138,7 @@ impl Pair {
             .world
             .block_on(async move {
                 let heard = time.timeout(duration, next_read(&mut stream)).await;
-                (stream, heard.is_ok())
+                (stream, matches!(heard, Ok(Ok(bytes)) if !bytes.is_empty()))
             })
             .unwrap();
         self.accepted = Some(stream);
@@ -149,7 +149,10 @@ impl Pair {
 /// Up to 64 KiB; nothing at the end.
 pub(crate) async fn next_read(stream: &mut SimTcpStream) -> Result<Vec<u8>, ErrorKind> {
     let mut bytes = vec![0; 64 << 10];
-    let count = stream.read(&mut bytes).await.map_err(|error| error.kind())?;
+    let count = stream
+        .read(&mut bytes)
+        .await
+        .map_err(|error| error.kind())?;
     bytes.truncate(count);
     Ok(bytes)
 }
@@ -186,7 +189,7 @@ pub(crate) fn start_sink(server: &SimProcess) {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             tasks.spawn_task("reader", async move {
-                read_all(&mut stream).await;
+                let (_bytes, _end) = read_all(&mut stream).await;
             });
         }
     });

@@ -83,7 +83,10 @@ fn the_long_tail_is_rare_and_long() {
     let mut usual = Vec::new();
     for _ in 0..10_000 {
         let travel = hosts.travel(&mut dialled, &mut accepted);
-        assert!((micros(100)..=100 * MILLISECOND).contains(&travel), "{travel:?}");
+        assert!(
+            (micros(100)..=100 * MILLISECOND).contains(&travel),
+            "{travel:?}"
+        );
         if travel > micros(800) {
             tails.push(travel);
         } else {
@@ -91,7 +94,10 @@ fn the_long_tail_is_rare_and_long() {
         }
     }
     assert!((3..25).contains(&tails.len()), "{tails:?}");
-    assert!(tails.iter().any(|tail| *tail > 20 * MILLISECOND), "{tails:?}");
+    assert!(
+        tails.iter().any(|tail| *tail > 20 * MILLISECOND),
+        "{tails:?}"
+    );
     assert!(usual.iter().any(|usual| *usual < micros(150)));
     assert!(usual.iter().any(|usual| *usual > micros(750)));
     let counted = hosts.world.fault_counts().of(FaultKind::LongTail);
@@ -132,7 +138,11 @@ fn a_base_latency_that_is_set_first_holds() {
     let hosts = hosts(config, 1);
     let (server, client) = (hosts.server.ip(), hosts.client.ip());
     let long = 70 * MILLISECOND;
-    let set = |latency| hosts.world.set_pair_latency_if_not_set(client, server, latency);
+    let set = |latency| {
+        hosts
+            .world
+            .set_pair_latency_if_not_set(client, server, latency)
+    };
     assert_eq!(set(long), long);
     assert_eq!(set(MILLISECOND), long);
     let (mut dialled, mut accepted, _) = hosts.connect();
@@ -189,8 +199,14 @@ fn a_quarter_of_the_connections_has_delays_of_its_own_in_each_direction() {
         let there = hosts.travel(&mut dialled, &mut accepted);
         let back = hosts.travel(&mut accepted, &mut dialled);
         // Segments of one direction are a nanosecond apart at least.
-        assert!(there.saturating_sub(send) <= Duration::from_nanos(1), "{there:?} {send:?}");
-        assert!(back.saturating_sub(receive) <= Duration::from_nanos(1), "{back:?}");
+        assert!(
+            there.saturating_sub(send) <= Duration::from_nanos(1),
+            "{there:?} {send:?}"
+        );
+        assert!(
+            back.saturating_sub(receive) <= Duration::from_nanos(1),
+            "{back:?}"
+        );
         if send != Duration::ZERO {
             assert_ne!(send, receive);
             delayed += 1;

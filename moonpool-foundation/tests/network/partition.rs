@@ -30,7 +30,11 @@ fn hosts(seed: u64) -> Hosts {
 
 async fn connect(server: SimProcess, client: SimProcess) -> (SimTcpStream, SimTcpStream) {
     let listener = server.network_provider().bind("server:80").await.unwrap();
-    let dialled = client.network_provider().connect("server:80").await.unwrap();
+    let dialled = client
+        .network_provider()
+        .connect("server:80")
+        .await
+        .unwrap();
     (dialled, listener.accept().await.unwrap().0)
 }
 
@@ -66,9 +70,15 @@ fn a_partition_stops_data_under_way_and_lets_it_arrive_afterwards() {
     let (mut dialled, mut accepted) = hosts.connected();
     hosts.write(&mut dialled, b"under way").unwrap();
     let began = hosts.world.now();
-    hosts.world.partition_pair(&hosts.client, &hosts.server, 10 * SECOND);
+    hosts
+        .world
+        .partition_pair(&hosts.client, &hosts.server, 10 * SECOND);
     assert!(hosts.world.is_partitioned(&hosts.client, &hosts.server));
-    assert!(hosts.world.is_partitioned(hosts.server.id(), hosts.client.ip()));
+    assert!(
+        hosts
+            .world
+            .is_partitioned(hosts.server.id(), hosts.client.ip())
+    );
     hosts.write(&mut dialled, b", and more").unwrap();
     hosts.write(&mut accepted, b"back").unwrap();
     assert_eq!(hosts.hear(&mut accepted, 9 * SECOND), None);
@@ -88,48 +98,74 @@ fn a_partition_stops_data_under_way_and_lets_it_arrive_afterwards() {
 fn a_partition_is_restored_by_call_and_leaves_no_event() {
     let hosts = hosts(2);
     let (mut dialled, mut accepted) = hosts.connected();
-    hosts.world.partition_pair(&hosts.client, &hosts.server, 600 * SECOND);
+    hosts
+        .world
+        .partition_pair(&hosts.client, &hosts.server, 600 * SECOND);
     hosts.write(&mut dialled, b"held").unwrap();
     assert_eq!(hosts.hear(&mut accepted, 5 * SECOND), None);
     hosts.world.restore_partition(&hosts.server, &hosts.client);
     assert!(!hosts.world.is_partitioned(&hosts.client, &hosts.server));
-    assert_eq!(hosts.hear(&mut accepted, SECOND), Some(Ok(b"held".to_vec())));
+    assert_eq!(
+        hosts.hear(&mut accepted, SECOND),
+        Some(Ok(b"held".to_vec()))
+    );
     hosts.world.run_until_empty().unwrap();
-    assert!(hosts.world.now() < 60 * SECOND, "a dead event kept the run alive");
+    assert!(
+        hosts.world.now() < 60 * SECOND,
+        "a dead event kept the run alive"
+    );
 }
 
 #[test]
 fn bytes_that_stay_unacknowledged_for_fifteen_seconds_end_the_connection() {
     let hosts = hosts(3);
     let (mut dialled, mut accepted) = hosts.connected();
-    hosts.world.partition_pair(&hosts.client, &hosts.server, 40 * SECOND);
+    hosts
+        .world
+        .partition_pair(&hosts.client, &hosts.server, 40 * SECOND);
     hosts.write(&mut dialled, b"in vain").unwrap();
     let began = hosts.world.now();
-    assert_eq!(hosts.hear(&mut dialled, 20 * SECOND), Some(Err(ErrorKind::TimedOut)));
+    assert_eq!(
+        hosts.hear(&mut dialled, 20 * SECOND),
+        Some(Err(ErrorKind::TimedOut))
+    );
     let waited = hosts.world.now() - began;
     assert!((15 * SECOND..16 * SECOND).contains(&waited), "{waited:?}");
-    assert_eq!(hosts.write(&mut dialled, b"again"), Err(ErrorKind::BrokenPipe));
+    assert_eq!(
+        hosts.write(&mut dialled, b"again"),
+        Err(ErrorKind::BrokenPipe)
+    );
     // The other end knows nothing of it: no clean end, no error, until it sends and is answered.
     assert_eq!(hosts.hear(&mut accepted, 60 * SECOND), None);
     hosts.write(&mut accepted, b"anybody?").unwrap();
-    assert_eq!(hosts.hear(&mut accepted, SECOND), Some(Err(ErrorKind::ConnectionReset)));
+    assert_eq!(
+        hosts.hear(&mut accepted, SECOND),
+        Some(Err(ErrorKind::ConnectionReset))
+    );
 }
 
 #[test]
 fn a_connection_without_traffic_outlives_a_partition() {
     let hosts = hosts(4);
     let (mut dialled, mut accepted) = hosts.connected();
-    hosts.world.partition_pair(&hosts.client, &hosts.server, 120 * SECOND);
+    hosts
+        .world
+        .partition_pair(&hosts.client, &hosts.server, 120 * SECOND);
     hosts.world.run_for(121 * SECOND).unwrap();
     hosts.write(&mut dialled, b"still here").unwrap();
-    assert_eq!(hosts.hear(&mut accepted, SECOND), Some(Ok(b"still here".to_vec())));
+    assert_eq!(
+        hosts.hear(&mut accepted, SECOND),
+        Some(Ok(b"still here".to_vec()))
+    );
 }
 
 #[test]
 fn a_connect_across_a_partition_hangs_until_its_timeout() {
     let hosts = hosts(5);
     let (_dialled, _accepted) = hosts.connected();
-    hosts.world.partition_pair(&hosts.client, &hosts.server, 600 * SECOND);
+    hosts
+        .world
+        .partition_pair(&hosts.client, &hosts.server, 600 * SECOND);
     let network = hosts.client.network_provider();
     let began = hosts.world.now();
     let connected = hosts.world.block_on(network.connect("server:80")).unwrap();
@@ -145,7 +181,10 @@ fn a_connect_waits_for_the_end_of_a_partition() {
     let (mut dialled, mut accepted) = hosts.connected();
     assert!(hosts.world.now() >= 5 * SECOND);
     hosts.write(&mut dialled, b"at last").unwrap();
-    assert_eq!(hosts.hear(&mut accepted, SECOND), Some(Ok(b"at last".to_vec())));
+    assert_eq!(
+        hosts.hear(&mut accepted, SECOND),
+        Some(Ok(b"at last".to_vec()))
+    );
 }
 
 #[test]
@@ -170,13 +209,18 @@ fn an_answer_that_meets_a_partition_does_not_connect() {
         }
     }
     let (server, client) = (hosts.server.clone(), hosts.client.clone());
-    hosts.world.partition_one_way(&server, &client, 600 * SECOND);
+    hosts
+        .world
+        .partition_one_way(&server, &client, 600 * SECOND);
     let connected = hosts.world.block_on(connecting).unwrap();
     assert_eq!(connected.unwrap_err().kind(), ErrorKind::TimedOut);
     drop(listener);
     hosts.world.restore_partition(&server, &client);
     hosts.world.run_until_empty().unwrap();
-    assert_eq!(hosts.world.leftovers(), moonpool_foundation::Leftovers::default());
+    assert_eq!(
+        hosts.world.leftovers(),
+        moonpool_foundation::Leftovers::default()
+    );
 }
 
 #[test]
@@ -188,9 +232,15 @@ fn one_way_only_stops_that_way_and_its_acknowledgements() {
     assert!(hosts.world.is_partitioned(&server, &client));
     assert!(!hosts.world.is_partitioned(&client, &server));
     hosts.write(&mut dialled, b"there").unwrap();
-    assert_eq!(hosts.hear(&mut accepted, SECOND), Some(Ok(b"there".to_vec())));
+    assert_eq!(
+        hosts.hear(&mut accepted, SECOND),
+        Some(Ok(b"there".to_vec()))
+    );
     // It arrived, but the news of that did not.
-    assert_eq!(hosts.hear(&mut dialled, 30 * SECOND), Some(Err(ErrorKind::TimedOut)));
+    assert_eq!(
+        hosts.hear(&mut dialled, 30 * SECOND),
+        Some(Err(ErrorKind::TimedOut))
+    );
     assert!((15..17).contains(&hosts.world.now().as_secs()));
 }
 
@@ -201,7 +251,10 @@ fn a_one_way_partition_that_ends_in_time_costs_nothing() {
     let (server, client) = (hosts.server.clone(), hosts.client.clone());
     hosts.world.partition_one_way(&server, &client, 10 * SECOND);
     hosts.write(&mut dialled, b"there").unwrap();
-    assert_eq!(hosts.hear(&mut accepted, SECOND), Some(Ok(b"there".to_vec())));
+    assert_eq!(
+        hosts.hear(&mut accepted, SECOND),
+        Some(Ok(b"there".to_vec()))
+    );
     assert_eq!(hosts.hear(&mut dialled, 60 * SECOND), None);
     hosts.write(&mut accepted, b"back").unwrap();
     assert_eq!(hosts.hear(&mut dialled, SECOND), Some(Ok(b"back".to_vec())));
@@ -225,7 +278,10 @@ fn all_that_a_process_sends_or_is_sent_is_stopped() {
     assert!(!hosts.world.is_partitioned(&client, &server));
     hosts.write(&mut accepted, b"y").unwrap();
     assert_eq!(hosts.hear(&mut dialled, 4 * SECOND), None);
-    assert_eq!(hosts.hear(&mut dialled, 2 * SECOND), Some(Ok(b"y".to_vec())));
+    assert_eq!(
+        hosts.hear(&mut dialled, 2 * SECOND),
+        Some(Ok(b"y".to_vec()))
+    );
 }
 
 #[test]
@@ -233,18 +289,18 @@ fn others_and_the_process_itself_are_reached_all_the_while() {
     let hosts = hosts(11);
     let third = hosts.world.add_process("third");
     hosts.world.partition_send_from(&third, 600 * SECOND);
-    hosts.world.partition_pair(&hosts.client, &third, 600 * SECOND);
+    hosts
+        .world
+        .partition_pair(&hosts.client, &third, 600 * SECOND);
     hosts.connected();
     let alone = connect(third.clone(), third.clone());
     let listener = third.network_provider();
-    let own = hosts
-        .world
-        .block_on(async move {
-            drop(alone);
-            let listener = listener.bind("third:80").await.unwrap();
-            third.network_provider().connect("third:80").await.unwrap();
-            listener.accept().await.unwrap();
-        });
+    let own = hosts.world.block_on(async move {
+        drop(alone);
+        let listener = listener.bind("third:80").await.unwrap();
+        third.network_provider().connect("third:80").await.unwrap();
+        listener.accept().await.unwrap();
+    });
     assert!(own.is_ok());
 }
 
@@ -254,10 +310,15 @@ fn a_reset_is_stopped_too() {
     let (mut dialled, accepted) = hosts.connected();
     hosts.write(&mut dialled, b"never read").unwrap();
     hosts.world.run_for(SECOND).unwrap();
-    hosts.world.partition_pair(&hosts.client, &hosts.server, 5 * SECOND);
+    hosts
+        .world
+        .partition_pair(&hosts.client, &hosts.server, 5 * SECOND);
     drop(accepted);
     assert_eq!(hosts.hear(&mut dialled, 4 * SECOND), None);
-    assert_eq!(hosts.hear(&mut dialled, 2 * SECOND), Some(Err(ErrorKind::ConnectionReset)));
+    assert_eq!(
+        hosts.hear(&mut dialled, 2 * SECOND),
+        Some(Err(ErrorKind::ConnectionReset))
+    );
 }
 
 #[test]
