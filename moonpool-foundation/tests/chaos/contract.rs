@@ -82,7 +82,7 @@ async fn send(
             time.sleep(random.random_range(0..50) * MILLISECOND).await;
         }
     }
-    let _ = stream.shutdown().await;
+    drop(stream.shutdown().await);
 }
 
 async fn receive(

@@ -171,7 +171,7 @@ fn nothing_of_faults_stays_queued_or_kept_once_connections_are_gone() {
             accepting.task().spawn_task("server", async move {
                 loop {
                     let (mut stream, _) = listener.accept().await.unwrap();
-                    let _ = stream.write_all(&pattern(500)).await;
+                    drop(stream.write_all(&pattern(500)).await);
                 }
             });
             for _ in 0..300 {
@@ -179,7 +179,7 @@ fn nothing_of_faults_stays_queued_or_kept_once_connections_are_gone() {
                 let connected = connecting.time().timeout(SECOND, connect).await;
                 if let Ok(Ok(mut stream)) = connected {
                     let read = read_all(&mut stream);
-                    let _ = connecting.time().timeout(SECOND, read).await;
+                    drop(connecting.time().timeout(SECOND, read).await);
                 }
             }
         })

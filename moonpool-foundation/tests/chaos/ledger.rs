@@ -66,11 +66,10 @@ fn pings(config: NetworkConfiguration, skipped: &[FaultId]) -> SimWorld {
 
 /// As [`Pair::new`], with faults skipped from the beginning.
 fn skipping(config: NetworkConfiguration, skipped: &[FaultId]) -> Pair {
-    let pair = Pair::new_with(config, 1, |world| {
+    Pair::new_with(config, 1, |world| {
         world.set_skipped_faults(skipped.iter().copied());
         world.record_faults();
-    });
-    pair
+    })
 }
 
 const BY_CHANCE: [FaultKind; 13] = [

@@ -171,7 +171,7 @@ pub(crate) async fn read_all(stream: &mut SimTcpStream) -> (Vec<u8>, Result<(), 
 
 /// Bytes that tell their places.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|place| byte_at(place)).collect()
+    (0..length).map(byte_at).collect()
 }
 
 pub(crate) fn byte_at(place: usize) -> u8 {
