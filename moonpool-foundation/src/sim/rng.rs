@@ -19,6 +19,8 @@ pub(crate) enum StreamId {
     Select,
     /// How long connects, accepts, reads and writes take.
     Latency,
+    /// When the phase of a run ends.
+    Phases,
     /// The values of a drawn configuration.
     Configuration,
     /// Which faults a drawn configuration leaves out.
@@ -41,6 +43,7 @@ impl StreamId {
             Self::Scheduler => 0,
             Self::Select => 1,
             Self::Latency => 2,
+            Self::Phases => 16,
             Self::Configuration => 3,
             Self::Swarm => 4,
             Self::Fault(kind) => FIRST_FAULT_STREAM + kind.index() as u64,
