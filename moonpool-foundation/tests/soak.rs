@@ -3,10 +3,6 @@
 //! `MOONPOOL_ITERATIONS=1000 cargo nextest run -p moonpool-foundation slow_simulation_soak` is the long
 //! form. The allocator counts for the whole process, so this binary holds nothing else.
 #![cfg(feature = "sim")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking; clippy allows it in #[test] functions but not in helpers"
-)]
 
 use std::alloc::System;
 use std::io;
@@ -135,7 +131,7 @@ async fn exchange_packets(
             providers.network().clone(),
             providers.time().clone(),
             providers.task().clone(),
-            &any_server(&providers, 81),
+            any_server(&providers, 81),
             PeerConfig::default(),
         );
         for _ in 0..50 {

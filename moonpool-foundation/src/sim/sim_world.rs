@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::breakage::SimConnection;
-use super::connections::Side as ConnectionSide;
 use super::executor::{PendingTask, SchedulePolicy};
 use super::process::{Death, Factory, LifeState, ProcessAddressError, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
@@ -300,27 +299,6 @@ impl SimWorld {
     #[must_use]
     pub fn connections(&self) -> Vec<SimConnection> {
         self.shared.with(|world| world.sim_connections())
-    }
-
-    /// Breaks both ends of a connection by RST, at once. Of what is under way in each direction a
-    /// part that the seed decides still arrives: the stream is cut at any byte. Does nothing to a
-    /// connection that is gone.
-    pub fn close_connection_abort(&self, connection: SimConnection) {
-        self.shared
-            .with(|world| world.abort_connection(connection.id));
-    }
-
-    /// Leaves a connection half open: `crashed` is gone without a word. What the other end writes is
-    /// swallowed and its reads wait, until after `error_delay` both fail with `ConnectionReset` or
-    /// `TimedOut`, as the seed decides. Does nothing to a connection that is gone.
-    pub fn simulate_peer_crash(
-        &self,
-        connection: SimConnection,
-        crashed: ConnectionSide,
-        error_delay: Duration,
-    ) {
-        self.shared
-            .with(|world| world.crash_end(connection.id, crashed, error_delay));
     }
 
     /// The seed.

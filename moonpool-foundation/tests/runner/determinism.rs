@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    Attrition, Check, FaultId, FaultKind, NetworkProvider, Phases, SimProviders, SimulationBuilder,
-    SimulationMetrics, TimeProvider,
+    Attrition, Check, FaultId, FaultKind, NetworkConfiguration, NetworkProvider, Phases,
+    SimProviders, SimulationBuilder, SimulationMetrics, TimeProvider,
 };
 
 use crate::echo;
 
 fn echoes() -> SimulationBuilder {
     SimulationBuilder::new()
+        .with_network_config(NetworkConfiguration::disabled())
         .register_providers_workload("server", echo::server::<SimProviders>)
         .register_providers_workload("client", echo::client::<SimProviders>)
 }
