@@ -140,6 +140,9 @@ impl Failure<'_> {
             let Phases { chaos, quiet } = phases;
             configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));
         }
+        if let Some(attrition) = &plan.attrition {
+            configuration.push_str(&format!("; {attrition:?}"));
+        }
         if !plan.skipped_faults.is_empty() {
             let count = plan.skipped_faults.len();
             configuration.push_str(&format!("; {count} faults skipped"));
