@@ -159,12 +159,6 @@ impl Faults {
         self.on_read = false;
     }
 
-    /// What the configuration says of clocks and sleeps.
-    #[expect(dead_code, reason = "clocks and sleeps do not go wrong yet")]
-    pub(crate) fn chaos(&self) -> &ChaosConfiguration {
-        &self.config.chaos
-    }
-
     /// What `kind` draws from.
     pub(super) fn stream(&mut self, kind: FaultKind) -> &mut Stream {
         &mut self.streams[kind.index()]
