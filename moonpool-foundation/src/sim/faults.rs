@@ -13,7 +13,7 @@ use super::clock::{SimInstant, nanos};
 use super::digest::Digest;
 use super::fault_log::FaultLog;
 use super::rng::{Stream, StreamId};
-use crate::chaos::{ChaosConfiguration, FaultKind, FaultSet, FaultTarget};
+use crate::chaos::{FaultKind, FaultSet, FaultTarget};
 use crate::network::{LatencyModel, NetworkConfiguration};
 
 /// How long a sender waits before it sends a lost segment again; each time twice as long.
