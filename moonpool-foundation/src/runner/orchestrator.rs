@@ -20,7 +20,7 @@ use super::verdict::{Verdict, with_sources};
 use crate::error::SimulationResult;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::providers::SimProviders;
-use crate::sim::{Leftovers, SimProcess, SimWorld, TraceMode, TraceStep};
+use crate::sim::{Leftovers, SimProcess, SimWorld, TaskRole, TraceMode, TraceStep};
 
 /// A registered workload.
 pub(super) struct Workload {
@@ -88,6 +88,7 @@ impl Launch<'_> {
         let handle = world.spawn(
             self.workload.name.clone(),
             self.process.life(),
+            TaskRole::Ordinary,
             self.workload.registered_at,
             future,
         );

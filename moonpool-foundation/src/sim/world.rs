@@ -21,6 +21,7 @@ use super::process::{Factory, KillKind, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
+use super::wakes::TaskRole;
 use super::{context, executor};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
@@ -138,6 +139,8 @@ pub(crate) struct World {
     pub(super) events_processed: u64,
     pub(super) time_budget: Option<Duration>,
     pub(super) livelock_limit: u64,
+    /// Nothing but background events was left, and no task but transport drivers ran since.
+    pub(super) only_drivers_ran: bool,
     /// Polls and events at the current instant.
     pub(super) turns: PollCount,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
@@ -169,6 +172,7 @@ impl World {
             events_processed: 0,
             time_budget: None,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
+            only_drivers_ran: false,
             turns: PollCount::default(),
             unreported_panic: None,
             main_waits: ([None; MAX_NOTES], 0),
@@ -177,7 +181,19 @@ impl World {
     }
 
     pub(super) fn schedule(&mut self, at: SimInstant, event: Event) -> EventKey {
-        self.events.push(at, EventClass::Foreground, event)
+        let class = match &event {
+            // Whoever caused it was a driver, and so will be whoever it wakes first.
+            Event::Segment { .. }
+            | Event::Break { .. }
+            | Event::ConnectArrives(_)
+            | Event::ConnectAnswered(_)
+                if self.only_drivers_ran =>
+            {
+                EventClass::Background
+            }
+            _ => EventClass::Foreground,
+        };
+        self.events.push(at, class, event)
     }
 
     /// Moves the clock to the next event and applies it. A closure is handed back, to be called
@@ -329,6 +345,7 @@ impl Shared {
         &self,
         name: Cow<'static, str>,
         owner: ProcessRef,
+        role: TaskRole,
         spawned_at: &'static Location<'static>,
         future: impl Future<Output = T> + 'static,
     ) -> Option<Rc<JoinState<T>>> {
@@ -338,7 +355,7 @@ impl Shared {
                 return None;
             }
             let future = future.take()?;
-            Some(world.executor.spawn(name, owner, spawned_at, future))
+            Some(world.executor.spawn(name, owner, role, spawned_at, future))
         });
         // A sealed process's future is dropped here, outside the borrow.
         drop(future);

@@ -110,7 +110,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let handle = PeerHandle::new(PeerId::default(), address.into(), state);
         let receiver = Receiver::Inbox(Rc::clone(&inbox));
         let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
-        let driver = task.spawn_task(task_name(&handle), driver.dial(network));
+        let driver = task.spawn_driver(task_name(&handle), driver.dial(network));
         Self::assemble(handle, Some(inbox), driver)
     }
 
@@ -127,7 +127,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let handle = PeerHandle::new(PeerId::default(), peer_address, state);
         let receiver = Receiver::Inbox(Rc::clone(&inbox));
         let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
-        let driver = task.spawn_task(task_name(&handle), driver.serve(stream));
+        let driver = task.spawn_driver(task_name(&handle), driver.serve(stream));
         Self::assemble(handle, Some(inbox), driver)
     }
 
@@ -150,7 +150,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let handle = PeerHandle::new(id, address.into(), state);
         let receiver = Receiver::Sink(sink);
         let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
-        let driver = task.spawn_task(task_name(&handle), driver.dial(network));
+        let driver = task.spawn_driver(task_name(&handle), driver.dial(network));
         Self::assemble(handle, None, driver)
     }
 
@@ -176,7 +176,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let handle = PeerHandle::new(id, peer_address, state);
         let receiver = Receiver::Sink(sink);
         let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
-        let driver = task.spawn_task(task_name(&handle), driver.serve(stream));
+        let driver = task.spawn_driver(task_name(&handle), driver.serve(stream));
         Self::assemble(handle, None, driver)
     }
 

@@ -136,7 +136,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
                 drop(done);
             }
         };
-        let task = shared.task.spawn_task("moonpool-greeting", greeting);
+        let task = shared.task.spawn_driver("moonpool-greeting", greeting);
         shared.greetings.borrow_mut().insert(number, task);
         true
     }
@@ -320,7 +320,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
             peer: id,
         };
         let driver = driver.serve_session(slot, kept);
-        let driver = self.task.spawn_task(task_name(&handle), driver);
+        let driver = self.task.spawn_driver(task_name(&handle), driver);
         self.owner.adopt(Peer::assemble(handle, None, driver));
     }
 }

@@ -117,7 +117,7 @@ where
             time: self.time.clone(),
             max_connections,
         };
-        let task = self.task.spawn_task("moonpool-accept", acceptor.run());
+        let task = self.task.spawn_driver("moonpool-accept", acceptor.run());
         self.accept_task.replace(Some(task));
     }
 
