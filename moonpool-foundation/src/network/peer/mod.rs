@@ -39,9 +39,11 @@ use crate::time::TimeProvider;
 
 pub use config::{PeerConfig, PeerConfigError};
 pub use error::{ConnectionError, PeerError, ProtocolError, SendError};
-pub use handle::{CloseOutcome, PeerHandle};
+pub use handle::{CloseOutcome, PeerHandle, PeerWatch};
 pub use metrics::PeerMetrics;
-pub use packet::{PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal};
+pub use packet::{
+    ConnectionChange, PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal,
+};
 pub use session::{SessionIdentity, SessionMode};
 pub use session_acceptor::{SessionAcceptor, SessionOwner};
 
@@ -109,7 +111,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let state = PeerState::dialling(config.clone(), SessionMode::Plain);
         let handle = PeerHandle::new(PeerId::default(), address.into(), state);
         let receiver = Receiver::Inbox(Rc::clone(&inbox));
-        let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
+        let driver = Driver::new(&handle, receiver, time, task.clone(), &config);
         let driver = task.spawn_driver(task_name(&handle), driver.dial(network));
         Self::assemble(handle, Some(inbox), driver)
     }
@@ -126,7 +128,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let state = PeerState::accepted(config.clone(), SessionMode::Plain, time.now());
         let handle = PeerHandle::new(PeerId::default(), peer_address, state);
         let receiver = Receiver::Inbox(Rc::clone(&inbox));
-        let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
+        let driver = Driver::new(&handle, receiver, time, task.clone(), &config);
         let driver = task.spawn_driver(task_name(&handle), driver.serve(stream));
         Self::assemble(handle, Some(inbox), driver)
     }
@@ -149,7 +151,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let state = PeerState::dialling(config.clone(), mode);
         let handle = PeerHandle::new(id, address.into(), state);
         let receiver = Receiver::Sink(sink);
-        let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
+        let driver = Driver::new(&handle, receiver, time, task.clone(), &config);
         let driver = task.spawn_driver(task_name(&handle), driver.dial(network));
         Self::assemble(handle, None, driver)
     }
@@ -175,7 +177,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let state = PeerState::accepted(config.clone(), mode, time.now());
         let handle = PeerHandle::new(id, peer_address, state);
         let receiver = Receiver::Sink(sink);
-        let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
+        let driver = Driver::new(&handle, receiver, time, task.clone(), &config);
         let driver = task.spawn_driver(task_name(&handle), driver.serve(stream));
         Self::assemble(handle, None, driver)
     }
@@ -187,6 +189,15 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
             driver,
             providers: PhantomData,
         }
+    }
+
+    /// Lets the peer close when it is idle, although it is held: for owners that drop it when it has
+    /// [finished](PeerSink::handle_finished). Peers with a sink only close for being idle after this.
+    #[must_use]
+    pub fn closing_when_idle(self) -> Self {
+        let mut this = self;
+        this.handle = this.handle.untracked();
+        this
     }
 
     /// The handle, to clone and keep.

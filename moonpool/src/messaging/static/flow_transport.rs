@@ -146,7 +146,8 @@ where
         self.core.incarnation
     }
 
-    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it.
+    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it. It does
+    /// not close for being idle while the handle is held.
     ///
     /// # Errors
     /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `Closed`.
@@ -181,10 +182,11 @@ where
             SessionMode::Acknowledged(session_identity(&self.core)),
             id,
             self.sink.clone(),
-        );
+        )
+        .closing_when_idle();
         let handle = peer.handle().clone();
         let mut peers = self.core.peers.borrow_mut();
-        peers.insert(handle.clone(), Some(address), Box::new(peer));
+        peers.insert(&handle, Some(address), Box::new(peer));
         Ok(handle)
     }
 

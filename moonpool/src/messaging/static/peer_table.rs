@@ -53,16 +53,16 @@ impl PeerTable {
     /// Takes a peer in, with the address it dials if it does.
     pub(crate) fn insert(
         &mut self,
-        handle: PeerHandle,
+        handle: &PeerHandle,
         dials: Option<&NetworkAddress>,
         owner: Box<dyn Any>,
     ) {
         let destination = dials.map(|address| (address.ip, address.port));
         if let Some(destination) = destination {
-            self.dialled.insert(destination, handle.clone());
+            self.dialled.insert(destination, handle.untracked());
         }
         let entry = PeerEntry {
-            handle: handle.clone(),
+            handle: handle.untracked(),
             destination,
             _owner: owner,
         };
