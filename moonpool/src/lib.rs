@@ -42,10 +42,10 @@ pub mod messaging;
 pub use error::{BuildError, NotSent, RegisterError, TransportError};
 pub use messaging::envelope::EnvelopeError;
 pub use messaging::{
-    EndpointMap, FlowTransport, FlowTransportBuilder, FutureStream, Incoming, InvalidToken,
-    MessageReceiver, NetNotifiedQueue, QueueLimits, QueueStats, ReplyError, ReplyFuture,
-    ReplyPromise, ReplyRoute, Request, RequestStream, SharedNetNotifiedQueue, TransportStats,
-    send_request,
+    AddressState, EndpointMap, EndpointState, FailureMonitor, FailureWatch, FlowTransport,
+    FlowTransportBuilder, FutureStream, Incoming, InvalidToken, MessageReceiver, NetNotifiedQueue,
+    QueueLimits, QueueStats, ReplyError, ReplyFuture, ReplyPromise, ReplyRoute, Request,
+    RequestStream, SharedNetNotifiedQueue, TransportStats, send_request,
 };
 pub use moonpool_foundation as foundation;
 pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};

@@ -13,6 +13,8 @@ mod failures;
 mod final_api;
 #[path = "rpc_integration/limits.rs"]
 mod limits;
+#[path = "rpc_integration/liveness.rs"]
+mod liveness;
 #[path = "rpc_integration/load.rs"]
 mod load;
 #[path = "rpc_integration/outcomes.rs"]

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use moonpool_foundation::network::peer::{
-    PacketId, PeerHandle, PeerId, PeerSink, ReceivedPacket, SessionEnded,
+    ConnectionChange, PacketId, PeerHandle, PeerId, PeerSink, ReceivedPacket, SessionEnded,
 };
 use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownId, WellKnownToken};
@@ -21,6 +21,8 @@ use moonpool_traits::CodecError;
 use super::call_table::{Arrival, CallTable, Outcome};
 use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
 use super::envelope::{Envelope, EnvelopeError, MessageHead};
+use super::failure_monitor::FailureTable;
+use super::failure_watch::OpenPeer;
 use super::local_queue::LocalQueue;
 use super::peer_table::PeerTable;
 use super::receivers::{EndpointNotFoundReceiver, Incoming, MessageReceiver, Packet};
@@ -87,6 +89,9 @@ pub(crate) struct Core {
     endpoints: RefCell<EndpointMap>,
     pub(crate) calls: RefCell<CallTable>,
     pub(crate) peers: RefCell<PeerTable>,
+    pub(crate) failures: RefCell<FailureTable>,
+    /// The transport, for what needs its providers.
+    opener: RefCell<Option<Weak<dyn OpenPeer>>>,
     local: RefCell<LocalQueue>,
     limits: Limits,
     pub(crate) counters: Counters,
@@ -109,11 +114,24 @@ impl Core {
                 endpoints: RefCell::new(endpoints),
                 calls: RefCell::new(CallTable::new(params.call_nonce)),
                 peers: RefCell::new(PeerTable::new()),
+                failures: RefCell::new(FailureTable::new()),
+                opener: RefCell::new(None),
                 local: RefCell::default(),
                 limits: params.limits,
                 counters: Counters::default(),
             }
         })
+    }
+
+    /// Who makes peers.
+    pub(crate) fn set_opener(&self, opener: Weak<dyn OpenPeer>) {
+        self.opener.replace(Some(opener));
+    }
+
+    /// The peer that dials an address, made if there is none.
+    pub(crate) fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        let opener = self.opener.borrow().as_ref().and_then(Weak::upgrade);
+        opener.ok_or(TransportError::Closed)?.open_peer(address)
     }
 
     /// What peers report to.
@@ -321,7 +339,38 @@ impl Core {
     pub(crate) fn handle_finished(&self, peer: PeerId) {
         self.end_calls_of(peer);
         let removed = self.peers.borrow_mut().remove(peer);
+        if let Some(destination) = removed.as_ref().and_then(|entry| entry.destination) {
+            let woken = self
+                .failures
+                .borrow_mut()
+                .handle_finished(destination, peer);
+            woken.into_iter().for_each(Waker::wake);
+        }
         drop(removed);
+    }
+
+    /// A peer's connection was made or lost, or its address has failed.
+    fn handle_connection(&self, peer: &PeerHandle, change: ConnectionChange) {
+        let Some(destination) = self.peers.borrow().destination(peer.id()) else {
+            return;
+        };
+        let woken = self.failures.borrow_mut().handle_change(
+            destination,
+            peer.id(),
+            change,
+            peer.remote_incarnation(),
+        );
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// The process that a peer dials has no receiver for the token.
+    pub(crate) fn handle_not_found(&self, peer: &PeerHandle, token: UID) {
+        let destination = self.peers.borrow().destination(peer.id());
+        if let (Some(destination), Some(incarnation)) = (destination, peer.remote_incarnation()) {
+            self.failures
+                .borrow_mut()
+                .handle_not_found(destination, token, incarnation);
+        }
     }
 
     fn end_calls_of(&self, peer: PeerId) {
@@ -411,6 +460,8 @@ impl Core {
         self.phase.set(Phase::Closed);
         let peers = self.peers.borrow_mut().drain();
         drop(peers);
+        let watches = self.failures.borrow_mut().close();
+        watches.into_iter().for_each(Waker::wake);
         let wakers = self.calls.borrow_mut().end_all();
         wakers.into_iter().for_each(Waker::wake);
         let local = self.local.borrow_mut().clear();
@@ -436,6 +487,9 @@ impl Core {
             .borrow()
             .len()
             .saturating_sub(BUILT_IN_ENDPOINTS);
+        let failures = self.failures.borrow();
+        stats.watches = failures.waiting();
+        stats.missing_endpoints = failures.missing();
         stats.pending_calls = self.calls.borrow().waiting();
         let local = self.local.borrow();
         stats.local_packets = local.len();
@@ -471,6 +525,12 @@ impl PeerSink for TransportSink {
     fn expects_replies(&self, peer: &PeerHandle) -> bool {
         let core = self.core.upgrade();
         core.is_some_and(|core| core.calls.borrow().has_calls_of(peer.id()))
+    }
+
+    fn handle_connection(&self, peer: &PeerHandle, change: ConnectionChange) {
+        if let Some(core) = self.core.upgrade() {
+            core.handle_connection(peer, change);
+        }
     }
 
     fn handle_withdrawn(&self, peer: &PeerHandle, id: PacketId, _limit: u32) {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::acceptor::{AcceptedPeers, Acceptor};
 use super::builder::FlowTransportBuilder;
 use super::core::{Admission, Core, Phase};
 use super::envelope;
+use super::failure_watch::{FailureMonitor, OpenPeer};
 use super::stats::TransportStats;
 use crate::error::TransportError;
 
@@ -87,7 +88,7 @@ where
         peer_config: PeerConfig,
     ) -> Rc<Self> {
         let sink = core.sink();
-        Rc::new(Self {
+        let transport = Rc::new(Self {
             core,
             network,
             time,
@@ -96,7 +97,10 @@ where
             sink,
             accept_task: RefCell::new(None),
             local_task: RefCell::new(None),
-        })
+        });
+        let opener: Weak<dyn OpenPeer> = Rc::<Self>::downgrade(&transport);
+        transport.core.set_opener(opener);
+        transport
     }
 
     /// Starts the task that accepts connections.
@@ -187,7 +191,16 @@ where
         let handle = peer.handle().clone();
         let mut peers = self.core.peers.borrow_mut();
         peers.insert(&handle, Some(address), Box::new(peer));
+        let destination = (address.ip, address.port);
+        let mut failures = self.core.failures.borrow_mut();
+        failures.handle_peer(destination, id);
         Ok(handle)
+    }
+
+    /// What is known of the addresses and endpoints that this transport talks to.
+    #[must_use]
+    pub fn failure_monitor(&self) -> FailureMonitor {
+        FailureMonitor::new(self.core.clone())
     }
 
     /// Sends a one-way message that is delivered at most once, in order with the other reliable
@@ -304,6 +317,17 @@ where
     #[must_use]
     pub fn is_closing(&self) -> bool {
         !self.core.is_open()
+    }
+}
+
+impl<N, T, TP> OpenPeer for FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        self.get_or_open_peer(address)
     }
 }
 

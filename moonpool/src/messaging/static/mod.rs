@@ -16,6 +16,8 @@ mod call_table;
 mod core;
 mod endpoint_map;
 pub mod envelope;
+mod failure_monitor;
+mod failure_watch;
 mod flow_transport;
 mod local_queue;
 mod net_notified_queue;
@@ -35,6 +37,8 @@ mod test_support;
 
 pub use builder::FlowTransportBuilder;
 pub use endpoint_map::{EndpointMap, InvalidToken};
+pub use failure_monitor::{AddressState, EndpointState};
+pub use failure_watch::{FailureMonitor, FailureWatch};
 pub use flow_transport::FlowTransport;
 pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue};
 pub use receivers::{Incoming, MessageReceiver};

@@ -9,14 +9,14 @@ use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::network::peer::{PeerHandle, PeerId};
 
 /// What makes two addresses the same destination. Flags say how to talk to it, not where it is.
-type Destination = (IpAddr, u16);
+pub(crate) type Destination = (IpAddr, u16);
 
 /// A peer, owned: dropping the entry ends the peer's driver. The owner is not named because its
 /// type carries the providers.
 pub(crate) struct PeerEntry {
     pub(crate) handle: PeerHandle,
     /// Where it dials; `None` for an accepted connection.
-    destination: Option<Destination>,
+    pub(crate) destination: Option<Destination>,
     _owner: Box<dyn Any>,
 }
 
@@ -93,6 +93,11 @@ impl PeerTable {
     /// The peer with this id.
     pub(crate) fn handle(&self, id: PeerId) -> Option<&PeerHandle> {
         self.peers.get(&id).map(|entry| &entry.handle)
+    }
+
+    /// Where the peer with this id dials.
+    pub(crate) fn destination(&self, id: PeerId) -> Option<Destination> {
+        self.peers.get(&id)?.destination
     }
 
     /// All peers, in order of their ids.

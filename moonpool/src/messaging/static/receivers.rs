@@ -164,6 +164,9 @@ impl MessageReceiver for EndpointNotFoundReceiver {
                 tracing::debug!(%missing, "an endpoint was not found");
                 let from = packet.packet.peer_id();
                 core.end_call(reply_token, from, Err(ReplyError::EndpointNotFound));
+                if let Some(peer) = packet.peer() {
+                    core.handle_not_found(peer, missing);
+                }
             }
             Err(error) => core.handle_undecodable(packet.token(), &error),
         }
