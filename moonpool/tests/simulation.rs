@@ -12,6 +12,8 @@
 mod broken_connections;
 #[path = "simulation/invariants.rs"]
 mod invariants;
+#[path = "simulation/liveness.rs"]
+mod liveness;
 #[path = "simulation/local.rs"]
 mod local;
 #[path = "simulation/messages.rs"]
