@@ -102,7 +102,6 @@ impl PeerHandle {
     /// Asks the peer to find out whether the other end is there, until the watch is dropped: it
     /// connects and reconnects although nothing is queued, and asks a silent other end for a sign of
     /// life. What it finds is told to its [sink](super::PeerSink::handle_connection).
-    #[must_use]
     pub fn watch(&self) -> PeerWatch {
         self.0.watches.set(self.0.watches.get() + 1);
         self.signal();

@@ -61,8 +61,13 @@ use state::PeerState;
 ///
 /// When it dials: a plain peer dials at once and again after each loss, for as long as it exists,
 /// since the other end may have something to say. An acknowledged one dials when a reliable packet
-/// is queued or unacknowledged, while [replies are expected](PeerSink::expects_replies), and while
-/// something was sent within the last 3 s.
+/// is queued or unacknowledged, while [replies are expected](PeerSink::expects_replies), while it is
+/// [watched](PeerHandle::watch), and while something was sent within the last 3 s.
+///
+/// When it notices that the other end is gone: in acknowledged mode, while any of the first three is
+/// the case, a connection that brings no packet for 1 s is asked for a sign of life, and given up if
+/// none comes within 2 s. One that nobody needs is not asked, and closes once it was idle for
+/// [`idle_close`](PeerConfig::idle_close).
 ///
 /// ```
 /// use moonpool_foundation::{
