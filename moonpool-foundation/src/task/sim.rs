@@ -57,6 +57,11 @@ impl SimTaskProvider {
             state,
         })
     }
+
+    /// The world, if this process still lives in it.
+    pub(crate) fn world(&self) -> Option<SimWorld> {
+        self.world.live(self.owner).map(SimWorld::borrowed)
+    }
 }
 
 impl TaskProvider for SimTaskProvider {
