@@ -163,3 +163,39 @@ fn a_driver_that_waits_for_more_than_background_events_is_waited_for() {
         "{error}"
     );
 }
+
+#[test]
+fn traffic_between_drivers_that_never_pauses_does_not_hide_a_deadlock() {
+    let world = SimWorld::new();
+    world.set_time_budget(Some(Duration::from_secs(100)));
+    let (a, b) = (world.add_process("a"), world.add_process("b"));
+    let (network, task) = (a.network_provider(), a.task_provider());
+    a.task_provider().spawn_driver("acceptor", async move {
+        let listener = network.bind("a:80").await.unwrap();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            task.spawn_driver("echo", async move {
+                while let Ok(byte) = stream.read_u8().await {
+                    stream.write_u8(byte).await.unwrap();
+                }
+            });
+        }
+    });
+    // No pause at all: a byte is always on its way.
+    let network = b.network_provider();
+    let time = b.time_provider();
+    b.task_provider().spawn_driver("ping", async move {
+        time.sleep(Duration::from_secs(1)).await;
+        let mut stream = network.connect("a:80").await.unwrap();
+        time.background_sleep(Duration::from_secs(1)).await;
+        loop {
+            stream.write_u8(1).await.unwrap();
+            stream.read_u8().await.unwrap();
+        }
+    });
+    let error = world.block_on(std::future::pending::<()>()).unwrap_err();
+    let SimulationError::Deadlock { at, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(*at < Duration::from_secs(13), "{at:?}");
+}
