@@ -255,7 +255,6 @@ impl PeerState {
         let finishes = gives_up
             || cause == ConnectionError::Closed
             || (self.closing.is_some() && !self.owes())
-            || self.is_forgotten(&cause)
             || match self.role {
                 Role::Accept => true,
                 Role::KeepSession => !survives || self.closing.is_some(),

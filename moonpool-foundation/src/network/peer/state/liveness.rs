@@ -255,7 +255,7 @@ impl PeerState {
         Some(since.saturating_add(idle_close).saturating_add(margin))
     }
 
-    /// Closes a peer that nobody used for long and nobody needs. The accepting end waits a fifth
+    /// Closes a peer that nobody used for long and nobody needs; one without a connection is finished. The accepting end waits a fifth
     /// longer than the dialling one, so that a request rarely crosses its Close.
     pub(super) fn handle_idleness(&mut self, now: Duration) {
         if self.used_at.is_none() || self.is_needed() {
@@ -291,10 +291,5 @@ impl PeerState {
         {
             self.disconnect.get_or_insert(ConnectionError::Idle);
         }
-    }
-
-    /// Whether a peer that closed because it was idle is not needed again.
-    pub(super) fn is_forgotten(&self, cause: &ConnectionError) -> bool {
-        *cause == ConnectionError::Idle && !self.is_needed()
     }
 }
