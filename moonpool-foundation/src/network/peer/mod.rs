@@ -10,6 +10,8 @@ mod driver;
 mod error;
 mod exchange;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handle;
 mod inbox;
 mod metrics;

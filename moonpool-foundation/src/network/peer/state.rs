@@ -4,6 +4,8 @@
 //! here has a clock, a socket or a source of randomness: `now` and random draws are arguments.
 
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod schedule;
 #[cfg(test)]
 mod tests;

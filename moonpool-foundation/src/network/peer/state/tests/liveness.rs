@@ -78,3 +78,19 @@ fn nobody_is_asked_while_nothing_is_owed() {
     plain.write_all();
     assert_eq!(plain.timeout(ms(1_000)), None);
 }
+
+#[test]
+fn pings_of_an_end_that_never_reads_fill_no_more_than_a_batch() {
+    let kit = Kit::open();
+    for nonce in 0..10_000 {
+        kit.frame(WellKnownToken::SessionPing, &[1, nonce]).unwrap();
+        let mut state = kit.handle.state();
+        if let Some(batch) = state.lay_out() {
+            state.put_back(batch, 0);
+        }
+    }
+    let pongs = kit.packets();
+    assert_eq!(pongs.len(), BATCH_SLICES + 1, "the last one waited for room");
+    let last = (WellKnownToken::SessionPong.token(), numbers(&[1, 9_999]));
+    assert_eq!(pongs.last(), Some(&last));
+}
