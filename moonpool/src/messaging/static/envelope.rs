@@ -47,6 +47,9 @@
 //!
 //! Decoding is total: any bytes give a message, a reply, or an error, without allocating.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 use std::time::Duration;
 
 use bytes::BufMut;
