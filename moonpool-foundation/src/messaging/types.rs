@@ -428,8 +428,14 @@ mod tests {
         let endpoint = read(&format!("{token}@[::1]:80(tls)")).unwrap();
         assert_eq!(endpoint.token.to_string(), token);
         assert_eq!(endpoint.address.to_string(), "[::1]:80(tls)");
-        assert!(matches!(read(token), Err(ParseEndpointError::NoSeparator { .. })));
-        assert!(matches!(read("12@[::1]:80"), Err(ParseEndpointError::Token(_))));
+        assert!(matches!(
+            read(token),
+            Err(ParseEndpointError::NoSeparator { .. })
+        ));
+        assert!(matches!(
+            read("12@[::1]:80"),
+            Err(ParseEndpointError::Token(_))
+        ));
         let no_address = read(&format!("{token}@here"));
         assert!(matches!(no_address, Err(ParseEndpointError::Address(_))));
     }

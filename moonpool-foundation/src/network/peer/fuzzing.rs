@@ -67,7 +67,10 @@ pub fn packet(bytes: &[u8]) {
                 other => assert!(other == Ok(None) && bytes.len() < 4),
             },
             Err(error @ WireError::ChecksumMismatch { .. }) => {
-                assert!(matches!(length, Ok(Some(length)) if length <= bytes.len()), "{error}");
+                assert!(
+                    matches!(length, Ok(Some(length)) if length <= bytes.len()),
+                    "{error}"
+                );
             }
             Err(error) => assert_eq!(length, Err(error)),
         }
@@ -95,7 +98,10 @@ fn payload_survives(payload: &[u8]) {
         *byte ^= flip;
     }
     let changed = deserialize_packet(&bytes);
-    assert!(matches!(changed, Err(WireError::ChecksumMismatch { .. })), "{changed:?}");
+    assert!(
+        matches!(changed, Err(WireError::ChecksumMismatch { .. })),
+        "{changed:?}"
+    );
 }
 
 /// The reader of a stream's packets: the first two bytes say how the rest is cut into chunks. It
@@ -124,7 +130,10 @@ pub fn packet_stream(bytes: &[u8]) {
         reader.handle_read(chunk.len());
         failed = drain(&mut reader, &mut packets).err();
         let capacity = reader.buffer().capacity();
-        assert!(capacity <= reader_limit(STREAM_PAYLOAD), "{capacity} bytes reserved");
+        assert!(
+            capacity <= reader_limit(STREAM_PAYLOAD),
+            "{capacity} bytes reserved"
+        );
     }
     assert_eq!(packets, expected);
     assert_eq!(failed, error);

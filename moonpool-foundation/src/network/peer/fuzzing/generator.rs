@@ -36,14 +36,19 @@ const LONGEST: usize = 4_096;
 /// If they cannot be read. Only the repository has them, a published crate does not.
 #[must_use]
 pub fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../fuzz/corpus")
+        .join(target);
     let files = fs::read_dir(&dir).map(|entries| {
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
         let mut paths: Vec<_> = paths.collect();
         paths.sort();
         paths
     });
-    let inputs = files.unwrap_or_default().into_iter().filter_map(|path| fs::read(path).ok());
+    let inputs = files
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|path| fs::read(path).ok());
     let inputs: Vec<_> = inputs.collect();
     assert!(!inputs.is_empty(), "no corpus in {}", dir.display());
     inputs

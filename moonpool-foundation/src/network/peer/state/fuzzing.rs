@@ -14,9 +14,7 @@ use crate::network::peer::config::PeerConfig;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::exchange::{Exchange, Inbound};
 use crate::network::peer::frame::{BATCH_SLICES, SEQUENCED_HEAD};
-use crate::network::peer::fuzzing::{
-    Input, encode_frame, made_answer, made_hello, reader_limit,
-};
+use crate::network::peer::fuzzing::{Input, encode_frame, made_answer, made_hello, reader_limit};
 use crate::network::peer::packet::PacketId;
 use crate::network::peer::reader::PacketReader;
 use crate::network::peer::session::{
@@ -233,7 +231,11 @@ impl Script {
                 Frame::Sequenced {
                     sequence,
                     ack,
-                    token: if input.below(32) == 0 { input.uid() } else { TOKEN },
+                    token: if input.below(32) == 0 {
+                        input.uid()
+                    } else {
+                        TOKEN
+                    },
                     payload: input.bytes(count),
                 }
             }
@@ -340,7 +342,10 @@ impl Script {
         };
         let mut slices = [IoSlice::new(&[]); 2 * BATCH_SLICES];
         let pieces = batch.slices(&mut slices);
-        assert!(pieces <= BATCH_SLICES + CONTROL_FRAMES, "{pieces} pieces are laid out");
+        assert!(
+            pieces <= BATCH_SLICES + CONTROL_FRAMES,
+            "{pieces} pieces are laid out"
+        );
         let mut rest = count;
         for slice in slices.iter().take(pieces) {
             let taken = slice.get(..rest.min(slice.len())).unwrap_or_default();
@@ -408,7 +413,9 @@ impl Script {
 
     fn use_handle(&mut self, input: &mut Input<'_>) {
         match input.below(8) {
-            0 => self.state.request_close(Duration::from_millis(u64::from(input.u16()))),
+            0 => self
+                .state
+                .request_close(Duration::from_millis(u64::from(input.u16()))),
             1..=3 => self.state.request_reconnect(),
             number => self.state.set_expects_replies(number % 2 == 0),
         }
@@ -468,7 +475,10 @@ impl Script {
         assert!(metrics.unreliable_queued <= MAX_PACKETS);
         assert!(metrics.unreliable_bytes < MAX_BYTES + largest);
         let capacity = self.reader.buffer().capacity();
-        assert!(capacity <= reader_limit(MAX_PAYLOAD as usize), "{capacity} bytes reserved");
+        assert!(
+            capacity <= reader_limit(MAX_PAYLOAD as usize),
+            "{capacity} bytes reserved"
+        );
         if self.state.is_finished() {
             assert_eq!((metrics.reliable_queued, metrics.unacknowledged), (0, 0));
             assert_eq!((metrics.reliable_bytes, metrics.unreliable_bytes), (0, 0));

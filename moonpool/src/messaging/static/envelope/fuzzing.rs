@@ -35,7 +35,10 @@ pub fn envelope(bytes: &[u8]) {
         ..
     } = &decoded
     {
-        assert!(message.len() <= bytes.len(), "a text is longer than its packet");
+        assert!(
+            message.len() <= bytes.len(),
+            "a text is longer than its packet"
+        );
     }
     let again = encode(&decoded);
     assert!(again.len() <= bytes.len());

@@ -90,7 +90,11 @@ fn pings_of_an_end_that_never_reads_fill_no_more_than_a_batch() {
         }
     }
     let pongs = kit.packets();
-    assert_eq!(pongs.len(), BATCH_SLICES + 1, "the last one waited for room");
+    assert_eq!(
+        pongs.len(),
+        BATCH_SLICES + 1,
+        "the last one waited for room"
+    );
     let last = (WellKnownToken::SessionPong.token(), numbers(&[1, 9_999]));
     assert_eq!(pongs.last(), Some(&last));
 }
