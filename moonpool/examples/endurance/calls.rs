@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use moonpool::prelude::*;
 
-use crate::service::{self, IN_FLIGHT, Memory, Pace, ensure_ends_at_zero, ensure_settled};
-use crate::{Failure, Scale, ensure, ledger, row};
+use crate::ledger::Ledger;
+use crate::service::{self, Memory, Pace, ensure_ends_at_zero, ensure_settled};
+use crate::{Failure, Scale, ensure, row};
 
 pub(crate) async fn run(scale: Scale, providers: &TokioProviders) -> Result<(), Failure> {
     let calls: u64 = scale.pick(1_000_000, 20_000);
@@ -20,15 +21,13 @@ pub(crate) async fn run(scale: Scale, providers: &TokioProviders) -> Result<(), 
     let began = providers.time().now();
     for part in 0..10 {
         // A ledger for each part, so that what it takes is not taken for the library's.
-        let ledger = Rc::new(ledger::Ledger::default());
-        let goal = calls / 10 * (part + 1);
-        let (count, in_flight) = (Rc::clone(&executed), u64::try_from(IN_FLIGHT)?);
-        let is_over = move || count.get() + in_flight >= goal;
+        let ledger = Rc::new(Ledger::default());
+        let (seen, goal) = (Rc::clone(&ledger), calls / 10);
+        let is_over = move || seen.begun() >= goal;
         service::call_until(providers, &client, address, &ledger, is_over).await?;
         let replies = u64::try_from(ledger.replies())?;
-        let begun = ledger.begin();
-        ensure(replies == begun, || {
-            format!("{replies} replies to {begun} calls")
+        ensure(replies == goal, || {
+            format!("{replies} replies to {goal} calls")
         })?;
         drop(ledger);
         if part == 0 {

@@ -54,6 +54,11 @@ impl Ledger {
         number
     }
 
+    /// How many there were.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
     pub(crate) fn end(&self, number: u64, ending: Ending) {
         self.endings.borrow_mut().insert(number, ending);
     }

@@ -26,6 +26,8 @@ mod slot;
 mod state;
 mod timer;
 mod waiters;
+#[cfg(test)]
+mod wire_format;
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -49,6 +49,8 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+#[cfg(test)]
+mod golden;
 
 use std::time::Duration;
 
