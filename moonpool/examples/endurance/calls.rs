@@ -39,9 +39,10 @@ pub(crate) async fn run(scale: Scale, providers: &TokioProviders) -> Result<(), 
     ensure(stats.requests_sent == stats.replies_received, || {
         format!("{stats:?}")
     })?;
-    ensure(stats.requests_sent == executed.get(), || {
-        format!("{stats:?}")
-    })?;
+    ensure(
+        stats.requests_sent == calls && executed.get() == calls,
+        || format!("{stats:?}"),
+    )?;
     row("calls, all answered, each executed once", executed.get());
     row(
         "calls per second",

@@ -124,7 +124,8 @@ fn the_statuses_in_the_document_are_those_of_the_code() {
         );
     }
     let beyond = u8::try_from(rows.len() + 1).unwrap();
-    let unknown = Envelope::decode(&[VERSION, KIND_REPLY, 0, 0, beyond]);
+    let bytes = [VERSION, KIND_REPLY, 0, 0, beyond];
+    let unknown = Envelope::decode(&bytes);
     assert_eq!(
         unknown,
         Err(EnvelopeError::UnknownStatus { status: beyond })
