@@ -49,6 +49,7 @@
 //! decoders to the fuzz targets.
 
 mod ambient;
+pub mod chaos;
 pub mod collections;
 mod error;
 pub mod messaging;
@@ -64,6 +65,11 @@ pub mod task;
 pub mod time;
 pub mod wait;
 
+#[cfg(feature = "sim")]
+pub use chaos::{
+    ChaosConfiguration, ConnectFailureMode, FaultCounts, FaultId, FaultIdError, FaultKind,
+    FaultRecord, FaultTarget,
+};
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};
 pub use messaging::{
@@ -92,7 +98,7 @@ pub use providers::SimProviders;
 pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
-    Check, IterationControl, RunError, SeedReport, SimulationBuilder, SimulationMetrics,
+    Check, IterationControl, Phases, RunError, SeedReport, SimulationBuilder, SimulationMetrics,
     SimulationReport, Verdict, WorkloadTopology,
 };
 #[cfg(feature = "sim")]

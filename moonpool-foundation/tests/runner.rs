@@ -12,6 +12,10 @@ mod determinism;
 mod echo;
 #[path = "runner/nondeterminism.rs"]
 mod nondeterminism;
+#[path = "runner/phases.rs"]
+mod phases;
+#[path = "runner/processes.rs"]
+mod processes;
 #[path = "runner/report.rs"]
 mod report;
 #[path = "runner/verdicts.rs"]

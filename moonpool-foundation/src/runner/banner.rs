@@ -3,15 +3,25 @@
 
 use std::fmt;
 
-use super::orchestrator::{Plan, Recording, SeedRun};
+use super::orchestrator::{Recording, SeedRun};
+use super::phases::Phases;
+use super::plan::Plan;
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::{Divergence, Verdict};
 use crate::network::NetworkConfiguration;
 
 /// Other failing seeds that are listed; the rest is counted.
 const LISTED_SEEDS: usize = 10;
+/// Processes that are listed; the rest is counted.
+const LISTED_PROCESSES: usize = 12;
+/// How many of them stand on one line.
+const PROCESSES_PER_LINE: usize = 4;
 /// Pending tasks that are listed; the rest is counted.
-const LISTED_TASKS: usize = 20;
+const LISTED_TASKS: usize = 10;
+/// Faults that are listed, the last ones.
+const LISTED_FAULTS: usize = 5;
+/// Lines of the headline, of which a panic's message can have many.
+const HEADLINE_LINES: usize = 6;
 
 /// A campaign with a failing seed. `Display` gives the banner.
 pub(super) struct Failure<'a> {
@@ -30,11 +40,14 @@ impl fmt::Display for Failure<'_> {
             return Ok(());
         };
         writeln!(f, "\n{RULE} simulation failed {RULE}")?;
-        entry(f, failed.verdict.name(), &failed.verdict.headline())?;
+        let headline = failed.verdict.headline();
+        let shown: Vec<&str> = headline.lines().take(HEADLINE_LINES).collect();
+        entry(f, failed.verdict.name(), &shown.join("\n"))?;
         self.write_run(f, failed)?;
         self.write_configuration(f)?;
+        self.write_processes(f)?;
         self.write_pending(f, failed)?;
-        entry(f, "faults", "none fired: none are configured")?;
+        self.write_faults(f, failed)?;
         self.write_steps(f, failed)?;
         self.write_others(f)?;
         if let Some(command) = &self.report.replay_command {
@@ -81,14 +94,33 @@ impl Failure<'_> {
             .iter()
             .map(|workload| workload.name.as_ref())
             .collect();
-        let configuration = format!(
+        let mut configuration = format!(
             "workloads {}; network {}; time budget {:?}; check {}",
             names.join(", "),
             network(plan.network),
             plan.time_budget,
             plan.check.name(),
         );
+        if let Some(phases) = &plan.phases {
+            let Phases { chaos, quiet } = phases;
+            configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));
+        }
+        if !plan.skipped_faults.is_empty() {
+            let count = plan.skipped_faults.len();
+            configuration.push_str(&format!("; {count} faults skipped"));
+        }
         entry(f, "configuration", &configuration)
+    }
+
+    fn write_processes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let processes = &self.recording.processes;
+        let listed = &processes[..processes.len().min(LISTED_PROCESSES)];
+        let lines = listed.chunks(PROCESSES_PER_LINE);
+        let mut lines: Vec<String> = lines.map(|line| line.join(", ")).collect();
+        if processes.len() > listed.len() {
+            lines.push(format!("and {} more", processes.len() - listed.len()));
+        }
+        entry(f, "processes", &lines.join("\n"))
     }
 
     fn write_pending(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
@@ -104,6 +136,22 @@ impl Failure<'_> {
             text.push_str(&format!("\nand {} more tasks", listed.len() - LISTED_TASKS));
         }
         entry(f, "pending", &text)
+    }
+
+    /// How often each kind fired, and the last ones.
+    fn write_faults(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
+        if failed.faults.total() == 0 {
+            return entry(f, "faults", "none fired");
+        }
+        let counts = failed.faults.fired();
+        let counts: Vec<String> = counts
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        let records = &self.recording.faults;
+        let last = &records[records.len().saturating_sub(LISTED_FAULTS)..];
+        let mut lines = vec![counts.join(", ")];
+        lines.extend(last.iter().map(ToString::to_string));
+        entry(f, "faults", &lines.join("\n"))
     }
 
     /// The last steps; or, if the seed's runs differ, where they part.
@@ -151,6 +199,8 @@ impl Failure<'_> {
 fn network(config: &NetworkConfiguration) -> String {
     if *config == NetworkConfiguration::default() {
         "default".to_owned()
+    } else if *config == NetworkConfiguration::disabled() {
+        "disabled".to_owned()
     } else if *config == NetworkConfiguration::fast_local() {
         "fast_local".to_owned()
     } else {

@@ -1,9 +1,11 @@
 //! [`RunError`]: why a campaign could not start.
 
+use std::borrow::Cow;
+
 use crate::network::NetworkConfigError;
 
 /// Why a campaign could not start. No seed has run then.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// An environment variable has a value that it does not take. Correct it, or unset it.
@@ -14,11 +16,17 @@ pub enum RunError {
         /// What it was set to.
         value: String,
         /// What it takes.
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
     /// The network configuration cannot be simulated.
     #[error("network configuration: {0}")]
     Network(#[from] NetworkConfigError),
+    /// The phases leave no time for what they are for.
+    #[error("phases: {reason}")]
+    Phases {
+        /// What is wrong with them.
+        reason: &'static str,
+    },
     /// No workload was registered.
     #[error("nothing to run: register a workload first")]
     NoWorkloads,

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::events::index_u32;
 use super::rng::{Stream, StreamId};
 
@@ -58,6 +60,8 @@ pub(crate) struct Process {
     powered: bool,
     /// Starts its tasks, at the beginning of each life.
     pub(crate) factory: Option<Factory>,
+    /// Asks the current life to end by itself.
+    pub(crate) shutdown: CancellationToken,
     pub(crate) workload: Stream,
     pub(crate) library: Stream,
 }
@@ -115,6 +119,7 @@ impl Processes {
             alive: true,
             powered: true,
             factory: None,
+            shutdown: CancellationToken::new(),
             workload: Stream::new(self.seed, StreamId::Workload(id.0)),
             library: Stream::new(self.seed, StreamId::Library(id.0)),
         });
@@ -180,6 +185,7 @@ impl Processes {
         let process = self.get_mut(id);
         process.alive = true;
         process.powered = true;
+        process.shutdown = CancellationToken::new();
     }
 
     /// Ends the current life: from now on nothing it does is seen by anyone.

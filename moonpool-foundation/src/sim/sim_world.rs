@@ -1,9 +1,12 @@
 //! [`SimWorld`]: the owner of everything that a seed decides, as tests and the runner use it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use super::breakage::SimConnection;
 use super::connections::Side as ConnectionSide;
@@ -11,6 +14,7 @@ use super::executor::{PendingTask, SchedulePolicy};
 use super::process::{Factory, KillKind, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};
+use crate::chaos::{FaultCounts, FaultId, FaultRecord};
 use crate::error::SimulationResult;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 
@@ -67,6 +71,16 @@ impl SimProcess {
         self.world
             .upgrade()
             .is_some_and(|world| world.with(|world| world.processes.is_alive(self.id)))
+    }
+
+    /// What asks its current life to end by itself: it fires when a graceful kill begins, and at the
+    /// end of a run by the runner. The next life has one of its own.
+    #[must_use]
+    pub fn shutdown_token(&self) -> CancellationToken {
+        match self.world.upgrade() {
+            Some(world) => world.with(|world| world.processes.get(self.id).shutdown.clone()),
+            None => CancellationToken::new(),
+        }
     }
 
     pub(crate) fn set_factory(&self, factory: Factory) {
@@ -308,6 +322,35 @@ impl SimWorld {
             let at = world.clock.after(delay);
             world.schedule(at, Event::Call(Box::new(f)));
         });
+    }
+
+    /// Skips these faults: they are drawn and take their ordinals, but do not happen. Said before
+    /// the world is driven; it is part of what decides the run.
+    pub fn set_skipped_faults(&self, faults: impl IntoIterator<Item = FaultId>) {
+        let faults = Rc::new(faults.into_iter().collect());
+        self.skip_faults(faults);
+    }
+
+    pub(crate) fn skip_faults(&self, faults: Rc<BTreeSet<FaultId>>) {
+        self.shared.with(|world| world.faults.log.skip(faults));
+    }
+
+    /// How often each kind of fault has fired.
+    #[must_use]
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.shared.with(|world| world.faults.log.counts())
+    }
+
+    /// From now on, faults that fire are recorded: see [`fault_records`](Self::fault_records).
+    pub fn record_faults(&self) {
+        self.shared.with(|world| world.faults.log.record());
+    }
+
+    /// The faults that fired since [`record_faults`](Self::record_faults), oldest first; of very
+    /// many, the last 100,000.
+    #[must_use]
+    pub fn fault_records(&self) -> Vec<FaultRecord> {
+        self.shared.with(|world| world.faults.log.records())
     }
 
     /// In what order ready tasks are polled from now on.

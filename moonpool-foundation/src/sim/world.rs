@@ -22,6 +22,7 @@ use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::{context, executor};
+use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
 use crate::wait::{MAX_NOTES, WaitReason};
@@ -174,6 +175,12 @@ impl World {
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
+    }
+
+    /// A fault was drawn or asked for: whether it happens.
+    pub(super) fn fault_fires(&mut self, kind: FaultKind, target: FaultTarget) -> bool {
+        let now = self.clock.since_start();
+        self.faults.log.fires(kind, target, now, &mut self.digest)
     }
 
     pub(super) fn schedule(&mut self, at: SimInstant, event: Event) -> EventKey {
@@ -415,6 +422,10 @@ impl Shared {
     pub(super) fn kill(&self, process: ProcessId, kind: KillKind) {
         let cancelled = self.with(|world| {
             if !world.processes.is_alive(process) {
+                return Vec::new();
+            }
+            let target = FaultTarget::Process(process.number());
+            if !world.fault_fires(FaultKind::Kill, target) {
                 return Vec::new();
             }
             world.processes.seal(process, kind);

@@ -247,6 +247,12 @@ where
         }
         self.core
             .send_local(token, Admission::WithinLimits, encode)?;
+        self.start_local_delivery();
+        Ok(())
+    }
+
+    /// Starts the task that delivers packets to this process itself, unless it runs.
+    pub(crate) fn start_local_delivery(&self) {
         if self.local_task.borrow().is_none() {
             let core = Rc::downgrade(&self.core);
             let deliver = poll_fn(move |cx| match core.upgrade() {
@@ -256,7 +262,6 @@ where
             let task = self.task.spawn_task("moonpool-local", deliver);
             self.local_task.replace(Some(task));
         }
-        Ok(())
     }
 
     /// Gauges and counters. Visits every peer: it is for people and tests, not for each message.
