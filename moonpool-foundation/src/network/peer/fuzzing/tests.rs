@@ -5,6 +5,9 @@ use super::*;
 /// Seeded inputs per body.
 const INPUTS: usize = 10_000;
 
+/// Scripts for the state: each has up to some hundred steps.
+const SCRIPTS: usize = 3_000;
+
 fn run(target: &str, inputs: usize, body: fn(&[u8])) {
     let kept = corpus(target);
     kept.iter().for_each(|input| body(input));
@@ -46,5 +49,5 @@ fn any_text_is_an_address_or_a_typed_error() {
 
 #[test]
 fn any_packets_leave_a_peer_within_its_limits() {
-    run("peer_state", INPUTS / 2, peer_state);
+    run("peer_state", SCRIPTS, peer_state);
 }

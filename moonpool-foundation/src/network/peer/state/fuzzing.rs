@@ -18,7 +18,7 @@ use crate::network::peer::fuzzing::{Input, encode_frame, made_answer, made_hello
 use crate::network::peer::packet::PacketId;
 use crate::network::peer::reader::PacketReader;
 use crate::network::peer::session::{
-    Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, SessionMode,
+    Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, SessionMode, VERSION,
 };
 
 use super::{Action, Event, MAX_EVENTS, PeerState, Phase};
@@ -35,7 +35,7 @@ const MAX_PAYLOAD: u32 = 1_000;
 const MAX_PACKETS: usize = 6;
 
 /// Bytes of them.
-const MAX_BYTES: usize = 4_000;
+const MAX_BYTES: usize = 2_000;
 
 /// Frames that may be laid out beyond those of a full batch: greetings, pings, a Close.
 const CONTROL_FRAMES: usize = 4;
@@ -146,58 +146,27 @@ impl Script {
             16 => input.uid(),
             number => UID::well_known(u32::try_from(number).unwrap_or_default()),
         };
-        let count = input.below(1_200);
-        self.read(&serialize_packet(token, input.bytes(count)));
+        let payload = some_payload(input);
+        self.read(&serialize_packet(token, &payload));
     }
 
     /// A Hello or an answer of which most is as it should be.
     fn read_greeting(&mut self, input: &mut Input<'_>) {
         if input.below(2) == 0 {
-            let hello = self.plausible_hello(input);
+            let hello = plausible_hello(input);
             let token = WellKnownToken::Hello.token();
             self.read(&serialize_packet(token, &hello.encode()));
             return;
         }
-        let answer = match input.below(4) {
-            0 => made_answer(input),
-            kind => HelloAnswer {
-                version: 1,
-                outcome: match kind {
-                    1 => Outcome::Fresh {
-                        session: UID::new(50, u64::from(input.u8())),
-                    },
-                    2 => Outcome::Resumed {
-                        next_expected: u64::from(input.u8() % 8),
-                    },
-                    _ => Outcome::Superseded {
-                        generation: u64::from(input.u8()),
-                    },
-                },
-                max_payload: u32::from(input.u16()),
-                features: 0,
-                incarnation: THEIRS,
-                address: None,
-            },
-        };
+        let answer = plausible_answer(input);
+        let is_awaited = matches!(self.state.phase, Phase::Greeting { .. });
         let token = WellKnownToken::HelloAnswer.token();
         self.read(&serialize_packet(token, &answer.encode()));
-    }
-
-    fn plausible_hello(&mut self, input: &mut Input<'_>) -> Hello {
-        if input.below(4) == 0 {
-            return made_hello(input);
-        }
-        Hello {
-            version_min: 1,
-            version_max: 1,
-            max_payload: u32::from(input.u16()),
-            features: 0,
-            incarnation: THEIRS,
-            session: SESSION,
-            next_expected: u64::from(input.u8() % 8),
-            generation: u64::from(input.u8()),
-            expected_peer: None,
-            address: None,
+        if is_awaited && self.state.is_open() {
+            self.next_written = Some(match answer.outcome {
+                Outcome::Resumed { next_expected } => next_expected,
+                _ => 1,
+            });
         }
     }
 
@@ -220,25 +189,22 @@ impl Script {
         };
         let nonce = u64::from(input.u32());
         let kind = input.below(6);
+        let payload = some_payload(input);
         let frame = match kind {
             1 => Frame::Ack { ack },
             2 => Frame::Skip { sequence, ack },
             3 => Frame::Ping { ack, nonce },
             4 => Frame::Pong { ack, nonce },
             5 => Frame::Close { ack },
-            _ => {
-                let count = input.below(1_100);
-                Frame::Sequenced {
-                    sequence,
-                    ack,
-                    token: if input.below(32) == 0 {
-                        input.uid()
-                    } else {
-                        TOKEN
-                    },
-                    payload: input.bytes(count),
-                }
-            }
+            _ => Frame::Sequenced {
+                sequence,
+                ack,
+                token: match input.below(8) {
+                    7 => UID::well_known(u32::from(input.u8() % 16)),
+                    _ => TOKEN,
+                },
+                payload: &payload,
+            },
         };
         let (token, payload) = encode_frame(frame);
         serialize_packet(token, &payload)
@@ -385,15 +351,21 @@ impl Script {
 
     /// A connection whose Hello the table has decided about.
     fn attach(&mut self, input: &mut Input<'_>) {
-        let hello = self.plausible_hello(input);
+        let hello = plausible_hello(input);
         if !matches!(self.state.phase, Phase::Idle { .. } | Phase::Open { .. })
             || self.state.role != super::Role::KeepSession
         {
             return;
         }
+        // An end that does not know the session's name has nothing of it.
+        let told = match &self.state.exchange {
+            Some(exchange) if exchange.has_session() => exchange.expected_by(&hello),
+            _ => 1,
+        };
         self.begin_connection();
-        if let Err(cause) = self.state.handle_attached(self.now, &hello) {
-            self.lose(cause);
+        match self.state.handle_attached(self.now, &hello) {
+            Ok(()) => self.next_written = Some(told),
+            Err(cause) => self.lose(cause),
         }
     }
 
@@ -484,4 +456,60 @@ impl Script {
             assert_eq!((metrics.reliable_bytes, metrics.unreliable_bytes), (0, 0));
         }
     }
+}
+
+/// A Hello of which most is as it should be.
+fn plausible_hello(input: &mut Input<'_>) -> Hello {
+    if input.below(4) == 0 {
+        return made_hello(input);
+    }
+    Hello {
+        version_min: 1,
+        version_max: 1,
+        max_payload: u32::from(input.u16()),
+        features: 0,
+        incarnation: THEIRS,
+        session: SESSION,
+        next_expected: u64::from(input.u8() % 8),
+        generation: u64::from(input.u8()),
+        expected_peer: None,
+        address: None,
+    }
+}
+
+/// An answer likewise.
+fn plausible_answer(input: &mut Input<'_>) -> HelloAnswer {
+    let outcome = match input.below(4) {
+        0 => return made_answer(input),
+        1 => Outcome::Fresh {
+            session: UID::new(50, u64::from(input.u8())),
+        },
+        2 => Outcome::Resumed {
+            next_expected: u64::from(input.u8() % 8),
+        },
+        _ => Outcome::Superseded {
+            generation: u64::from(input.u8()),
+        },
+    };
+    HelloAnswer {
+        version: VERSION,
+        outcome,
+        max_payload: u32::from(input.u16()),
+        features: 0,
+        incarnation: THEIRS,
+        address: None,
+    }
+}
+
+/// Begins with what the input has, and goes on with zeroes: large ones need no large inputs.
+fn some_payload(input: &mut Input<'_>) -> Vec<u8> {
+    let size = match input.below(4) {
+        // On both sides of what a packet may carry, and of what may be delivered.
+        3 => MAX_PAYLOAD as usize - 4 + input.below(48),
+        _ => input.below(256),
+    };
+    let front = size.min(64);
+    let mut payload = input.bytes(front).to_vec();
+    payload.resize(size, 0);
+    payload
 }

@@ -6,7 +6,7 @@ use bytes::BufMut;
 
 use super::{
     Envelope, FLAG_DEADLINE, FLAG_METADATA, FLAG_REPLY_TOKEN, FLAG_TRACE, KIND_MESSAGE, KIND_REPLY,
-    Metadata, put_reply_error, put_start, put_token,
+    MESSAGE_FLAGS, Metadata, REPLY_FLAGS, put_reply_error, put_start, put_token,
 };
 use crate::ReplyError;
 
@@ -21,10 +21,14 @@ pub fn envelope(bytes: &[u8]) {
     let Ok(decoded) = Envelope::decode(bytes) else {
         return;
     };
-    let (body, metadata) = match &decoded {
-        Envelope::Message { head, body } => (Some(*body), head.metadata),
-        Envelope::Reply { outcome, metadata } => (outcome.as_ref().ok().copied(), *metadata),
+    let (body, metadata, known) = match &decoded {
+        Envelope::Message { head, body } => (Some(*body), head.metadata, MESSAGE_FLAGS),
+        Envelope::Reply { outcome, metadata } => {
+            (outcome.as_ref().ok().copied(), *metadata, REPLY_FLAGS)
+        }
     };
+    let flags = bytes.get(2..).and_then(|rest| rest.first_chunk());
+    assert!(flags.is_some_and(|flags| u16::from_le_bytes(*flags) & !known == 0));
     if let Some(body) = body {
         assert!(bytes.ends_with(body) && body.len() + START_BYTES <= bytes.len());
     }
