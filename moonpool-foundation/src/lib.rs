@@ -98,8 +98,8 @@ pub use providers::SimProviders;
 pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
-    Check, IterationControl, Phases, RunError, SeedReport, SimulationBuilder, SimulationMetrics,
-    SimulationReport, Verdict, WorkloadTopology,
+    Check, IterationControl, Phases, Regressions, RunError, SeedReport, SimulationBuilder,
+    SimulationMetrics, SimulationReport, Verdict, WorkloadTopology,
 };
 #[cfg(feature = "sim")]
 pub use sim::{

@@ -16,6 +16,8 @@ mod nondeterminism;
 mod phases;
 #[path = "runner/processes.rs"]
 mod processes;
+#[path = "runner/regressions.rs"]
+mod regressions;
 #[path = "runner/report.rs"]
 mod report;
 #[path = "runner/verdicts.rs"]

@@ -79,6 +79,10 @@ fault_kinds! {
     Buggify => "buggify",
     /// A write arrived in pieces, or together with the one before.
     Segmentation => "segmentation",
+    /// A process was asked to end, and killed when its grace was over.
+    Graceful => "graceful",
+    /// A process was killed, to live again a while later.
+    Reboot => "reboot",
 }
 
 impl FaultKind {

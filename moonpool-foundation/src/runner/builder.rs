@@ -7,13 +7,15 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::Location;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::environment::{Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
 use super::phases::Phases;
-use super::plan::{Plan, Seeds, Shard};
+use super::plan::{Network, Plan, Seeds, Shard};
+use super::regressions::{RegressionFile, Regressions};
 use super::replay::Invocation;
 use super::report::{SimulationMetrics, SimulationReport};
 use super::topology::WorkloadTopology;
@@ -98,7 +100,7 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 #[must_use = "nothing runs before `run` is called"]
 pub struct SimulationBuilder {
     pub(super) workloads: Vec<Workload>,
-    network: NetworkConfiguration,
+    network: Network,
     first_seed: u64,
     control: IterationControl,
     debug_seeds: Option<Vec<u64>>,
@@ -109,6 +111,7 @@ pub struct SimulationBuilder {
     shutdown_after: ShutdownAfter,
     phases: Option<Phases>,
     skipped_faults: BTreeSet<FaultId>,
+    regressions: Regressions,
     stop_on_failure: bool,
 }
 
@@ -123,7 +126,7 @@ impl SimulationBuilder {
     pub fn new() -> Self {
         Self {
             workloads: Vec::new(),
-            network: NetworkConfiguration::default(),
+            network: Network::Fixed(Box::default()),
             first_seed: 0,
             control: IterationControl::FixedCount(DEFAULT_ITERATIONS),
             debug_seeds: None,
@@ -134,6 +137,7 @@ impl SimulationBuilder {
             shutdown_after: ShutdownAfter::default(),
             phases: None,
             skipped_faults: BTreeSet::new(),
+            regressions: Regressions::default(),
             stop_on_failure: false,
         }
     }
@@ -274,7 +278,14 @@ impl SimulationBuilder {
 
     /// The simulated network.
     pub fn with_network_config(mut self, config: NetworkConfiguration) -> Self {
-        self.network = config;
+        self.network = Network::Fixed(Box::new(config));
+        self
+    }
+
+    /// Draws the network of each seed: a random subset of the kinds of faults, with random rates
+    /// ([`NetworkConfiguration::swarm_for_seed`]). A failure prints what was drawn.
+    pub fn use_random_config(mut self) -> Self {
+        self.network = Network::Swarm;
         self
     }
 
@@ -302,6 +313,20 @@ impl SimulationBuilder {
     /// Skips these faults in every seed: they are drawn and take their ordinals, but do not happen.
     pub fn skip_faults(mut self, faults: impl IntoIterator<Item = FaultId>) -> Self {
         self.skipped_faults = faults.into_iter().collect();
+        self
+    }
+
+    /// Where the first failing seed is kept if the test fails, to run before all others next time.
+    ///
+    /// By default, in a test, that is beside the source file that calls [`run`](Self::run): the file
+    /// has its name with the extension `moonpool-regressions`, and is meant to be committed. A seed is
+    /// added when the report is dropped by a panic - that of
+    /// [`assert_passed`](SimulationReport::assert_passed) or of any other assertion - so that a test
+    /// which expects a failure and finds it writes nothing. Nothing is written or read when the seeds
+    /// are given, by `MOONPOOL_SEED` or [`set_debug_seeds`](Self::set_debug_seeds), and nothing is
+    /// written under `MOONPOOL_SKIP_FAULTS`. With shards, the first of them runs the kept seeds.
+    pub fn regressions(mut self, regressions: Regressions) -> Self {
+        self.regressions = regressions;
         self
     }
 
@@ -338,28 +363,61 @@ impl SimulationBuilder {
     ///
     /// # Errors
     /// Why it cannot start. Seeds that fail are no error: the report tells.
+    #[track_caller]
     pub fn try_run(&self) -> Result<SimulationReport, RunError> {
         let lookup = |variable: &str| std::env::var_os(variable);
-        self.run_in(lookup)
+        self.run_in(Location::caller(), lookup)
     }
 
     /// Runs the campaign in an environment whose variables `lookup` gives.
     fn run_in(
         &self,
+        caller: &Location<'_>,
         lookup: impl Fn(&str) -> Option<OsString>,
     ) -> Result<SimulationReport, RunError> {
         let environment = Environment::read(&lookup)?;
         execution::warn_of_unknown_variables();
         let trace = environment.trace.clone();
-        let replayed = environment.seeds.clone().unwrap_or_default();
+        let replayed = environment.seeds.clone();
+        let is_exploring = environment.skip_faults.is_some();
         let plan = self.plan(environment)?;
+        let invocation = Invocation::current(&lookup);
+        let manifest_dir = lookup("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let mut regressions = self.regression_file(&plan, &invocation, caller, manifest_dir);
+        if replayed.is_some() || self.debug_seeds.is_some() {
+            regressions = None;
+        }
+        let kept_seeds = match &regressions {
+            Some(file) if plan.shard.is_first() => file.seeds()?,
+            _ => Vec::new(),
+        };
         let execution = Execution {
             plan: &plan,
             trace,
-            replayed,
-            invocation: Invocation::current(lookup),
+            replayed: replayed.unwrap_or_default(),
+            invocation,
+            regressions: regressions.filter(|_| !is_exploring),
+            kept_seeds,
         };
         Ok(execution.run())
+    }
+
+    fn regression_file(
+        &self,
+        plan: &Plan<'_>,
+        invocation: &Invocation,
+        caller: &Location<'_>,
+        manifest_dir: Option<PathBuf>,
+    ) -> Option<RegressionFile> {
+        let path = match &self.regressions {
+            Regressions::Off => return None,
+            Regressions::File(path) => path.clone(),
+            Regressions::BesideSource => {
+                RegressionFile::beside(Path::new(caller.file()), &manifest_dir?)?
+            }
+        };
+        let test = invocation.test_name()?;
+        Some(RegressionFile::new(path, test, plan.fingerprint()))
     }
 
     pub(super) fn plan(&self, environment: Environment) -> Result<Plan<'_>, RunError> {
@@ -465,7 +523,9 @@ mod tests {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| OsString::from(*value))
         };
-        builder.run_in(lookup).map(|report| report.seeds_used)
+        builder
+            .run_in(Location::caller(), lookup)
+            .map(|report| report.seeds_used)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! [`RunError`]: why a campaign could not start.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use crate::network::NetworkConfigError;
 
@@ -25,6 +26,16 @@ pub enum RunError {
     #[error("phases: {reason}")]
     Phases {
         /// What is wrong with them.
+        reason: &'static str,
+    },
+    /// A line of the file of seeds that failed is none. Correct it, or remove it.
+    #[error("{file}:{line}: {reason}", file = .file.display())]
+    Regressions {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
         reason: &'static str,
     },
     /// No workload was registered.

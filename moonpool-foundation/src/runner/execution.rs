@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use super::banner::Failure;
 use super::plan::Plan;
+use super::regressions::{Recorder, RegressionFile};
 use super::replay::Invocation;
-use super::report::SimulationReport;
+use super::report::{SeedReport, SimulationReport};
 use super::verdict::Verdict;
 use super::{campaign, divergence, environment, orchestrator, trace_files};
 use crate::sim::TraceMode;
@@ -20,6 +21,10 @@ pub(super) struct Execution<'a> {
     /// The seeds that `MOONPOOL_SEED` names.
     pub(super) replayed: Vec<u64>,
     pub(super) invocation: Invocation,
+    /// Where a failing seed is kept if the test fails.
+    pub(super) regressions: Option<RegressionFile>,
+    /// Seeds that were kept there; they run first.
+    pub(super) kept_seeds: Vec<u64>,
 }
 
 impl Execution<'_> {
@@ -31,7 +36,17 @@ impl Execution<'_> {
     pub(super) fn run(&self) -> SimulationReport {
         let plan = self.plan;
         let began = Instant::now();
-        let mut seeds = campaign::run(plan);
+        let kept = campaign::run(&plan.with_seeds(self.kept_seeds.clone()));
+        let kept_run = kept.len();
+        let mut seeds: Vec<SeedReport> = kept
+            .into_iter()
+            .filter(|seed| !seed.verdict.is_passed())
+            .collect();
+        if seeds.is_empty() || !plan.stop_on_failure {
+            let campaign = campaign::run(plan);
+            seeds.retain(|kept| campaign.iter().all(|seed| seed.seed != kept.seed));
+            seeds.extend(campaign);
+        }
         let wall_time = began.elapsed();
         let nondeterminism = seeds.iter_mut().find_map(|seed| match &mut seed.verdict {
             Verdict::Nondeterminism(found) => Some((seed.seed, found)),
@@ -41,12 +56,23 @@ impl Execution<'_> {
             found.divergence = campaign::undisturbed(|| divergence::find(plan, seed));
         }
         let mut report = SimulationReport::of(seeds, wall_time);
+        report.regressions_run = kept_run;
         self.trace(&report);
         if let Some(text) = failure(plan, &mut report, &self.invocation) {
             // On the calling thread, whose output libtest captures.
             eprint!("{text}");
         }
+        report.recorder = self.recorder(&report);
         report
+    }
+
+    /// Keeps the first failing seed, should the test fail.
+    fn recorder(&self, report: &SimulationReport) -> Recorder {
+        let (Some(file), Some(failed)) = (&self.regressions, report.failures().next()) else {
+            return Recorder::default();
+        };
+        let replay = report.replay_command.clone().unwrap_or_default();
+        Recorder::new(file.clone(), failed.seed, failed.verdict.name(), replay)
     }
 
     fn trace(&self, report: &SimulationReport) {
@@ -127,6 +153,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::network::NetworkProvider;
     use crate::runner::environment::Environment;
     use crate::runner::{Check, SimulationBuilder, SimulationMetrics};
     use crate::task::TaskProvider;
@@ -195,6 +222,33 @@ mod tests {
             "replay         MOONPOOL_SEED=3 cargo test -p my-service orders::are_answered \
              -- --exact --nocapture"
         );
+    }
+
+    #[test]
+    fn a_crowded_failure_still_fits_on_one_screen() {
+        let mut crowded = SimulationBuilder::new()
+            .use_random_config()
+            .phases(crate::runner::Phases::default())
+            .with_seed_range(7..40);
+        for number in 0..30 {
+            let name = format!("a-workload-with-quite-a-long-name-{number}");
+            crowded = crowded.register_workload(name, |_, network, time, _, topology| async move {
+                let listener = network.bind(&format!("{}:80", topology.my_ip)).await?;
+                time.sleep(Duration::from_secs(1)).await;
+                for peer in &topology.peer_ips {
+                    drop(network.connect(&format!("{peer}:80")).await);
+                }
+                drop(listener);
+                panic!("line\n{}", "another line\n".repeat(50));
+            });
+        }
+        let text = printed(&crowded);
+        assert!(text.lines().count() <= 50, "{text}");
+        assert!(text.contains("\ndrawn          "), "{text}");
+        assert!(text.contains("\n               probabilities: "), "{text}");
+        assert!(text.contains("and 24 more\n"), "{text}");
+        let last = text.lines().rev().nth(1).unwrap_or_default();
+        assert!(last.starts_with("replay         MOONPOOL_SEED=7"), "{text}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) fn run_recorded(
 }
 
 fn make_world(plan: &Plan<'_>, seed: u64) -> SimWorld {
-    let world = SimWorld::make(plan.network.clone(), seed);
+    let world = SimWorld::make(plan.network.of(seed), seed);
     if !plan.skipped_faults.is_empty() {
         world.set_skipped_faults(plan.skipped_faults.iter().copied());
     }
@@ -112,7 +112,7 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
             workload,
             index,
             process: &processes[index],
-            topology: plan.places[index].topology(&progress.shutdown),
+            topology: plan.places[index].topology(progress),
             progress: Rc::clone(progress),
         });
     }

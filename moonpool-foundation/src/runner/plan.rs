@@ -4,18 +4,16 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use super::environment::Check;
 use super::phases::Phases;
 use super::topology::WorkloadTopology;
-use super::workload::{ShutdownAfter, Workload};
+use super::workload::{Progress, ShutdownAfter, Workload};
 use crate::chaos::FaultId;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
 
 /// Where a workload runs, and who else is there: the same for every seed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Place {
     my_ip: String,
     peer_ips: Vec<String>,
@@ -23,12 +21,14 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn topology(&self, shutdown: &CancellationToken) -> WorkloadTopology {
+    pub(super) fn topology(&self, progress: &Progress) -> WorkloadTopology {
         WorkloadTopology {
             my_ip: self.my_ip.clone(),
             peer_ips: self.peer_ips.clone(),
             peer_names: self.peer_names.clone(),
-            shutdown_signal: shutdown.clone(),
+            shutdown_signal: progress.shutdown.clone(),
+            shared: progress.shared.clone(),
+            providers: None,
         }
     }
 }
@@ -75,6 +75,11 @@ impl Shard {
     /// The shard that is the whole.
     pub(super) const WHOLE: Self = Self { index: 0, count: 1 };
 
+    /// Whether it is the first of several, or the whole.
+    pub(super) fn is_first(self) -> bool {
+        self.index == 0
+    }
+
     /// The `number`-th, from 1, of `count`.
     pub(super) fn new(number: usize, count: usize) -> Option<Self> {
         let index = number.checked_sub(1)?;
@@ -87,11 +92,30 @@ impl Shard {
     }
 }
 
+/// The network of a campaign's seeds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Network {
+    /// The same for all.
+    Fixed(Box<NetworkConfiguration>),
+    /// Drawn per seed: some kinds of faults, with rates of their own.
+    Swarm,
+}
+
+impl Network {
+    /// The network of `seed`: a pure function of it.
+    pub(super) fn of(&self, seed: u64) -> NetworkConfiguration {
+        match self {
+            Self::Fixed(config) => NetworkConfiguration::clone(config),
+            Self::Swarm => NetworkConfiguration::swarm_for_seed(seed),
+        }
+    }
+}
+
 /// Everything that decides a campaign. Shared by its threads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan<'a> {
     pub(super) workloads: &'a [Workload],
-    pub(super) network: &'a NetworkConfiguration,
+    pub(super) network: &'a Network,
     pub(super) time_budget: Duration,
     pub(super) livelock_limit: Option<u64>,
     pub(super) shutdown_after: ShutdownAfter,
@@ -111,9 +135,11 @@ impl<'a> Plan<'a> {
     /// A plan with the addresses that a world will give to these workloads.
     pub(super) fn new(
         workloads: &'a [Workload],
-        network: &'a NetworkConfiguration,
+        network: &'a Network,
     ) -> Result<Self, NetworkConfigError> {
-        network.validate()?;
+        if let Network::Fixed(config) = network {
+            config.validate()?;
+        }
         let world = SimWorld::new();
         let hosts: Vec<(String, String)> = workloads
             .iter()
@@ -147,5 +173,29 @@ impl<'a> Plan<'a> {
             stop_on_failure: false,
             places: (0..hosts.len()).map(place).collect(),
         })
+    }
+
+    /// Tells one configuration from another, on every machine: FNV-1a over what decides a seed's run.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let names = self.workloads.iter().map(|workload| workload.name.as_ref());
+        let names: Vec<&str> = names.collect();
+        let decisive = (
+            (names, self.network, self.time_budget, self.livelock_limit),
+            (self.shutdown_after, &self.phases, &self.skipped_faults),
+        );
+        let text = format!("{decisive:?}");
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    /// The same campaign over other seeds, all of which run.
+    pub(super) fn with_seeds(&self, seeds: Vec<u64>) -> Self {
+        Self {
+            seeds: Seeds::List(seeds),
+            shard: Shard::WHOLE,
+            time_limit: None,
+            ..self.clone()
+        }
     }
 }

@@ -121,6 +121,7 @@ impl Launch<'_> {
             let mut topology = topology.clone();
             topology.shutdown_signal = handle.shutdown_token();
             let (factory, providers) = (Arc::clone(&factory), handle.providers());
+            topology.providers = Some(providers.clone());
             let running = Running::new(&progress);
             // The factory is called inside the task, where a panic in it is the process's.
             let main = async move {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::regressions::Recorder;
 use super::verdict::Verdict;
 use crate::chaos::FaultCounts;
 use crate::sim::Leftovers;
@@ -61,8 +62,14 @@ pub struct SimulationReport {
     pub seeds_failing: Vec<u64>,
     /// How often each kind of fault fired, in all seeds together.
     pub faults: FaultCounts,
+    /// Seeds of the regression file that ran before the campaign. Those that passed count nowhere
+    /// else; one that failed stands in front of the campaign's own seeds, unless it is one of them.
+    pub regressions_run: usize,
     /// The command that replays the first failing seed.
     pub replay_command: Option<String>,
+    /// Keeps that seed if the test fails.
+    #[serde(skip)]
+    pub(super) recorder: Recorder,
 }
 
 impl SimulationReport {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::processes::Servers;
 use super::report::SimulationMetrics;
+use super::shared::SharedValues;
 use super::topology::WorkloadTopology;
 use super::verdict::with_sources;
 use crate::error::{SimulationError, SimulationResult};
@@ -92,7 +93,8 @@ impl Launch<'_> {
             return;
         };
         let providers = self.process.providers();
-        let (topology, progress, index) = (self.topology, self.progress, self.index);
+        let (mut topology, progress, index) = (self.topology, self.progress, self.index);
+        topology.providers = Some(providers.clone());
         // The function is called inside the task, where a panic in it is the workload's.
         let future = async move {
             let result = function(providers, topology).await;
@@ -123,6 +125,7 @@ pub(super) struct Progress {
     failure: RefCell<Option<(usize, String)>>,
     waker: RefCell<Option<Waker>>,
     pub(super) shutdown: CancellationToken,
+    pub(super) shared: SharedValues,
     shutdown_after: ShutdownAfter,
     pub(super) servers: Servers,
 }
@@ -135,6 +138,7 @@ impl Progress {
             failure: RefCell::new(None),
             waker: RefCell::new(None),
             shutdown: CancellationToken::new(),
+            shared: SharedValues::default(),
             shutdown_after,
             servers: Servers::default(),
         }

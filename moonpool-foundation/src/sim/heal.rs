@@ -11,11 +11,7 @@ impl SimWorld {
     /// that are dead start again, and those that were paused go on. What was lost stays lost, and
     /// connections that broke stay broken.
     pub fn heal(&self) {
-        for process in self.all_processes() {
-            if !process.is_alive() {
-                self.restart(process.id());
-            }
-        }
+        self.heal_processes();
     }
 
     /// A duration of `range`, drawn from the stream of phases; its start if it is empty.
