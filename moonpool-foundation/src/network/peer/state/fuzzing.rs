@@ -20,6 +20,7 @@ use crate::network::peer::reader::PacketReader;
 use crate::network::peer::session::{
     Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, SessionMode, VERSION,
 };
+use crate::network::peer::terms::{Account, Expiry, PacketTerms};
 
 use super::{Action, Event, MAX_EVENTS, PeerState, Phase};
 
@@ -88,6 +89,9 @@ impl Script {
             max_payload_bytes: MAX_PAYLOAD,
             reliable_packets: MAX_PACKETS,
             reliable_bytes: MAX_BYTES,
+            answer_packets: MAX_PACKETS,
+            answer_bytes: MAX_BYTES,
+            refusals: MAX_PACKETS,
             unreliable_packets: MAX_PACKETS,
             unreliable_bytes: MAX_BYTES,
             patience: Some(Duration::from_secs(3)),
@@ -218,7 +222,7 @@ impl Script {
                 return;
             }
             self.read(&bytes);
-            if let Some(batch) = self.state.lay_out() {
+            if let Some(batch) = self.state.lay_out(self.now) {
                 self.state.put_back(batch, 0);
             }
         }
@@ -283,12 +287,30 @@ impl Script {
         self.state.prefix(reliable, TOKEN).write(&mut head);
         let body = Bytes::from(vec![0x5A; size]);
         if reliable {
-            let sent = self.state.send_reliable(head, body);
+            let terms = self.terms(input);
+            let sent = self.state.send_reliable(head, body, terms);
             self.accepted += u64::from(sent.is_ok());
         } else {
             let sent = self.state.send_unreliable(head, body);
             drop(sent);
         }
+    }
+
+    /// Its own packets, answers and refusals; some expire.
+    fn terms(&mut self, input: &mut Input<'_>) -> PacketTerms {
+        let account = match input.below(8) {
+            6 => Account::Refusal,
+            7 => match self.state.reserve_answer() {
+                Some(slot) => Account::Answer(slot),
+                None => Account::Own,
+            },
+            _ => Account::Own,
+        };
+        let expiry = (input.below(4) == 3).then(|| Expiry {
+            at: self.now + Duration::from_millis(u64::from(input.u8()) * 8),
+            remaining_offset: None,
+        });
+        PacketTerms { expiry, account }
     }
 
     fn take_back(&mut self, input: &mut Input<'_>) {
@@ -303,7 +325,7 @@ impl Script {
         if !self.connected {
             return;
         }
-        let Some(batch) = self.state.lay_out() else {
+        let Some(batch) = self.state.lay_out(self.now) else {
             return;
         };
         let mut slices = [IoSlice::new(&[]); 2 * BATCH_SLICES];
@@ -442,8 +464,10 @@ impl Script {
     fn check(&mut self) {
         let metrics = self.state.metrics();
         let largest = MAX_PAYLOAD as usize + SEQUENCED_HEAD;
-        assert!(metrics.reliable_queued + metrics.unacknowledged <= MAX_PACKETS);
-        assert!(metrics.reliable_bytes < MAX_BYTES + largest);
+        // Its own packets, answers and refusals have a limit each.
+        assert!(metrics.reliable_queued + metrics.unacknowledged <= 3 * MAX_PACKETS);
+        assert!(metrics.reliable_bytes < MAX_BYTES + largest + 2 * MAX_PACKETS * largest);
+        assert!(metrics.answer_slots <= MAX_PACKETS);
         assert!(metrics.unreliable_queued <= MAX_PACKETS);
         assert!(metrics.unreliable_bytes < MAX_BYTES + largest);
         let capacity = self.reader.buffer().capacity();

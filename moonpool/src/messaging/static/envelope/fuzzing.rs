@@ -6,7 +6,7 @@ use bytes::BufMut;
 
 use super::{
     Envelope, FLAG_DEADLINE, FLAG_METADATA, FLAG_REPLY_TOKEN, FLAG_TRACE, KIND_MESSAGE, KIND_REPLY,
-    MESSAGE_FLAGS, Metadata, REPLY_FLAGS, put_reply_error, put_start, put_token,
+    MESSAGE_FLAGS, Metadata, REPLY_FLAGS, put_cancellation, put_reply_error, put_start, put_token,
 };
 use crate::ReplyError;
 
@@ -26,6 +26,7 @@ pub fn envelope(bytes: &[u8]) {
         Envelope::Reply { outcome, metadata } => {
             (outcome.as_ref().ok().copied(), *metadata, REPLY_FLAGS)
         }
+        Envelope::Cancellation { .. } => (None, Metadata::default(), 0),
     };
     let flags = bytes.get(2..).and_then(|rest| rest.first_chunk());
     assert!(flags.is_some_and(|flags| u16::from_le_bytes(*flags) & !known == 0));
@@ -84,6 +85,7 @@ fn encode(envelope: &Envelope<'_>) -> Vec<u8> {
             put_pairs(head.metadata, &mut bytes);
             bytes.put_slice(body);
         }
+        Envelope::Cancellation { reply_token } => put_cancellation(*reply_token, &mut bytes),
         Envelope::Reply { outcome, metadata } => {
             let flags = [(!metadata.is_empty(), FLAG_METADATA)];
             put_start(KIND_REPLY, set(&flags), &mut bytes);

@@ -45,6 +45,8 @@ fn messages_have_their_golden_bytes() {
         bytes.extend_from_slice(b"{}");
     });
     assert_eq!(request, golden!("request"));
+    let cancellation = written(|bytes| put_cancellation(TOKEN, bytes));
+    assert_eq!(cancellation, golden!("cancellation"));
     let not_found = written(|bytes| {
         put_message_head(None, bytes);
         put_token(TOKEN, bytes);
@@ -80,11 +82,20 @@ fn replies_have_their_golden_bytes() {
 }
 
 #[test]
-fn a_request_with_everything_is_read_from_its_golden_bytes() {
+fn a_request_with_everything_has_its_golden_bytes() {
     let bytes = golden!("request_full");
     let Ok(Envelope::Message { head, body }) = Envelope::decode(&bytes) else {
         panic!("no message");
     };
+    let written = written(|bytes| {
+        put_head(&head, bytes);
+        bytes.extend_from_slice(body);
+    });
+    assert_eq!(written, bytes);
+    assert_eq!(
+        bytes[usize::from(DEADLINE_OFFSET)..][..8],
+        1_000_000_000_u64.to_le_bytes()
+    );
     assert_eq!(head.reply_token, Some(TOKEN));
     assert_eq!(head.deadline, Some(Duration::from_secs(1)));
     let trace = head.trace.unwrap();

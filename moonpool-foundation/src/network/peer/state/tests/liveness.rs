@@ -85,7 +85,7 @@ fn pings_of_an_end_that_never_reads_fill_no_more_than_a_batch() {
     for nonce in 0..10_000 {
         kit.frame(WellKnownToken::SessionPing, &[1, nonce]).unwrap();
         let mut state = kit.handle.state();
-        if let Some(batch) = state.lay_out() {
+        if let Some(batch) = state.lay_out(ZERO) {
             state.put_back(batch, 0);
         }
     }
