@@ -45,7 +45,8 @@
 //! # Features
 //!
 //! `sim` (on by default) is the simulator. With `default-features = false` only the traits, their
-//! tokio implementations, the wire format, peers and [`TokioRunner`] are compiled.
+//! tokio implementations, the wire format, peers and [`TokioRunner`] are compiled. `fuzzing` is
+//! internal: it opens the decoders to the fuzz targets.
 
 mod ambient;
 pub mod chaos;
@@ -116,6 +117,11 @@ pub use sim::{
 pub use task::SimTaskProvider;
 #[cfg(feature = "sim")]
 pub use time::SimTimeProvider;
+
+/// The bodies of the fuzz targets. Not part of the API.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use network::peer::fuzzing;
 
 /// What the macros expand to. Not part of the API.
 #[doc(hidden)]

@@ -63,6 +63,13 @@ pub use moonpool_foundation::{
 pub use moonpool_traits::PostcardCodec;
 pub use moonpool_traits::{CodecError, JsonCodec, MessageCodec};
 
+/// The body of a fuzz target. Not part of the API.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::messaging::envelope::fuzzing::envelope;
+}
+
 /// What most services import.
 pub mod prelude {
     pub use crate::{

@@ -11,10 +11,10 @@ use super::outbox::Outbox;
 use super::session::{Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION};
 
 /// Received packets after which an acknowledgement goes out by itself.
-const ACK_PACKETS: u32 = 64;
+pub(super) const ACK_PACKETS: u32 = 64;
 
 /// Received bytes after which an acknowledgement goes out by itself.
-const ACK_BYTES: usize = 64 * 1024;
+pub(super) const ACK_BYTES: usize = 64 * 1024;
 
 /// What a packet turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

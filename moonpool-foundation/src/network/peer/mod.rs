@@ -10,6 +10,8 @@ mod driver;
 mod error;
 mod exchange;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handle;
 mod inbox;
 mod metrics;
@@ -25,6 +27,8 @@ mod state;
 mod terms;
 mod timer;
 mod waiters;
+#[cfg(test)]
+mod wire_format;
 
 use std::fmt;
 use std::marker::PhantomData;

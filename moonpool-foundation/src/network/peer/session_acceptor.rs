@@ -27,13 +27,13 @@ use super::state::PeerState;
 use super::{Peer, task_name};
 
 /// Sessions that are kept at most, those without a connection included.
-const MAX_SESSIONS: usize = 65_536;
+pub(super) const MAX_SESSIONS: usize = 65_536;
 
 /// Connections that may be without a complete Hello at one time.
-const MAX_HANDSHAKES: usize = 1_024;
+pub(super) const MAX_HANDSHAKES: usize = 1_024;
 
 /// Bytes of the largest first packet: a Hello of a later version may be longer than ours.
-const MAX_HELLO_BYTES: usize = 1_024;
+pub(super) const MAX_HELLO_BYTES: usize = 1_024;
 
 /// Owns the peers of accepted sessions: each until it is finished, or evicted.
 pub trait SessionOwner<N, T, TP> {

@@ -5,6 +5,8 @@
 
 mod answers;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod liveness;
 mod schedule;
 #[cfg(test)]

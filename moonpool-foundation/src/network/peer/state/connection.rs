@@ -206,7 +206,12 @@ impl PeerState {
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
     pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {
         let is_open = self.is_open();
-        if is_open && let Some(exchange) = &mut self.exchange {
+        // A full batch has no place for pongs either, or an end that asks and never reads would make
+        // it grow without limit. Nothing is lost: until a frame has left, none of them could.
+        if is_open
+            && self.outbox.batch().has_room()
+            && let Some(exchange) = &mut self.exchange
+        {
             exchange.lay_out_urgent(&mut self.outbox);
         }
         let limit = self.max_payload();

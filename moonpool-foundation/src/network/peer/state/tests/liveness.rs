@@ -340,3 +340,23 @@ fn half_the_bytes_of_a_queue_are_asked_for_too() {
     assert_eq!(kit.payloads(), [large]);
     assert!(!kit.handle.state().has_more_to_do());
 }
+
+#[test]
+fn pings_of_an_end_that_never_reads_fill_no_more_than_a_batch() {
+    let kit = Kit::open();
+    for nonce in 0..10_000 {
+        kit.frame(WellKnownToken::SessionPing, &[1, nonce]).unwrap();
+        let mut state = kit.handle.state();
+        if let Some(batch) = state.lay_out(ZERO) {
+            state.put_back(batch, 0);
+        }
+    }
+    let pongs = kit.packets();
+    assert_eq!(
+        pongs.len(),
+        BATCH_SLICES + 1,
+        "the last one waited for room"
+    );
+    let last = (WellKnownToken::SessionPong.token(), numbers(&[1, 9_999]));
+    assert_eq!(pongs.last(), Some(&last));
+}
