@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    BuggifyProbabilities, BuggifyResult, Check, FaultKind, NetworkConfiguration, SimWorld,
+    BuggifyProbabilities, BuggifyResult, Check, FaultKind, NetworkConfiguration, Phases, SimWorld,
     SimulationBuilder, SimulationMetrics, SimulationReport, TaskProvider, TimeProvider, buggify,
     buggify_init, buggify_reset, buggify_with_prob,
 };
@@ -170,4 +170,24 @@ fn the_dead_do_not_change_what_the_living_get() {
             .unwrap()
     };
     assert_eq!(draws(true), draws(false));
+}
+
+#[test]
+fn healing_ends_buggify() {
+    let second = Duration::from_secs(1);
+    let report = SimulationBuilder::new()
+        .set_iterations(20)
+        .with_buggify(probabilities(ALWAYS))
+        .phases(Phases {
+            chaos: second..2 * second,
+            ..Phases::default()
+        })
+        .register_workload("asking", move |_, _, time, _, _| async move {
+            assert!(buggify!());
+            time.sleep(3 * second).await;
+            assert!(!buggify!());
+            Ok(SimulationMetrics::default())
+        })
+        .run();
+    report.assert_passed();
 }
