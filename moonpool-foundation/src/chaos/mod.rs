@@ -3,6 +3,8 @@
 #[cfg(feature = "sim")]
 pub(crate) mod assertions;
 #[cfg(feature = "sim")]
+mod attrition;
+#[cfg(feature = "sim")]
 pub(crate) mod buggify;
 #[cfg(feature = "sim")]
 pub(crate) mod config;
@@ -20,6 +22,8 @@ mod state_registry;
 
 #[cfg(feature = "sim")]
 pub use assertions::{AssertionKind, Place};
+#[cfg(feature = "sim")]
+pub use attrition::{Attrition, AttritionError, AttritionKind};
 #[cfg(feature = "sim")]
 pub use buggify::{BuggifyProbabilities, BuggifyProbabilityError, buggify_init, buggify_reset};
 #[cfg(feature = "sim")]

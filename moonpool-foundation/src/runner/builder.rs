@@ -14,14 +14,15 @@ use super::checks::Checks;
 use super::environment::{Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
+use super::metrics::SimulationMetrics;
 use super::phases::Phases;
 use super::plan::{Network, Plan, Seeds, Shard};
 use super::regressions::{RegressionFile, Regressions};
 use super::replay::Invocation;
-use super::report::{SimulationMetrics, SimulationReport};
+use super::report::SimulationReport;
 use super::topology::WorkloadTopology;
 use super::workload::{self, ShutdownAfter, Workload};
-use crate::chaos::FaultId;
+use crate::chaos::{Attrition, FaultId};
 use crate::error::SimulationResult;
 use crate::network::NetworkConfiguration;
 use crate::network::sim::SimNetworkProvider;
@@ -111,6 +112,7 @@ pub struct SimulationBuilder {
     livelock_limit: Option<u64>,
     shutdown_after: ShutdownAfter,
     phases: Option<Phases>,
+    pub(super) attrition: Option<Attrition>,
     skipped_faults: BTreeSet<FaultId>,
     regressions: Regressions,
     stop_on_failure: bool,
@@ -138,6 +140,7 @@ impl SimulationBuilder {
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             phases: None,
+            attrition: None,
             skipped_faults: BTreeSet::new(),
             regressions: Regressions::default(),
             stop_on_failure: false,
@@ -443,6 +446,9 @@ impl SimulationBuilder {
         if let Some(phases) = &self.phases {
             phases.validate()?;
         }
+        if let Some(attrition) = &self.attrition {
+            attrition.validate()?;
+        }
         let jobs = environment.jobs.or(self.jobs);
         let jobs = jobs.or_else(|| std::thread::available_parallelism().ok());
         let mut plan = Plan::new(&self.workloads, &self.network)?;
@@ -457,6 +463,7 @@ impl SimulationBuilder {
         plan.livelock_limit = self.livelock_limit;
         plan.shutdown_after = self.shutdown_after;
         plan.phases = self.phases.clone();
+        plan.attrition = self.attrition.clone();
         let skipped = environment.skip_faults;
         plan.skipped_faults = skipped.unwrap_or_else(|| self.skipped_faults.clone());
         plan.stop_on_failure = self.stop_on_failure;

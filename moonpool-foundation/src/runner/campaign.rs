@@ -6,9 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::coverage::{Coverage, SiteResults};
+use super::metrics::SimulationMetrics;
 use super::orchestrator::{self, SeedRun};
 use super::plan::Plan;
-use super::report::{SeedReport, SimulationMetrics};
+use super::progress::SeedProgress;
+use super::report::SeedReport;
 use super::verdict::{Divergence, Nondeterminism, Verdict};
 use crate::sim::SiteCounts;
 
@@ -50,6 +52,7 @@ struct Queue {
     turn: AtomicUsize,
     stop_at: AtomicUsize,
     coverage: Mutex<Coverage>,
+    progress: SeedProgress,
     began: Instant,
     time_limit: Option<Duration>,
 }
@@ -67,6 +70,7 @@ impl Queue {
                 plan.coverage.clone(),
                 plan.stops_when_covered,
             )),
+            progress: SeedProgress::begin(plan.seeds_to_run()),
             began: Instant::now(),
             time_limit: plan.time_limit,
         }
@@ -89,13 +93,15 @@ impl Queue {
     }
 
     /// Adds what the sites of a seed came to. Seeds beyond the end of the campaign add nothing.
-    fn cover(&self, turn: usize, position: usize, counts: SiteCounts) {
+    /// Tells how many of the required sites have been reached, and how many there are.
+    fn cover(&self, turn: usize, position: usize, counts: SiteCounts) -> (usize, usize) {
         let mut coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
         let stop_at = self.stop_at.load(Ordering::Acquire);
         coverage.add(turn, position, counts, stop_at);
         if let Some(last) = coverage.stop_at() {
             self.stop_at.fetch_min(last, Ordering::AcqRel);
         }
+        coverage.reached()
     }
 
     fn is_time_up(&self) -> bool {
@@ -121,7 +127,10 @@ fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
         if plan.stop_on_failure && !report.verdict.is_passed() {
             queue.stop_at.fetch_min(position, Ordering::AcqRel);
         }
-        queue.cover(turn, position, counts);
+        let reached = queue.cover(turn, position, counts);
+        queue
+            .progress
+            .seed_done(report.verdict.is_passed(), reached);
         done.push((position, report));
     }
     done

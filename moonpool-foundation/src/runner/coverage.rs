@@ -135,6 +135,8 @@ pub(super) struct Coverage {
     next: usize,
     /// Required sites that have not held yet, by number.
     missing: Vec<usize>,
+    /// How many there are.
+    required: usize,
     /// The position with which every required site had held. `None` also if nothing is required: then
     /// there is nothing to wait for.
     complete_at: Option<usize>,
@@ -147,12 +149,13 @@ impl Coverage {
         let required = assertions::sites().iter().enumerate().filter(|(_, site)| {
             site.kind == AssertionKind::Sometimes && requirement.covers(site.place.module)
         });
-        let missing = required.map(|(number, _)| number).collect();
+        let missing: Vec<usize> = required.map(|(number, _)| number).collect();
         Self {
             requirement,
             merged: SiteCounts::default(),
             early: BTreeMap::new(),
             next: 0,
+            required: missing.len(),
             missing,
             complete_at: None,
             stops_when_complete,
@@ -177,6 +180,12 @@ impl Coverage {
     /// they have.
     pub(super) fn stop_at(&self) -> Option<usize> {
         self.complete_at.filter(|_| self.stops_when_complete)
+    }
+
+    /// How many required sites have held, and how many there are.
+    pub(super) fn reached(&self) -> (usize, usize) {
+        let reached = self.required.saturating_sub(self.missing.len());
+        (reached, self.required)
     }
 
     fn merge(&mut self, position: usize, counts: &SiteCounts) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan::Plan;
+use super::processes;
 use super::verdict::Verdict;
 use super::workload::{self, Launch, Progress, Workload};
 use crate::chaos::invariants::Invariants;
@@ -85,6 +86,7 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     let progress = Rc::new(Progress::new(drivers, plan.shutdown_after));
     watch(plan, world, &progress.registry);
     launch(plan, world, &progress);
+    processes::start_attrition(plan, world, &progress);
     let verdict = match finish(plan, world, &progress).and_then(|()| settle(world, &progress)) {
         Err(verdict) => verdict,
         Ok(()) => match progress.failure() {
@@ -218,12 +220,12 @@ fn pending_tasks(world: &SimWorld) -> Vec<String> {
     tasks.iter().map(ToString::to_string).collect()
 }
 
-/// Every process, and whether it lived at the end.
+/// Every process, and how it was at the end.
 fn process_states(world: &SimWorld) -> Vec<String> {
     let processes = world.all_processes();
     let described = processes.iter().map(|process| {
-        let state = if process.is_alive() { "alive" } else { "dead" };
-        format!("{} {} {state}", process.name(), process.ip())
+        let (name, ip, state) = (process.name(), process.ip(), process.state_name());
+        format!("{name} {ip} {state}")
     });
     described.collect()
 }

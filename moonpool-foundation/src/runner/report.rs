@@ -6,25 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::coverage::{AssertionResult, BuggifyResult, SiteResults};
+use super::metrics::{self, SimulationMetrics, ratio};
 use super::regressions::Recorder;
 use super::verdict::Verdict;
 use crate::chaos::{FaultCounts, FaultKind};
 use crate::sim::Leftovers;
-
-/// What running cost. A workload returns one (`SimulationMetrics::default()` will do: the runner
-/// measures these itself), the runner fills one per seed and one for the whole campaign.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct SimulationMetrics {
-    /// Real time; of a campaign: from its begin to its end, on however many threads.
-    pub wall_time: Duration,
-    /// Virtual time; of a campaign: of all seeds together.
-    pub simulated_time: Duration,
-    /// Events processed; of a campaign: of all seeds together.
-    pub events_processed: u64,
-    /// Digest of all that happened in the seed; of a campaign: of its seeds' digests, in order.
-    pub digest: u64,
-}
 
 /// What became of one seed.
 #[derive(Clone, Debug, Serialize)]
@@ -120,7 +106,7 @@ impl SimulationReport {
     /// Per cent of the seeds that passed, 0.0-100.0; 0.0 if none ran.
     #[must_use]
     pub fn success_rate(&self) -> f64 {
-        100.0 * ratio(count(self.successful_runs), count(self.iterations))
+        metrics::percentage(self.successful_runs, self.iterations)
     }
 
     /// Real time per seed, summed over threads; zero if none ran.
@@ -288,10 +274,6 @@ impl fmt::Display for SimulationReport {
             None => Ok(()),
         }
     }
-}
-
-fn ratio(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
 }
 
 /// Exact up to 2^53, and near enough beyond.

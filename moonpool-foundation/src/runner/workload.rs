@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::SimulationMetrics;
 use super::processes::Servers;
-use super::report::SimulationMetrics;
 use super::shared::SharedValues;
 use super::topology::WorkloadTopology;
 use super::verdict::with_sources;

@@ -12,6 +12,7 @@ impl SimWorld {
     /// that are dead start again, and those that were paused go on. What was lost stays lost, and
     /// connections that broke stay broken.
     pub fn heal(&self) {
+        self.heal_network();
         self.heal_processes();
         self.set_buggify(BuggifyProbabilities::OFF);
     }
