@@ -1,13 +1,25 @@
-//! What goes wrong on purpose: each fault, met through providers by code that knows nothing of it.
+//! What goes wrong on purpose: each fault, met through providers by code that knows nothing of it; and
+//! how a crate's own tests say what must hold.
 #![cfg(feature = "sim")]
-#![expect(
+#![allow(
+    clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test fails by panicking"
+    reason = "a test fails by panicking; clippy allows it in #[test] functions but not in helpers"
 )]
 
+#[path = "chaos/assertions.rs"]
+mod assertions;
+#[path = "chaos/attrition.rs"]
+mod attrition;
 #[path = "chaos/bit_flip.rs"]
 mod bit_flip;
+#[path = "chaos/buggified_delay.rs"]
+mod buggified_delay;
+#[path = "chaos/buggify.rs"]
+mod buggify;
+#[path = "chaos/clock_drift.rs"]
+mod clock_drift;
 #[path = "chaos/clogging.rs"]
 mod clogging;
 #[path = "chaos/closing.rs"]
@@ -18,6 +30,8 @@ mod connect_failure;
 mod contract;
 #[path = "chaos/healing.rs"]
 mod healing;
+#[path = "chaos/invariants.rs"]
+mod invariants;
 #[path = "chaos/known_faults.rs"]
 mod known_faults;
 #[path = "chaos/ledger.rs"]

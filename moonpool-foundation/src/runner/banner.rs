@@ -6,6 +6,7 @@ use std::fmt;
 use super::orchestrator::{Recording, SeedRun};
 use super::phases::Phases;
 use super::plan::{Network, Plan};
+use super::processes::attrition_of;
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::{Divergence, Verdict};
 use crate::chaos::FaultKind;
@@ -129,9 +130,18 @@ impl Failure<'_> {
             plan.time_budget,
             plan.check.name(),
         );
+        if let Some(attrition) = attrition_of(plan, failed.seed) {
+            configuration.push_str(&format!(
+                "; attrition p {:.2} of {:?}, at most {} down",
+                attrition.probability, attrition.kinds, attrition.max_dead
+            ));
+        }
         if let Some(phases) = &plan.phases {
             let Phases { chaos, quiet } = phases;
             configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));
+        }
+        if let Some(attrition) = &plan.attrition {
+            configuration.push_str(&format!("; {attrition:?}"));
         }
         if !plan.skipped_faults.is_empty() {
             let count = plan.skipped_faults.len();

@@ -130,9 +130,9 @@ impl World {
         owner: ProcessRef,
         mut local: SocketAddr,
     ) -> io::Result<(ListenerId, SocketAddr)> {
-        let own_ip = self.processes.get(owner.id).ip;
         let ip = local.ip();
-        if !(ip.is_unspecified() || ip.is_loopback() || ip == own_ip) {
+        let is_own = self.processes.get(owner.id).has_ip(ip);
+        if !(ip.is_unspecified() || ip.is_loopback() || is_own) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         let network = &mut self.network;
@@ -224,7 +224,8 @@ impl World {
         let ip = if remote.ip().is_loopback() {
             remote.ip()
         } else {
-            self.processes.get(owner.id).ip
+            let source = self.processes.get(owner.id).source(remote.ip());
+            source.ok_or(io::ErrorKind::NetworkUnreachable)?
         };
         let local = SocketAddr::new(ip, self.network.take_port(owner.id)?);
         let host = self.host_of(owner, remote);
@@ -440,10 +441,11 @@ impl World {
             .listeners
             .get(listener)
             .map_or(dialer, |listener| listener.owner);
+        let displayed = self.translator.displayed(local, &mut self.digest);
         let id = self.network.connections.insert(Connection {
             ends: [
                 End::new(dialer, local, remote),
-                End::new(acceptor, remote, local),
+                End::new(acceptor, remote, displayed),
             ],
             pipes: [Pipe::default(), Pipe::default()],
             cut: None,

@@ -13,7 +13,7 @@ use super::clock::{SimInstant, nanos};
 use super::digest::Digest;
 use super::fault_log::FaultLog;
 use super::rng::{Stream, StreamId};
-use crate::chaos::{FaultKind, FaultTarget};
+use crate::chaos::{FaultKind, FaultSet, FaultTarget};
 use crate::network::{LatencyModel, NetworkConfiguration};
 
 /// How long a sender waits before it sends a lost segment again; each time twice as long.
@@ -124,6 +124,11 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    /// Which kinds may fire by chance.
+    pub(crate) fn enabled(&self) -> FaultSet {
+        FaultSet::of(|kind| self.config.may_fire(kind))
+    }
+
     pub(crate) fn new(seed: u64, config: NetworkConfiguration) -> Self {
         let chances = Chances::of(&config);
         Self {

@@ -5,9 +5,11 @@
 
 mod addresses;
 mod ambient_rng;
+mod attrition;
 mod breakage;
 mod chance;
 mod chances;
+mod checks;
 mod clock;
 mod clocks;
 mod clogs;
@@ -45,6 +47,7 @@ mod trace;
 mod wakes;
 mod world;
 
+pub(crate) use checks::SiteCounts;
 pub(crate) use connections::{Asked, AttemptId, ConnectionId, ListenerId, Side};
 pub(crate) use context::{current, world as driven_world};
 pub(crate) use events::EventClass;
@@ -66,7 +69,7 @@ pub use fault_scripts::{
 };
 pub use faults::CloseDirection;
 pub use network_faults::Host;
-pub use process::{KillKind, ProcessId};
+pub use process::{KillKind, ProcessAddressError, ProcessId};
 pub use sim_world::{Leftovers, SimProcess, SimWorld};
 pub use sleep::SleepFuture;
 pub use trace::{TraceMode, TraceStep};

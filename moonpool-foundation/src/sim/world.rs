@@ -1,7 +1,7 @@
 //! The state behind [`SimWorld`]: everything that a seed decides.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -9,6 +9,7 @@ use std::rc::{Rc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::addresses::Translator;
 use super::clock::SimInstant;
 use super::clocks::Clocks;
 use super::connections::{ConnectionId, Network};
@@ -25,6 +26,9 @@ use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::{SimWorld, context, executor};
+use crate::chaos::assertions::{self, Tally};
+use crate::chaos::buggify::Buggify;
+use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
@@ -43,6 +47,7 @@ impl fmt::Debug for WeakSimWorld {
 #[derive(Debug)]
 pub(crate) struct Shared {
     world: RefCell<World>,
+    pub(super) invariants: OnceCell<Invariants>,
 }
 
 /// The state behind [`SimWorld`]. Nobody holds a borrow of it while user code runs: wakers are
@@ -56,6 +61,7 @@ pub(crate) struct World {
     pub(super) scheduler: Stream,
     select: Stream,
     pub(super) network: Network,
+    pub(super) translator: Translator,
     pub(super) processes: Processes,
     pub(super) lifecycle: Lifecycle,
     pub(super) clocks: Clocks,
@@ -72,6 +78,9 @@ pub(crate) struct World {
     pub(super) turns: PollCount,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
     pub(super) unreported_panic: Option<SimulationError>,
+    /// What assertions came to; while the world is driven, the thread has it.
+    pub(super) tally: Tally,
+    pub(super) buggify: Buggify,
     /// What the main future's last poll was waiting for.
     pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
     /// What sealed processes draw from: their draws must not disturb the living.
@@ -91,6 +100,7 @@ impl World {
             scheduler: Stream::new(seed, StreamId::Scheduler),
             select: Stream::new(seed, StreamId::Select),
             network: Network::default(),
+            translator: Translator::new(seed, &config),
             processes: Processes::new(seed),
             lifecycle: Lifecycle::new(seed),
             clocks: Clocks::new(seed, &config.chaos),
@@ -104,6 +114,8 @@ impl World {
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
             turns: PollCount::default(),
             unreported_panic: None,
+            tally: Tally::default(),
+            buggify: Buggify::new(seed),
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
@@ -205,6 +217,7 @@ impl Shared {
     pub(super) fn new(seed: u64, config: NetworkConfiguration) -> Rc<Self> {
         Rc::new(Self {
             world: RefCell::new(World::new(seed, config)),
+            invariants: OnceCell::new(),
         })
     }
 
@@ -411,6 +424,9 @@ impl Shared {
         message: String,
         site: context::PanicSite,
     ) -> SimulationError {
+        if let Some(failed) = assertions::take_failure() {
+            return self.with(|world| world.assertion_error(failed));
+        }
         let process = self.with(|world| world.processes.get(process.id).name.to_string());
         match site.escape {
             Some(advice) => SimulationError::Escape(format!(
