@@ -40,10 +40,11 @@ mod error;
 pub mod messaging;
 
 pub use error::{BuildError, NotSent, RegisterError, TransportError};
-pub use messaging::envelope::EnvelopeError;
+pub use messaging::envelope::{EnvelopeError, Metadata, TraceContext};
 pub use messaging::{
-    Client, EndpointMap, FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface,
-    InvalidToken, MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue,
+    AddressState, Call, Client, EndpointMap, EndpointState, FailureMonitor, FailureWatch,
+    FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface, InvalidToken,
+    MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue, PeerInfo, PingReply,
     QueueLimits, QueueStats, ReplyError, ReplyFuture, ReplyPromise, ReplyRoute, Request,
     RequestStream, Server, SharedNetNotifiedQueue, TransportStats, send_request,
 };

@@ -1,6 +1,7 @@
 //! Where a peer's packets and reports go: to a sink, or into an inbox.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::handle::PeerHandle;
 use super::inbox::Inbox;
@@ -35,6 +36,13 @@ impl Receiver {
         }
     }
 
+    pub(super) fn patience(&self, handle: &PeerHandle) -> Option<Duration> {
+        match self {
+            Self::Sink(sink) => sink.patience(handle),
+            Self::Inbox(_) => None,
+        }
+    }
+
     pub(super) fn report(&self, handle: &PeerHandle, event: Event) {
         match (self, event) {
             (Self::Sink(sink), Event::SessionEnded(ended)) => {
@@ -43,7 +51,9 @@ impl Receiver {
             (Self::Sink(sink), Event::Withdrawn { id, limit }) => {
                 sink.handle_withdrawn(handle, id, limit);
             }
+            (Self::Sink(sink), Event::Connection(change)) => sink.handle_connection(handle, change),
             (Self::Inbox(inbox), Event::SessionEnded(ended)) => inbox.push_report(ended),
+            (Self::Inbox(_), Event::Connection(_)) => {}
             // Plain mode learns of no limit of the other end's.
             (Self::Inbox(_), Event::Withdrawn { .. }) => {}
         }

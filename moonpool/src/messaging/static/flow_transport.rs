@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,7 +21,9 @@ use moonpool_traits::CodecError;
 use super::acceptor::{AcceptedPeers, Acceptor};
 use super::builder::FlowTransportBuilder;
 use super::core::{Admission, Core, Phase};
+use super::deadline_timer;
 use super::envelope;
+use super::failure_watch::{FailureMonitor, OpenPeer};
 use super::stats::TransportStats;
 use crate::error::TransportError;
 
@@ -56,12 +58,15 @@ where
     network: N,
     time: T,
     task: TP,
-    peer_config: PeerConfig,
+    pub(super) peer_config: PeerConfig,
+    pub(super) default_timeout: Option<Duration>,
     sink: Rc<dyn PeerSink>,
     /// Accepts connections; none in a client.
     accept_task: RefCell<Option<JoinHandle<()>>>,
     /// Delivers messages to this process itself; started by the first one.
     local_task: RefCell<Option<JoinHandle<()>>>,
+    /// Keeps the deadlines of calls; started by the first one that has one.
+    deadline_task: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl<N, T, TP> FlowTransport<N, T, TP>
@@ -85,18 +90,24 @@ where
         time: T,
         task: TP,
         peer_config: PeerConfig,
+        default_timeout: Option<Duration>,
     ) -> Rc<Self> {
         let sink = core.sink();
-        Rc::new(Self {
+        let transport = Rc::new(Self {
             core,
             network,
             time,
             task,
             peer_config,
+            default_timeout,
             sink,
             accept_task: RefCell::new(None),
             local_task: RefCell::new(None),
-        })
+            deadline_task: RefCell::new(None),
+        });
+        let opener: Weak<dyn OpenPeer> = Rc::<Self>::downgrade(&transport);
+        transport.core.set_opener(opener);
+        transport
     }
 
     /// Starts the task that accepts connections.
@@ -117,12 +128,21 @@ where
             time: self.time.clone(),
             max_connections,
         };
-        let task = self.task.spawn_task("moonpool-accept", acceptor.run());
+        let task = self.task.spawn_driver("moonpool-accept", acceptor.run());
         self.accept_task.replace(Some(task));
     }
 
     pub(crate) fn core(&self) -> &Rc<Core> {
         &self.core
+    }
+
+    /// Starts the task that ends calls when their time has come, unless it runs.
+    pub(super) fn start_keeping_deadlines(&self) {
+        if self.deadline_task.borrow().is_none() {
+            let keeping = deadline_timer::run(Rc::downgrade(&self.core), self.time.clone());
+            let task = self.task.spawn_task("moonpool-deadlines", keeping);
+            self.deadline_task.replace(Some(task));
+        }
     }
 
     /// What the listener is bound to, with the real port; `0.0.0.0` and `::` as they are. `None` for a
@@ -146,14 +166,13 @@ where
         self.core.incarnation
     }
 
-    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it.
+    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it. It does
+    /// not close for being idle while the handle is held.
     ///
     /// # Errors
-    /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `Closed`.
+    /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `PeerConfig`, `Closed`.
     pub fn get_or_open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
-        if !self.core.is_open() {
-            return Err(TransportError::Closed);
-        }
+        self.core.check_open()?;
         if address.is_tls() {
             let address = *address;
             return Err(TransportError::TlsNotSupported { address });
@@ -181,11 +200,21 @@ where
             SessionMode::Acknowledged(session_identity(&self.core)),
             id,
             self.sink.clone(),
-        );
+        )
+        .closing_when_idle();
         let handle = peer.handle().clone();
         let mut peers = self.core.peers.borrow_mut();
-        peers.insert(handle.clone(), Some(address), Box::new(peer));
+        peers.insert(&handle, Some(address), Box::new(peer));
+        let destination = (address.ip, address.port);
+        let mut failures = self.core.failures.borrow_mut();
+        failures.handle_peer(destination, id);
         Ok(handle)
+    }
+
+    /// What is known of the addresses and endpoints that this transport talks to.
+    #[must_use]
+    pub fn failure_monitor(&self) -> FailureMonitor {
+        FailureMonitor::new(self.core.clone())
     }
 
     /// Sends a one-way message that is delivered at most once, in order with the other reliable
@@ -233,22 +262,22 @@ where
     }
 
     fn send_local_message(&self, token: UID, payload: &[u8]) -> Result<(), TransportError> {
-        self.send_local(token, |buffer| put_message(payload, buffer))
+        self.send_local(token, |buffer| put_message(payload, buffer))?;
+        Ok(())
     }
 
-    /// Queues a packet to this process itself.
+    /// Queues a packet to this process itself. Gives its number.
     pub(crate) fn send_local(
         &self,
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
-    ) -> Result<(), TransportError> {
-        if !self.core.is_open() {
-            return Err(TransportError::Closed);
-        }
-        self.core
+    ) -> Result<u64, TransportError> {
+        self.core.check_open()?;
+        let number = self
+            .core
             .send_local(token, Admission::WithinLimits, encode)?;
         self.start_local_delivery();
-        Ok(())
+        Ok(number)
     }
 
     /// Starts the task that delivers packets to this process itself, unless it runs.
@@ -268,7 +297,7 @@ where
     #[must_use]
     pub fn stats(&self) -> TransportStats {
         let mut stats = self.core.stats();
-        for task in [&self.accept_task, &self.local_task] {
+        for task in [&self.accept_task, &self.local_task, &self.deadline_task] {
             if task
                 .borrow()
                 .as_ref()
@@ -301,12 +330,24 @@ where
         all(closing).await;
         self.core.finish_close();
         stop(self.local_task.take()).await;
+        stop(self.deadline_task.take()).await;
     }
 
     /// Whether [`shutdown`](Self::shutdown) has begun.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         !self.core.is_open()
+    }
+}
+
+impl<N, T, TP> OpenPeer for FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        self.get_or_open_peer(address)
     }
 }
 
@@ -317,7 +358,7 @@ where
     TP: TaskProvider,
 {
     fn drop(&mut self) {
-        for task in [&self.accept_task, &self.local_task] {
+        for task in [&self.accept_task, &self.local_task, &self.deadline_task] {
             if let Some(task) = task.take() {
                 task.abort();
             }
