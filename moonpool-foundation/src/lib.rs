@@ -42,6 +42,12 @@
 //! wake from another thread, a runtime inside the runtime. What cannot be caught, `docs/determinism.md`
 //! lists together with the lints that find it at compile time.
 //!
+//! # What goes wrong on purpose
+//!
+//! Latencies, short reads and writes, closes, partitions, loss, flipped bits, drifting clocks, kills: the
+//! module `fault_injection` lists every fault, its probability, what it tests and how to switch it off.
+//! `NetworkConfiguration::disabled` is a network without any.
+//!
 //! # Features
 //!
 //! `sim` (on by default) is the simulator. With `default-features = false` only the traits, their
@@ -52,6 +58,9 @@ mod ambient;
 pub mod chaos;
 pub mod collections;
 mod error;
+#[cfg(feature = "sim")]
+#[doc = include_str!("../fault-injection.md")]
+pub mod fault_injection {}
 pub mod messaging;
 pub mod network;
 mod providers;

@@ -56,7 +56,8 @@ async fn serve(providers: SimProviders, topology: WorkloadTopology) -> Simulatio
             () = topology.shutdown_signal.cancelled() => return Ok(()),
             accepted = bytes.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    providers.task().spawn_task("echo", echo(stream));
+                    let time = providers.time().clone();
+                    providers.task().spawn_task("echo", echo(stream, time));
                 }
             }
             accepted = packets.accept() => {
@@ -84,9 +85,10 @@ async fn serve(providers: SimProviders, topology: WorkloadTopology) -> Simulatio
     }
 }
 
-async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// A client whose socket times out says nothing, so a server that only reads must not wait for ever.
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, time: SimTimeProvider) {
     let mut bytes = [0; 256];
-    while let Ok(count @ 1..) = stream.read(&mut bytes).await {
+    while let Ok(Ok(count @ 1..)) = time.timeout(12 * PATIENCE, stream.read(&mut bytes)).await {
         if stream.write_all(&bytes[..count]).await.is_err() {
             return;
         }
