@@ -21,7 +21,7 @@ const LISTED_PROCESSES: usize = 6;
 /// How many of them stand on one line.
 const PROCESSES_PER_LINE: usize = 3;
 /// Pending tasks that are listed; the rest is counted.
-const LISTED_TASKS: usize = 6;
+const LISTED_TASKS: usize = 5;
 /// Faults that are listed, the last ones.
 const LISTED_FAULTS: usize = 3;
 /// Lines of the headline, of which a panic's message can have many.
@@ -139,6 +139,9 @@ impl Failure<'_> {
         if let Some(phases) = &plan.phases {
             let Phases { chaos, quiet } = phases;
             configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));
+        }
+        if let Some(attrition) = &plan.attrition {
+            configuration.push_str(&format!("; {attrition:?}"));
         }
         if !plan.skipped_faults.is_empty() {
             let count = plan.skipped_faults.len();

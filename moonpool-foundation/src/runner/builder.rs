@@ -10,14 +10,16 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::checks::Checks;
 use super::environment::{Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
+use super::metrics::SimulationMetrics;
 use super::phases::Phases;
 use super::plan::{Network, Plan, Seeds, Shard};
 use super::regressions::{RegressionFile, Regressions};
 use super::replay::Invocation;
-use super::report::{SimulationMetrics, SimulationReport};
+use super::report::SimulationReport;
 use super::topology::WorkloadTopology;
 use super::workload::{self, ShutdownAfter, Workload};
 use crate::chaos::{Attrition, FaultId};
@@ -114,6 +116,7 @@ pub struct SimulationBuilder {
     skipped_faults: BTreeSet<FaultId>,
     regressions: Regressions,
     stop_on_failure: bool,
+    pub(super) checks: Checks,
 }
 
 impl Default for SimulationBuilder {
@@ -141,6 +144,7 @@ impl SimulationBuilder {
             skipped_faults: BTreeSet::new(),
             regressions: Regressions::default(),
             stop_on_failure: false,
+            checks: Checks::default(),
         }
     }
 
@@ -148,7 +152,11 @@ impl SimulationBuilder {
     ///
     /// `name` is its process's: `name:port` reaches it. Names are unique.
     #[track_caller]
-    pub fn register_workload<F, Fut>(self, name: impl Into<Cow<'static, str>>, workload: F) -> Self
+    pub fn register_workload<F, Fut>(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        workload: F,
+    ) -> Self
     where
         F: Fn(
                 SimRandomProvider,
@@ -162,7 +170,8 @@ impl SimulationBuilder {
             + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        self.register_providers_workload(name, move |providers: SimProviders, topology| {
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), move |providers: SimProviders, topology| {
             workload(
                 providers.random().clone(),
                 providers.network().clone(),
@@ -226,7 +235,17 @@ impl SimulationBuilder {
         F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        let workload = Workload::new(name.into(), Location::caller(), workload);
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), workload)
+    }
+
+    #[track_caller]
+    fn add_workload<F, Fut>(mut self, name: Cow<'static, str>, workload: F) -> Self
+    where
+        F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
+    {
+        let workload = Workload::new(name, Location::caller(), workload);
         self.workloads.push(workload);
         self
     }
@@ -448,6 +467,8 @@ impl SimulationBuilder {
         let skipped = environment.skip_faults;
         plan.skipped_faults = skipped.unwrap_or_else(|| self.skipped_faults.clone());
         plan.stop_on_failure = self.stop_on_failure;
+        let is_part = environment.seeds.is_some() || plan.shard != Shard::WHOLE;
+        self.checks.apply(&mut plan, is_part);
         Ok(plan)
     }
 

@@ -78,6 +78,7 @@ impl SimulationBuilder {
         F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = SimulationResult<()>> + 'static,
     {
+        self.checks.note_workload::<F>();
         let process = Workload::process(name.into(), Location::caller(), factory);
         self.workloads.push(process);
         self

@@ -9,9 +9,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::breakage::SimConnection;
-use super::connections::Side as ConnectionSide;
 use super::executor::{PendingTask, SchedulePolicy};
-use super::process::{Factory, ProcessAddressError, ProcessId, ProcessRef};
+use super::process::{Death, Factory, LifeState, ProcessAddressError, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};
 use crate::chaos::{FaultCounts, FaultId, FaultRecord};
@@ -113,6 +112,23 @@ impl SimProcess {
             Some(world) => world.with(|world| world.processes.get(self.id).shutdown.clone()),
             None => CancellationToken::new(),
         }
+    }
+
+    /// Whether it runs, in a word or two.
+    pub(crate) fn state_name(&self) -> &'static str {
+        let Some(world) = self.world.upgrade() else {
+            return "gone";
+        };
+        world.with(|world| {
+            let process = world.processes.get(self.id);
+            match (process.state, process.paused) {
+                (LifeState::Up, false) => "alive",
+                (LifeState::Up, true) => "paused",
+                (LifeState::Stopping, _) => "stopping",
+                (LifeState::Dead(Death::Crash), _) => "dead",
+                (LifeState::Dead(Death::PowerLoss), _) => "without power",
+            }
+        })
     }
 
     pub(crate) fn set_factory(&self, factory: Factory) {
@@ -283,27 +299,6 @@ impl SimWorld {
     #[must_use]
     pub fn connections(&self) -> Vec<SimConnection> {
         self.shared.with(|world| world.sim_connections())
-    }
-
-    /// Breaks both ends of a connection by RST, at once. Of what is under way in each direction a
-    /// part that the seed decides still arrives: the stream is cut at any byte. Does nothing to a
-    /// connection that is gone.
-    pub fn close_connection_abort(&self, connection: SimConnection) {
-        self.shared
-            .with(|world| world.abort_connection(connection.id));
-    }
-
-    /// Leaves a connection half open: `crashed` is gone without a word. What the other end writes is
-    /// swallowed and its reads wait, until after `error_delay` both fail with `ConnectionReset` or
-    /// `TimedOut`, as the seed decides. Does nothing to a connection that is gone.
-    pub fn simulate_peer_crash(
-        &self,
-        connection: SimConnection,
-        crashed: ConnectionSide,
-        error_delay: Duration,
-    ) {
-        self.shared
-            .with(|world| world.crash_end(connection.id, crashed, error_delay));
     }
 
     /// The seed.

@@ -4,7 +4,9 @@ use std::rc::Weak;
 use std::time::Duration;
 
 use moonpool_foundation::network::peer::{Peer, PeerId, SessionAcceptor, SessionOwner};
-use moonpool_foundation::{NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider};
+use moonpool_foundation::{
+    NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider, buggify_with_prob,
+};
 
 use super::core::Core;
 
@@ -47,6 +49,10 @@ where
     }
 
     fn adopt(&self, core: &Core, stream: N::TcpStream, address: String) {
+        if buggify_with_prob!(0.05) {
+            // As if the host had run out of sockets.
+            return;
+        }
         let connections = self.sessions.connections();
         if connections >= self.max_connections || !self.sessions.accept(stream, address) {
             core.counters.accept_refused.add();
