@@ -509,7 +509,7 @@ fn timers_and_wakers_of_a_dead_life_are_inert() {
     let woken: Rc<RefCell<bool>> = Rc::default();
     let log = Rc::clone(&woken);
     victim.task_provider().spawn_task("waiter", async move {
-        let _ = receiver.await;
+        drop(receiver.await);
         *log.borrow_mut() = true;
         providers.task().spawn_task("ghost", async {});
     });
