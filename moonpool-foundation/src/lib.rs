@@ -126,6 +126,8 @@ pub mod __private {
     };
     #[cfg(feature = "sim")]
     pub use crate::chaos::buggify::{BuggifySite, RegisteredBuggify};
+    #[cfg(not(feature = "sim"))]
+    pub use crate::chaos::macros::never;
     #[cfg(feature = "sim")]
     pub use crate::chaos::{AssertionKind, Place};
     pub use crate::select::select_start;

@@ -12,7 +12,7 @@ pub(crate) mod config;
 mod fault;
 #[cfg(feature = "sim")]
 pub(crate) mod invariants;
-mod macros;
+pub(crate) mod macros;
 #[cfg(feature = "sim")]
 pub mod oracle;
 #[cfg(feature = "sim")]

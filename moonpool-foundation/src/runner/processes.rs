@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::builder::SimulationBuilder;
 
-use super::plan::Plan;
+use super::plan::{Network, Plan};
 use super::topology::WorkloadTopology;
 use super::workload::{Launch, Progress, Role, Workload};
 use crate::chaos::Attrition;
@@ -87,6 +87,8 @@ impl SimulationBuilder {
 
 impl SimulationBuilder {
     /// Lets processes (not workloads) die, restart and stand still at drawn times. None by default.
+    /// With [`use_random_config`](Self::use_random_config) each seed draws how often, for how long and
+    /// which of the given kinds ([`Attrition::random_for_seed`]); the bound stays as given.
     ///
     /// ```
     /// use moonpool_foundation::{
@@ -112,16 +114,29 @@ impl SimulationBuilder {
     }
 }
 
+/// The attrition of `seed`: as the builder was told, or drawn within that if its network is.
+pub(super) fn attrition_of(plan: &Plan<'_>, seed: u64) -> Option<Attrition> {
+    let given = plan.attrition.as_ref()?;
+    match plan.network {
+        Network::Fixed(_) => Some(given.clone()),
+        Network::Swarm => {
+            let mut drawn = Attrition::random_for_seed(seed, given.max_dead);
+            drawn.kinds.retain(|kind| given.kinds.contains(kind));
+            (!drawn.kinds.is_empty()).then_some(drawn)
+        }
+    }
+}
+
 /// Lets the plan's attrition begin among the processes of a seed.
 pub(super) fn start_attrition(plan: &Plan<'_>, world: &SimWorld, progress: &Progress) {
-    let Some(attrition) = plan.attrition.clone() else {
+    let Some(attrition) = attrition_of(plan, world.seed()) else {
         return;
     };
     let victims: Vec<ProcessId> = {
         let processes = progress.servers.list.borrow();
         processes.iter().map(SimProcess::id).collect()
     };
-    // It was validated with the plan.
+    // What was given was validated with the plan, and what is drawn is valid.
     let started = world.start_attrition(attrition, victims);
     debug_assert_eq!(started, Ok(()));
 }

@@ -13,7 +13,7 @@ use super::clock::{SimInstant, nanos};
 use super::digest::Digest;
 use super::fault_log::FaultLog;
 use super::rng::{Stream, StreamId};
-use crate::chaos::{ChaosConfiguration, FaultKind, FaultSet, FaultTarget};
+use crate::chaos::{FaultKind, FaultSet, FaultTarget};
 use crate::network::{LatencyModel, NetworkConfiguration};
 
 /// How long a sender waits before it sends a lost segment again; each time twice as long.
@@ -157,12 +157,6 @@ impl Faults {
         self.chances = Chances::of(&self.config);
         self.on_write = false;
         self.on_read = false;
-    }
-
-    /// What the configuration says of clocks and sleeps.
-    #[expect(dead_code, reason = "clocks and sleeps do not go wrong yet")]
-    pub(crate) fn chaos(&self) -> &ChaosConfiguration {
-        &self.config.chaos
     }
 
     /// What `kind` draws from.

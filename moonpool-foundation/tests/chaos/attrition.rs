@@ -202,6 +202,23 @@ fn a_campaign_kills_its_processes_and_not_its_workloads_and_every_kind_fires() {
 }
 
 #[test]
+fn a_random_configuration_draws_attrition_within_what_is_given() {
+    let given = Attrition {
+        kinds: vec![AttritionKind::Pause, AttritionKind::Reboot],
+        ..often(2)
+    };
+    let report = campaign().attrition(given).use_random_config().run();
+    report.assert_passed();
+    let (paused, rebooted) = (FaultKind::Pause, FaultKind::Reboot);
+    assert!(report.faults.of(paused) > 0 && report.faults.of(rebooted) > 0);
+    let unasked = report.faults.of(FaultKind::Kill) + report.faults.of(FaultKind::Graceful);
+    assert_eq!(unasked, 0);
+    let seeds = report.individual_metrics.iter();
+    let quiet = seeds.filter(|seed| seed.faults.of(paused) + seed.faults.of(rebooted) == 0);
+    assert!((5..45).contains(&quiet.count()), "some seeds have none");
+}
+
+#[test]
 fn with_attrition_a_seed_has_one_digest_on_any_number_of_threads() {
     let digests = |jobs| {
         let builder = campaign().attrition(often(2)).check(Check::All).jobs(jobs);

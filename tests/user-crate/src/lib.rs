@@ -55,3 +55,19 @@ pub fn use_everything() -> u32 {
 pub fn never_called() {
     sometimes_assert!(user_unreached, true, "somebody called it");
 }
+#[cfg(doctest)]
+mod skills {
+    //! The snippets of the skills, compiled as a user's code is.
+    macro_rules! compiled {
+        ($($name:ident: $path:literal,)+) => {
+            $(#[doc = include_str!(concat!("../../../.claude/skills/", $path))] struct $name;)+
+        };
+    }
+    compiled! {
+        ReadMe: "README.md",
+        Workloads: "designing-simulation-workloads/SKILL.md",
+        Buggify: "using-buggify/SKILL.md",
+        Assertions: "using-chaos-assertions/SKILL.md",
+        Invariants: "validating-with-invariants/SKILL.md",
+    }
+}
