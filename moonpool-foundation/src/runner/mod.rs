@@ -68,4 +68,4 @@ pub use phases::Phases;
 #[cfg(feature = "sim")]
 pub use regressions::Regressions;
 #[cfg(feature = "sim")]
-pub use report::{SeedReport, SimulationReport};
+pub use report::{SeedReport, SimulationRates, SimulationReport};
