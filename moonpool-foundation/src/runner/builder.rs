@@ -311,14 +311,14 @@ impl SimulationBuilder {
     }
 
     /// Virtual time that a seed may use; one hour by default. A seed that wants more fails with
-    /// [`Verdict::TimeBudget`].
+    /// [`Verdict::TimeBudget`](crate::Verdict::TimeBudget).
     pub fn set_time_budget(mut self, budget: Duration) -> Self {
         self.time_budget = budget;
         self
     }
 
     /// How often one task may be polled at one instant; a million times by default. A seed in which
-    /// one is polled more often fails with [`Verdict::Livelock`].
+    /// one is polled more often fails with [`Verdict::Livelock`](crate::Verdict::Livelock).
     pub fn set_livelock_limit(mut self, polls: u64) -> Self {
         self.livelock_limit = Some(polls);
         self

@@ -22,8 +22,10 @@ pub struct SeedReport {
     pub verdict: Verdict,
     /// What it cost, and its digest.
     pub metrics: SimulationMetrics,
-    /// What its world still held when the last workload had returned, or when it failed. A workload
-    /// that wants to show that nothing leaks sleeps until its last FIN has travelled.
+    /// What its world still held when the last workload had returned, or when it failed. With
+    /// [`phases`](crate::SimulationBuilder::phases) a seed that passes has come to rest by then;
+    /// without, a workload that wants to show that nothing leaks sleeps until its last FIN has
+    /// travelled.
     pub leftovers: Leftovers,
     /// How often each kind of fault fired.
     pub faults: FaultCounts,
