@@ -40,12 +40,13 @@ mod error;
 pub mod messaging;
 
 pub use error::{BuildError, NotSent, RegisterError, TransportError};
-pub use messaging::envelope::EnvelopeError;
+pub use messaging::envelope::{EnvelopeError, Metadata, TraceContext};
 pub use messaging::{
-    Client, EndpointMap, FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface,
-    InvalidToken, MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue,
-    QueueLimits, QueueStats, ReplyError, ReplyFuture, ReplyPromise, ReplyRoute, Request,
-    RequestStream, Server, SharedNetNotifiedQueue, TransportStats, send_request,
+    Call, Client, EndpointMap, FlowTransport, FlowTransportBuilder, FutureStream, Incoming,
+    Interface, InvalidToken, MessageReceiver, MethodCall, MethodFuture, MethodStream,
+    NetNotifiedQueue, PeerInfo, PingReply, QueueLimits, QueueStats, ReplyError, ReplyFuture,
+    ReplyPromise, ReplyRoute, Request, RequestStream, Server, SharedNetNotifiedQueue,
+    TransportStats, send_request,
 };
 pub use moonpool_foundation as foundation;
 pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};

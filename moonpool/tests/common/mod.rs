@@ -76,6 +76,7 @@ pub(crate) fn gauges(stats: &TransportStats) -> Vec<(&'static str, usize)> {
         ("endpoints", stats.endpoints),
         ("incoming_sessions", stats.incoming_sessions),
         ("pending_calls", stats.pending_calls),
+        ("open_requests", stats.open_requests),
         ("queued_packets", stats.queued_packets),
         ("queued_bytes", stats.queued_bytes),
         ("local_packets", stats.local_packets),

@@ -302,7 +302,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             }
             let advanced = self
                 .poll_read(cx, connection, now, &mut budget)
-                .and_then(|read| Ok((read, self.poll_write(cx, connection)?)));
+                .and_then(|read| Ok((read, self.poll_write(cx, connection, now)?)));
             let (read, written) = match advanced {
                 Ok(advanced) => advanced,
                 Err(cause) => return Poll::Ready(cause),
@@ -397,6 +397,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         &self,
         cx: &mut Context<'_>,
         connection: &mut Connection<S>,
+        now: Duration,
     ) -> Result<Progress, ConnectionError>
     where
         S: AsyncWrite + Unpin,
@@ -407,7 +408,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Ok(Progress::OutOfBudget);
             }
             // An empty batch stays where it is, and keeps its memory.
-            let Some(batch) = self.handle.state().lay_out() else {
+            let Some(batch) = self.handle.state().lay_out(now) else {
                 return Ok(Progress::Blocked);
             };
             if buggify_with_prob!(WRITE_FAILURE) {
@@ -469,11 +470,17 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
         self.handle.take_dirty();
-        let expects_replies =
-            !self.handle.is_connected() && self.receiver.expects_replies(&self.handle);
+        let is_connected = self.handle.is_connected();
+        let expects_replies = !is_connected && self.receiver.expects_replies(&self.handle);
+        let patience = if is_connected {
+            None
+        } else {
+            self.receiver.patience(&self.handle)
+        };
         let action = {
             let mut state = self.handle.state();
             state.set_expects_replies(expects_replies);
+            state.set_patience(patience);
             state.handle_timeout(now);
             state.poll_action(now)
         };

@@ -15,6 +15,7 @@ use super::frame::Prefix;
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{PeerState, Refusal};
+use super::terms::{AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
 
 /// Bytes of memory that frames are cut from.
@@ -96,12 +97,10 @@ impl PeerHandle {
     /// # Errors
     /// [`PeerError`]; every variant gives the payload back.
     pub fn send_reliable(&self, token: UID, payload: Bytes) -> Result<PacketId, PeerError> {
-        let admitted = {
-            let state = self.state();
-            state.admit(payload.len(), state.accepts_reliable())
-        };
+        let terms = PacketTerms::default();
+        let admitted = self.state().admit_reliable(payload.len(), terms.account);
         let (head, body) = self.prepare(true, token, payload, admitted)?;
-        self.push_reliable(head, body)
+        self.push_reliable(head, body, terms)
     }
 
     /// Queues a packet that is written once if there is a connection, and dropped and counted if
@@ -129,12 +128,32 @@ impl PeerHandle {
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<PacketId, SendError<E>> {
-        let admitted = {
-            let state = self.state();
-            state.admit(0, state.accepts_reliable())
-        };
-        let (head, body) = self.encode(true, token, encode, admitted)?;
-        Ok(self.push_reliable(head, body)?)
+        self.send_reliable_under(token, PacketTerms::default(), encode)
+    }
+
+    /// [`send_reliable_with`](Self::send_reliable_with), with a time after which the packet is of no
+    /// use, or against another limit.
+    ///
+    /// # Errors
+    /// As [`send_reliable_with`](Self::send_reliable_with); `Closed` also for an answer whose session
+    /// has ended.
+    pub fn send_reliable_under<E>(
+        &self,
+        token: UID,
+        terms: PacketTerms,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+    ) -> Result<PacketId, SendError<E>> {
+        let admitted = self.state().admit_reliable(0, terms.account);
+        let (head, body) = self.encode(true, token, terms, encode, admitted)?;
+        Ok(self.push_reliable(head, body, terms)?)
+    }
+
+    /// Reserves room for one answer in the current session; sending it, or the session's end, gives
+    /// the room back. `None` while as many answers are owed, or as many of them or of their bytes
+    /// held, as the configuration allows.
+    #[must_use]
+    pub fn reserve_answer(&self) -> Option<AnswerSlot> {
+        self.state().reserve_answer()
     }
 
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
@@ -150,7 +169,8 @@ impl PeerHandle {
             let state = self.state();
             state.admit(0, state.accepts_unreliable())
         };
-        let (head, body) = self.encode(false, token, encode, admitted)?;
+        let terms = PacketTerms::default();
+        let (head, body) = self.encode(false, token, terms, encode, admitted)?;
         Ok(self.push_unreliable(head, body)?)
     }
 
@@ -160,6 +180,12 @@ impl PeerHandle {
         let withdrawn = self.state().withdraw(id);
         self.signal();
         withdrawn
+    }
+
+    /// Whether a slot can still be used: its session has not ended.
+    #[must_use]
+    pub fn is_current(&self, slot: AnswerSlot) -> bool {
+        self.state().is_current(slot)
     }
 
     /// Waits until a reliable packet can be accepted. Another sender may be faster: a send that
@@ -230,6 +256,13 @@ impl PeerHandle {
         self.state().is_open()
     }
 
+    /// Since when there is no working connection: the last one was lost then, or the first one was
+    /// dialled. `None` while there is one, and before one was ever wanted.
+    #[must_use]
+    pub fn unconnected_since(&self) -> Option<Duration> {
+        self.state().unconnected_since()
+    }
+
     /// Whether the peer has ended for good, or is about to without doing anything more.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -288,6 +321,7 @@ impl PeerHandle {
         &self,
         reliable: bool,
         token: UID,
+        terms: PacketTerms,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
         admitted: Result<(), Refusal>,
     ) -> Result<(BytesMut, Bytes), SendError<E>> {
@@ -309,12 +343,13 @@ impl PeerHandle {
             self.0.chunk.set(chunk);
             return Err(SendError::Encode(error));
         }
-        let payload = chunk.split();
+        let mut payload = chunk.split();
         self.0.chunk.set(chunk);
         if std::ptr::eq(head.as_ptr_range().end, payload.as_ptr()) {
             head.unsplit(payload);
             return Ok((head, Bytes::new()));
         }
+        terms.keep_rewritable(&mut head, &mut payload);
         Ok((head, payload.freeze()))
     }
 
@@ -327,8 +362,13 @@ impl PeerHandle {
         chunk
     }
 
-    fn push_reliable(&self, head: BytesMut, body: Bytes) -> Result<PacketId, PeerError> {
-        let pushed = self.state().send_reliable(head, body);
+    fn push_reliable(
+        &self,
+        head: BytesMut,
+        body: Bytes,
+        terms: PacketTerms,
+    ) -> Result<PacketId, PeerError> {
+        let pushed = self.state().send_reliable(head, body, terms);
         match pushed {
             Ok(id) => {
                 self.signal();

@@ -22,6 +22,7 @@ mod session_acceptor;
 mod session_table;
 mod slot;
 mod state;
+mod terms;
 mod timer;
 mod waiters;
 
@@ -44,6 +45,7 @@ pub use metrics::PeerMetrics;
 pub use packet::{PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal};
 pub use session::{SessionIdentity, SessionMode};
 pub use session_acceptor::{SessionAcceptor, SessionOwner};
+pub use terms::{Account, AnswerSlot, Expiry, PacketTerms};
 
 use driver::Driver;
 use inbox::{Inbox, Taken};

@@ -6,6 +6,8 @@
 //! checksum filled in. A frame with a sequence number is kept until the other end has it, or the
 //! session ends: on each further connection it is laid out anew, with the same number.
 
+mod answers;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
@@ -18,8 +20,9 @@ use crate::sometimes_assert;
 
 use super::config::PeerConfig;
 use super::error::ProtocolError;
-use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD};
+use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD, Withdrawn};
 use super::packet::{PacketId, Withdrawal};
+use super::terms::{Account, Answers, PacketTerms};
 
 /// What came of laying out the next packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub(super) struct Outbox {
     /// when they are written, in a session when they are acknowledged.
     reliable_held: usize,
     reliable_bytes: usize,
+    /// The part of the two that does not count against the own limits.
+    answers: Answers,
     unreliable_queued: usize,
     unreliable_bytes: usize,
     /// Where control frames are encoded.
@@ -103,6 +108,7 @@ impl Outbox {
             settled: PacketId::FIRST,
             reliable_held: 0,
             reliable_bytes: 0,
+            answers: Answers::new(config),
             unreliable_queued: 0,
             unreliable_bytes: 0,
             scratch: BytesMut::new(),
@@ -112,8 +118,9 @@ impl Outbox {
 
     /// Whether one more reliable packet of any size is taken.
     pub(super) fn accepts_reliable(&self) -> bool {
-        self.reliable_held < self.reliable_limits.packets
-            && self.reliable_bytes < self.reliable_limits.bytes
+        let (frames, bytes) = self.answers.held();
+        self.reliable_held - frames < self.reliable_limits.packets
+            && self.reliable_bytes - bytes < self.reliable_limits.bytes
     }
 
     pub(super) fn accepts_unreliable(&self) -> bool {
@@ -121,10 +128,16 @@ impl Outbox {
             && self.unreliable_bytes < self.unreliable_limits.bytes
     }
 
-    pub(super) fn push_reliable(&mut self, head: BytesMut, body: Bytes) -> PacketId {
+    pub(super) fn push_reliable(
+        &mut self,
+        head: BytesMut,
+        body: Bytes,
+        terms: PacketTerms,
+    ) -> PacketId {
         let id = self.next_id;
         self.next_id = id.next();
-        let frame = Frame::new(head, body, FrameKind::Reliable, id);
+        let frame = Frame::new(head, body, FrameKind::Reliable, id).with_terms(terms);
+        self.answers.handle_pushed(&frame);
         self.reliable_held += 1;
         self.reliable_bytes += frame.size();
         self.queue.push_back(frame);
@@ -157,15 +170,21 @@ impl Outbox {
         };
         match withdrawn {
             None => Withdrawal::Unknown,
-            Some((saved, was_exposed)) => {
-                self.reliable_bytes -= saved;
-                if was_exposed {
+            Some(withdrawn) => {
+                self.count_saved(withdrawn.account, withdrawn.saved);
+                if withdrawn.was_exposed {
                     Withdrawal::MaybeDelivered
                 } else {
                     Withdrawal::NotDelivered
                 }
             }
         }
+    }
+
+    /// A reliable frame got smaller.
+    fn count_saved(&mut self, account: Account, bytes: usize) {
+        self.reliable_bytes -= bytes;
+        self.answers.handle_saved(account, bytes);
     }
 
     /// Lays a session frame out, in front of every packet.
@@ -193,7 +212,8 @@ impl Outbox {
 
     /// Lays the next packet out. `ack` is what a sequenced frame acknowledges, `max_payload` what
     /// the other end takes.
-    pub(super) fn lay_out_next(&mut self, ack: u64, max_payload: usize) -> LaidOut {
+    pub(super) fn lay_out_next(&mut self, now: Duration, ack: u64, max_payload: usize) -> LaidOut {
+        self.drop_expired_front(now);
         let (relayed, queued) = match self.relay.pop_front() {
             Some(frame) => (Some(frame), None),
             None => (None, self.queue.pop_front()),
@@ -214,7 +234,8 @@ impl Outbox {
                 self.counters.not_delivered += 1;
                 let id = frame.id;
                 if is_relayed {
-                    self.reliable_bytes -= frame.become_skip();
+                    let saved = frame.become_skip();
+                    self.count_saved(frame.terms.account, saved);
                     self.relay.push_front(frame);
                 } else {
                     self.release(&frame);
@@ -225,6 +246,9 @@ impl Outbox {
                 if is_sequenced && !is_relayed {
                     frame.sequence = self.next_sequence;
                     self.next_sequence += 1;
+                }
+                if frame.is_reliable() {
+                    frame.write_remaining(now, front);
                 }
                 frame.lay_out(ack);
                 self.batch.push(frame);
@@ -268,9 +292,7 @@ impl Outbox {
                 self.counters.packets_sent += u64::from(frame.is_reliable());
                 if self.sequenced {
                     frame.is_exposed = true;
-                    if frame.is_withdrawn {
-                        self.reliable_bytes -= frame.become_skip();
-                    }
+                    self.complete_withdrawal(&mut frame);
                     self.retained.push_back(frame);
                 } else {
                     self.release(&frame);
@@ -285,8 +307,16 @@ impl Outbox {
         }
     }
 
+    fn complete_withdrawal(&mut self, frame: &mut Frame) {
+        if frame.is_withdrawn {
+            let saved = frame.become_skip();
+            self.count_saved(frame.terms.account, saved);
+        }
+    }
+
     /// Lets go of a reliable packet's frame.
     fn release(&mut self, frame: &Frame) {
+        self.answers.handle_released(frame);
         self.reliable_held -= 1;
         self.reliable_bytes -= frame.size();
     }
@@ -325,9 +355,7 @@ impl Outbox {
         for mut frame in batch.into_frames().into_iter().rev() {
             match frame.kind() {
                 FrameKind::Reliable | FrameKind::Skip if self.sequenced => {
-                    if frame.is_withdrawn {
-                        self.reliable_bytes -= frame.become_skip();
-                    }
+                    self.complete_withdrawal(&mut frame);
                     self.relay.push_front(frame);
                 }
                 FrameKind::Reliable | FrameKind::Skip if frame.is_exposed => self.release(&frame),
@@ -393,16 +421,18 @@ impl Outbox {
     }
 
     /// The session is over, or in plain mode the connection. Gives up what was written, and gives
-    /// the ids of it; what was not is left for the next session. There must be no connection.
+    /// the ids of it; what was not is left for the next session, save answers. There must be no
+    /// connection.
     pub(super) fn end_session(&mut self) -> Range<PacketId> {
         for mut frame in std::mem::take(&mut self.retained).into_iter().rev() {
-            if frame.is_reliable() && !frame.is_exposed {
+            if frame.is_reliable() && !frame.is_exposed && frame.terms.account == Account::Own {
                 frame.sequence = 0;
                 self.queue.push_front(frame);
             } else {
                 self.release(&frame);
             }
         }
+        self.drop_answers();
         self.next_sequence = 1;
         self.acknowledged = 1;
         let maybe_delivered = self.settled..self.first_unwritten();
@@ -533,9 +563,12 @@ fn position(frames: &VecDeque<Frame>, id: PacketId) -> Option<usize> {
     (frame.is_reliable() && frame.id == id).then_some(at)
 }
 
-fn withdraw_numbered(frames: &mut VecDeque<Frame>, id: PacketId) -> Option<(usize, bool)> {
+fn withdraw_numbered(frames: &mut VecDeque<Frame>, id: PacketId) -> Option<Withdrawn> {
     let at = position(frames, id)?;
     let frame = frames.get_mut(at)?;
-    let was_exposed = frame.is_exposed;
-    Some((frame.become_skip(), was_exposed))
+    Some(Withdrawn {
+        was_exposed: frame.is_exposed,
+        account: frame.terms.account,
+        saved: frame.become_skip(),
+    })
 }

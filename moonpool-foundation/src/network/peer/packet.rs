@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -110,6 +111,13 @@ pub trait PeerSink {
     fn expects_replies(&self, peer: &PeerHandle) -> bool {
         let _ = peer;
         false
+    }
+
+    /// How long those who wait for something over the session put up with there being no working
+    /// connection, if that is longer than the configuration's patience. Asked while there is none.
+    fn patience(&self, peer: &PeerHandle) -> Option<Duration> {
+        let _ = peer;
+        None
     }
 
     /// The peer is finished for good: closed, given up, or its accepted connection is gone.

@@ -1,6 +1,7 @@
 //! Where a peer's packets and reports go: to a sink, or into an inbox.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::handle::PeerHandle;
 use super::inbox::Inbox;
@@ -32,6 +33,13 @@ impl Receiver {
         match self {
             Self::Sink(sink) => sink.expects_replies(handle),
             Self::Inbox(_) => false,
+        }
+    }
+
+    pub(super) fn patience(&self, handle: &PeerHandle) -> Option<Duration> {
+        match self {
+            Self::Sink(sink) => sink.patience(handle),
+            Self::Inbox(_) => None,
         }
     }
 

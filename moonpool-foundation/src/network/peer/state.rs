@@ -3,6 +3,7 @@
 //! The driver tells what happened (`handle_*`), asks what to do (`poll_*`) and does it. Nothing
 //! here has a clock, a socket or a source of randomness: `now` and random draws are arguments.
 
+mod answers;
 mod connection;
 mod schedule;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
 use super::packet::{PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
+use super::terms::PacketTerms;
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
@@ -188,6 +190,10 @@ pub(super) struct PeerState {
     used_until: Duration,
     /// Replies are expected over the session.
     expects_replies: bool,
+    /// Of those who wait for something, if it is longer than the configuration's.
+    longer_patience: Option<Duration>,
+    /// When the last working connection was lost, or the first one was dialled.
+    unconnected_since: Option<Duration>,
     liveness: Liveness,
     /// While a session has no connection.
     last_connection: Option<LastConnection>,
@@ -255,6 +261,8 @@ impl PeerState {
             was_used: false,
             used_until: Duration::ZERO,
             expects_replies: false,
+            longer_patience: None,
+            unconnected_since: None,
             liveness: Liveness::default(),
             last_connection: None,
             events: VecDeque::new(),
@@ -274,12 +282,13 @@ impl PeerState {
         &mut self,
         head: BytesMut,
         body: Bytes,
+        terms: PacketTerms,
     ) -> Result<PacketId, (Refusal, BytesMut, Bytes)> {
         let size = head.len() + body.len() - self.prefix(true, UID::NIL).size();
-        match self.admit(size, self.outbox.accepts_reliable()) {
+        match self.admit_reliable(size, terms.account) {
             Ok(()) => {
                 self.was_used = true;
-                Ok(self.outbox.push_reliable(head, body))
+                Ok(self.outbox.push_reliable(head, body, terms))
             }
             Err(refusal) => Err((refusal, head, body)),
         }
@@ -343,6 +352,16 @@ impl PeerState {
     /// Whether something is to come over the session, so that a lost connection is to be replaced.
     pub(super) fn set_expects_replies(&mut self, expects: bool) {
         self.expects_replies = expects;
+    }
+
+    /// How long somebody waits for a connection, if that is longer than the configuration says.
+    pub(super) fn set_patience(&mut self, longer: Option<Duration>) {
+        self.longer_patience = longer;
+    }
+
+    /// Since when there is no working connection. `None`: there is one, or none was ever wanted.
+    pub(super) fn unconnected_since(&self) -> Option<Duration> {
+        self.unconnected_since
     }
 
     /// `reconnect()` was called.
@@ -473,7 +492,10 @@ impl PeerState {
     fn patience(&self) -> Option<Duration> {
         match self.role {
             Role::Accept | Role::KeepSession => None,
-            Role::DialEagerly | Role::DialLazily => self.config.patience,
+            Role::DialEagerly | Role::DialLazily => {
+                let patience = self.config.patience?;
+                Some(patience.max(self.longer_patience.unwrap_or_default()))
+            }
         }
     }
 
@@ -532,6 +554,7 @@ impl PeerState {
             reliable_queued: self.outbox.reliable_queued(),
             reliable_bytes: self.outbox.reliable_bytes(),
             unacknowledged: self.outbox.unacknowledged(),
+            answer_slots: self.outbox.answer_slots(),
             unreliable_queued,
             unreliable_bytes,
             packets_sent: counters.packets_sent,

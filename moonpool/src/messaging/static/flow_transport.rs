@@ -21,6 +21,7 @@ use moonpool_traits::CodecError;
 use super::acceptor::{AcceptedPeers, Acceptor};
 use super::builder::FlowTransportBuilder;
 use super::core::{Admission, Core, Phase};
+use super::deadline_timer;
 use super::envelope;
 use super::stats::TransportStats;
 use crate::error::TransportError;
@@ -56,12 +57,15 @@ where
     network: N,
     time: T,
     task: TP,
-    peer_config: PeerConfig,
+    pub(super) peer_config: PeerConfig,
+    pub(super) default_timeout: Option<Duration>,
     sink: Rc<dyn PeerSink>,
     /// Accepts connections; none in a client.
     accept_task: RefCell<Option<JoinHandle<()>>>,
     /// Delivers messages to this process itself; started by the first one.
     local_task: RefCell<Option<JoinHandle<()>>>,
+    /// Keeps the deadlines of calls; started by the first one that has one.
+    deadline_task: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl<N, T, TP> FlowTransport<N, T, TP>
@@ -85,6 +89,7 @@ where
         time: T,
         task: TP,
         peer_config: PeerConfig,
+        default_timeout: Option<Duration>,
     ) -> Rc<Self> {
         let sink = core.sink();
         Rc::new(Self {
@@ -93,9 +98,11 @@ where
             time,
             task,
             peer_config,
+            default_timeout,
             sink,
             accept_task: RefCell::new(None),
             local_task: RefCell::new(None),
+            deadline_task: RefCell::new(None),
         })
     }
 
@@ -125,6 +132,15 @@ where
         &self.core
     }
 
+    /// Starts the task that ends calls when their time has come, unless it runs.
+    pub(super) fn start_keeping_deadlines(&self) {
+        if self.deadline_task.borrow().is_none() {
+            let keeping = deadline_timer::run(Rc::downgrade(&self.core), self.time.clone());
+            let task = self.task.spawn_task("moonpool-deadlines", keeping);
+            self.deadline_task.replace(Some(task));
+        }
+    }
+
     /// What the listener is bound to, with the real port; `0.0.0.0` and `::` as they are. `None` for a
     /// transport that does not listen.
     #[must_use]
@@ -149,11 +165,9 @@ where
     /// The peer for an address. If there is none yet, it begins to connect, and keeps at it.
     ///
     /// # Errors
-    /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `Closed`.
+    /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `PeerConfig`, `Closed`.
     pub fn get_or_open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
-        if !self.core.is_open() {
-            return Err(TransportError::Closed);
-        }
+        self.core.check_open()?;
         if address.is_tls() {
             let address = *address;
             return Err(TransportError::TlsNotSupported { address });
@@ -233,22 +247,22 @@ where
     }
 
     fn send_local_message(&self, token: UID, payload: &[u8]) -> Result<(), TransportError> {
-        self.send_local(token, |buffer| put_message(payload, buffer))
+        self.send_local(token, |buffer| put_message(payload, buffer))?;
+        Ok(())
     }
 
-    /// Queues a packet to this process itself.
+    /// Queues a packet to this process itself. Gives its number.
     pub(crate) fn send_local(
         &self,
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
-    ) -> Result<(), TransportError> {
-        if !self.core.is_open() {
-            return Err(TransportError::Closed);
-        }
-        self.core
+    ) -> Result<u64, TransportError> {
+        self.core.check_open()?;
+        let number = self
+            .core
             .send_local(token, Admission::WithinLimits, encode)?;
         self.start_local_delivery();
-        Ok(())
+        Ok(number)
     }
 
     /// Starts the task that delivers packets to this process itself, unless it runs.
@@ -268,7 +282,7 @@ where
     #[must_use]
     pub fn stats(&self) -> TransportStats {
         let mut stats = self.core.stats();
-        for task in [&self.accept_task, &self.local_task] {
+        for task in [&self.accept_task, &self.local_task, &self.deadline_task] {
             if task
                 .borrow()
                 .as_ref()
@@ -301,6 +315,7 @@ where
         all(closing).await;
         self.core.finish_close();
         stop(self.local_task.take()).await;
+        stop(self.deadline_task.take()).await;
     }
 
     /// Whether [`shutdown`](Self::shutdown) has begun.
@@ -317,7 +332,7 @@ where
     TP: TaskProvider,
 {
     fn drop(&mut self) {
-        for task in [&self.accept_task, &self.local_task] {
+        for task in [&self.accept_task, &self.local_task, &self.deadline_task] {
             if let Some(task) = task.take() {
                 task.abort();
             }

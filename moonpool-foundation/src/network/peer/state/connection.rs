@@ -72,6 +72,7 @@ impl PeerState {
     fn open(&mut self, now: Duration) {
         self.phase = Phase::Open { since: now };
         self.last_connection = None;
+        self.unconnected_since = None;
         self.liveness = Liveness {
             heard_at: now,
             ..Liveness::default()
@@ -202,7 +203,7 @@ impl PeerState {
 
     /// Lays out what can be written now. The batch is to be written from;
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
-    pub(in crate::network::peer) fn lay_out(&mut self) -> Option<Batch> {
+    pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {
         let is_open = self.is_open();
         if is_open && let Some(exchange) = &mut self.exchange {
             exchange.lay_out_urgent(&mut self.outbox);
@@ -210,7 +211,7 @@ impl PeerState {
         let limit = self.max_payload();
         while is_open && self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
             let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
-            match self.outbox.lay_out_next(ack, limit as usize) {
+            match self.outbox.lay_out_next(now, ack, limit as usize) {
                 LaidOut::Nothing => break,
                 LaidOut::Unreliable => {}
                 LaidOut::Withdrawn(id) => self.push_event(Event::Withdrawn { id, limit }),
@@ -256,6 +257,9 @@ impl PeerState {
         }
         if let Some(closing) = &mut self.closing {
             closing.asked = false;
+        }
+        if was_open {
+            self.unconnected_since = Some(now);
         }
         self.count_violation(&cause);
         self.outbox.end_connection(was_open.then_some(now));

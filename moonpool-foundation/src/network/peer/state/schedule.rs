@@ -34,6 +34,7 @@ impl PeerState {
                     .map_or(deadline, |known| known.min(deadline)),
             );
         }
+        self.outbox.drop_expired(now);
         if !self.is_open() {
             self.outbox.stamp(now);
             self.handle_expiry(now);
@@ -185,10 +186,16 @@ impl PeerState {
         // One that nobody misses ends when the driver runs for another reason.
         let is_missed = self.owes() || self.expects_replies || self.role == Role::KeepSession;
         let session = self.session_deadline().filter(|_| is_missed);
-        [phase, patience, session, self.close_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            phase,
+            patience,
+            session,
+            self.close_deadline(),
+            self.outbox.next_expiry(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What to do next.
@@ -211,6 +218,7 @@ impl PeerState {
                     return Action::Wait;
                 }
                 self.metrics.connection_attempts += 1;
+                self.unconnected_since.get_or_insert(now);
                 let deadline = now.saturating_add(self.config.connect_timeout);
                 self.phase = Phase::Connecting { deadline };
                 Action::Connect

@@ -8,6 +8,7 @@ mod queueing;
 mod reconnecting;
 mod resuming;
 mod sessions;
+mod terms;
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -152,10 +153,14 @@ impl Kit {
 
     /// Lays out and writes up to `limit` bytes, as a socket with that much room would take them.
     fn write(&self, limit: usize) -> Vec<u8> {
+        self.write_at(ZERO, limit)
+    }
+
+    fn write_at(&self, now: Duration, limit: usize) -> Vec<u8> {
         let mut written = Vec::new();
         while written.len() < limit {
             let mut state = self.handle.state();
-            let Some(batch) = state.lay_out() else {
+            let Some(batch) = state.lay_out(now) else {
                 break;
             };
             let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
