@@ -26,6 +26,8 @@ mod error;
 mod execution;
 mod metrics;
 #[cfg(feature = "sim")]
+mod minimize;
+#[cfg(feature = "sim")]
 mod orchestrator;
 #[cfg(feature = "sim")]
 mod phases;
