@@ -109,7 +109,7 @@ pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
     AssertionResult, BuggifyResult, Check, IterationControl, Phases, Regressions, RunError,
-    SeedReport, SimulationBuilder, SimulationReport,
+    SeedReport, SimulationBuilder, SimulationRates, SimulationReport,
 };
 pub use runner::{
     SimulationMetrics, TokioReport, TokioRunReport, TokioRunner, Verdict, WorkloadTopology,

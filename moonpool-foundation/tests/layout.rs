@@ -82,6 +82,7 @@ const SIMULATOR_ONLY: &[&str] = &[
     "runner/environment",
     "runner/error",
     "runner/execution",
+    "runner/minimize",
     "runner/orchestrator",
     "runner/phases",
     "runner/plan",

@@ -17,9 +17,9 @@ const LISTED_SEEDS: usize = 6;
 /// Workloads whose names are part of the configuration's line.
 const LISTED_WORKLOADS: usize = 3;
 /// Processes that are listed; the rest is counted.
-const LISTED_PROCESSES: usize = 6;
+const LISTED_PROCESSES: usize = 4;
 /// How many of them stand on one line.
-const PROCESSES_PER_LINE: usize = 3;
+const PROCESSES_PER_LINE: usize = 4;
 /// Pending tasks that are listed; the rest is counted.
 const LISTED_TASKS: usize = 4;
 /// Faults that are listed, the last ones.
@@ -73,7 +73,7 @@ fn entry(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
 }
 
 /// Columns of a list that goes over several lines.
-const LIST_WIDTH: usize = 110;
+const LIST_WIDTH: usize = 120;
 
 /// `text` with lines of the list's width, broken behind commas and semicolons.
 fn wrapped(text: &str) -> String {

@@ -68,6 +68,7 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 /// | `MOONPOOL_SHARD` | `i/n`: only every n-th seed runs, from the i-th on, so that the n shards together run each seed once, and check the same ones |
 /// | `MOONPOOL_SKIP_FAULTS` | faults as a failure prints them, `kind#ordinal` separated by commas: these do not happen |
 /// | `MOONPOOL_JOBS` | how many seeds to run at once |
+/// | `MOONPOOL_MINIMIZE` | `1`: faults that the first failure does not need are looked for, by up to 500 runs of it without some; the command to replay it skips them |
 /// | `MOONPOOL_CHECK` | `all`, `sampled` or `off`: see [`Check`] |
 /// | `MOONPOOL_TRACE` | a directory: the steps of failing seeds, and of those that `MOONPOOL_SEED` names, are written there as JSON lines (`.jsonl`) and for Perfetto (`.trace.json`) |
 ///
@@ -400,6 +401,7 @@ impl SimulationBuilder {
         execution::warn_of_unknown_variables();
         let trace = environment.trace.clone();
         let replayed = environment.seeds.clone();
+        let minimize = environment.minimize;
         let is_exploring = environment.skip_faults.is_some();
         let plan = self.plan(environment)?;
         let invocation = Invocation::current(&lookup);
@@ -415,6 +417,7 @@ impl SimulationBuilder {
         let execution = Execution {
             plan: &plan,
             trace,
+            minimize,
             replayed: replayed.unwrap_or_default(),
             invocation,
             regressions: regressions.filter(|_| !is_exploring),
@@ -582,6 +585,35 @@ mod tests {
         assert_eq!(shard("9/9"), Ok(vec![]));
         let replay = [("MOONPOOL_SHARD", "2/2"), ("MOONPOOL_SEED", "5")];
         assert_eq!(run(&whole, &replay), Ok(vec![5]));
+    }
+
+    #[test]
+    fn the_replay_of_a_minimised_failure_skips_what_it_does_not_need() {
+        let builder = SimulationBuilder::new()
+            .set_iterations(1)
+            .with_network_config(NetworkConfiguration::disabled())
+            .process("victim", |_, _| std::future::pending())
+            .register_workload("killer", |_, _, _, _, topology| async move {
+                let world = topology.world().unwrap();
+                let victim = world.process("victim").unwrap().id();
+                let kill = || {
+                    let killed = world.kill(victim, crate::KillKind::Crash);
+                    world.restart(victim);
+                    killed
+                };
+                let killed = [kill(), kill(), kill()];
+                match killed[1] {
+                    true => Err(crate::SimulationError::workload("the second kill")),
+                    false => Ok(SimulationMetrics::default()),
+                }
+            });
+        let lookup = |name: &str| (name == "MOONPOOL_MINIMIZE").then(|| "1".into());
+        let report = builder.run_in(Location::caller(), lookup).unwrap();
+        let replay = report.replay_command.clone().unwrap_or_default();
+        assert!(
+            replay.starts_with("MOONPOOL_SEED=0 MOONPOOL_SKIP_FAULTS='kill#1,kill#3' "),
+            "{replay}"
+        );
     }
 
     #[test]

@@ -26,6 +26,8 @@ mod error;
 mod execution;
 mod metrics;
 #[cfg(feature = "sim")]
+mod minimize;
+#[cfg(feature = "sim")]
 mod orchestrator;
 #[cfg(feature = "sim")]
 mod phases;
@@ -68,4 +70,4 @@ pub use phases::Phases;
 #[cfg(feature = "sim")]
 pub use regressions::Regressions;
 #[cfg(feature = "sim")]
-pub use report::{SeedReport, SimulationReport};
+pub use report::{SeedReport, SimulationRates, SimulationReport};

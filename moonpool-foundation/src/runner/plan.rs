@@ -235,3 +235,22 @@ impl<'a> Plan<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawn_network_is_a_function_of_its_seed() {
+        assert_eq!(Network::Swarm.of(7), Network::Swarm.of(7));
+        assert_ne!(Network::Swarm.of(7), Network::Swarm.of(8));
+    }
+
+    #[test]
+    fn shards_share_every_position() {
+        for positions in 0..20 {
+            let shares = (1..=3).map(|number| Shard::new(number, 3).unwrap().share(positions));
+            assert_eq!(shares.sum::<usize>(), positions);
+        }
+    }
+}

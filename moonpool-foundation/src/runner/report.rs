@@ -22,11 +22,29 @@ pub struct SeedReport {
     pub verdict: Verdict,
     /// What it cost, and its digest.
     pub metrics: SimulationMetrics,
-    /// What its world still held when the last workload had returned, or when it failed. A workload
-    /// that wants to show that nothing leaks sleeps until its last FIN has travelled.
+    /// What its world still held when the last workload had returned, or when it failed. With
+    /// [`phases`](crate::SimulationBuilder::phases) a seed that passes has come to rest by then;
+    /// without, a workload that wants to show that nothing leaks sleeps until its last FIN has
+    /// travelled.
     pub leftovers: Leftovers,
     /// How often each kind of fault fired.
     pub faults: FaultCounts,
+}
+
+/// What a campaign's numbers come to per seed, for machines; the report's methods give the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SimulationRates {
+    /// See [`SimulationReport::success_rate`].
+    pub success_rate: f64,
+    /// See [`SimulationReport::simulated_to_real_ratio`].
+    pub simulated_to_real_ratio: f64,
+    /// See [`SimulationReport::average_wall_time`].
+    pub average_wall_time: Duration,
+    /// See [`SimulationReport::average_simulated_time`].
+    pub average_simulated_time: Duration,
+    /// See [`SimulationReport::average_events_processed`].
+    pub average_events_processed: f64,
 }
 
 /// What a campaign came to. `Display` prints it for people, [`Serialize`] for machines.
@@ -41,6 +59,8 @@ pub struct SimulationReport {
     pub failed_runs: usize,
     /// What the whole campaign cost.
     pub metrics: SimulationMetrics,
+    /// What that comes to per seed.
+    pub rates: SimulationRates,
     /// What became of each seed, in the order of `seeds_used`.
     pub individual_metrics: Vec<SeedReport>,
     /// The seeds, in order.
@@ -100,6 +120,13 @@ impl SimulationReport {
         report.failed_runs = report.seeds_failing.len();
         report.successful_runs = report.iterations - report.failed_runs;
         report.individual_metrics = seeds;
+        report.rates = SimulationRates {
+            success_rate: report.success_rate(),
+            simulated_to_real_ratio: report.simulated_to_real_ratio(),
+            average_wall_time: report.average_wall_time(),
+            average_simulated_time: report.average_simulated_time(),
+            average_events_processed: report.average_events_processed(),
+        };
         report
     }
 

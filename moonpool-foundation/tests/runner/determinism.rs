@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    Attrition, Check, FaultId, FaultKind, NetworkConfiguration, NetworkProvider, Phases,
-    SimProviders, SimulationBuilder, SimulationMetrics, TimeProvider,
+    Attrition, Check, FaultCounts, FaultId, FaultKind, NetworkConfiguration, NetworkProvider,
+    Phases, SimProviders, SimulationBuilder, SimulationMetrics, TimeProvider,
 };
 
 use crate::echo;
@@ -74,7 +74,7 @@ fn what_is_drawn_per_seed_repeats_on_any_number_of_threads() {
         let seeds = seeds.into_iter();
         seeds
             .map(|seed| (seed.metrics.digest, seed.verdict.to_string(), seed.faults))
-            .collect::<Vec<_>>()
+            .collect::<Vec<(u64, String, FaultCounts)>>()
     };
     let alone = digests(campaign(1).check(Check::All));
     assert!(
@@ -88,6 +88,11 @@ fn what_is_drawn_per_seed_repeats_on_any_number_of_threads() {
             .iter()
             .any(|(_, _, faults)| faults.of(FaultKind::Kill) > 0)
     );
+    let subset = |(_, _, faults): &(u64, String, FaultCounts)| {
+        faults.fired().map(|(kind, _)| kind).collect()
+    };
+    let subsets: BTreeSet<Vec<FaultKind>> = alone.iter().map(subset).collect();
+    assert!(subsets.len() > 20, "{subsets:?}");
     assert_eq!(digests(campaign(3)), alone);
 }
 

@@ -101,6 +101,7 @@ fn a_world_that_stands_still_under_faults_is_no_deadlock_before_they_end() {
 fn the_time_budget_of_the_seed_still_holds() {
     let seed = only_seed(polling(Duration::MAX).set_time_budget(Duration::from_secs(20)));
     assert_eq!(seed.verdict.name(), "TimeBudget");
+    assert!(seed.metrics.simulated_time <= Duration::from_secs(20));
 }
 
 #[test]

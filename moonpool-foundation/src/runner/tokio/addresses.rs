@@ -100,6 +100,7 @@ mod tests {
         }
         let (one, other) = (ips(&one), ips(&other));
         assert_ne!(one[0], one[1]);
+        assert_ne!(other[0], other[1]);
         assert!(one.iter().all(|ip| ip.is_loopback() && !other.contains(ip)));
     }
 }
