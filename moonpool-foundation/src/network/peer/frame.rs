@@ -94,6 +94,21 @@ impl Frame {
         }
     }
 
+    /// Id, token and payload of a reliable packet.
+    pub(super) fn into_packet(self) -> Option<(PacketId, UID, Bytes)> {
+        let at = SEQUENCED_HEAD - 16;
+        let token: &[u8; 16] = self.head.get(at..)?.first_chunk()?;
+        let token = UID::from_le_bytes(*token);
+        let mut head = self.head.freeze();
+        let inline = head.split_off(SEQUENCED_HEAD);
+        let payload = if self.body.is_empty() {
+            inline
+        } else {
+            self.body
+        };
+        Some((self.id, token, payload))
+    }
+
     pub(super) fn kind(&self) -> FrameKind {
         self.kind
     }

@@ -7,10 +7,12 @@
 //! transport; they find a closed core.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use moonpool_foundation::network::peer::{
     PacketId, PeerHandle, PeerId, PeerSink, ReceivedPacket, SessionEnded,
 };
@@ -88,6 +90,10 @@ pub(crate) struct Core {
     pub(crate) calls: RefCell<CallTable>,
     pub(crate) peers: RefCell<PeerTable>,
     local: RefCell<LocalQueue>,
+    /// Starts the task that empties it.
+    start_local: RefCell<Option<Rc<dyn Fn()>>>,
+    /// Further addresses that turned out to lead here.
+    own_addresses: RefCell<BTreeSet<(IpAddr, u16)>>,
     limits: Limits,
     pub(crate) counters: Counters,
 }
@@ -110,6 +116,8 @@ impl Core {
                 calls: RefCell::new(CallTable::new(params.call_nonce)),
                 peers: RefCell::new(PeerTable::new()),
                 local: RefCell::default(),
+                start_local: RefCell::default(),
+                own_addresses: RefCell::default(),
                 limits: params.limits,
                 counters: Counters::default(),
             }
@@ -135,9 +143,20 @@ impl Core {
     }
 
     pub(crate) fn is_local(&self, address: &NetworkAddress) -> bool {
-        self.address
+        let is_canonical = self
+            .address
             .get()
-            .is_some_and(|own| own.ip == address.ip && own.port == address.port)
+            .is_some_and(|own| own.ip == address.ip && own.port == address.port);
+        is_canonical || self.is_own_address(address)
+    }
+
+    fn is_own_address(&self, address: &NetworkAddress) -> bool {
+        let own = self.own_addresses.borrow();
+        !own.is_empty() && own.contains(&(address.ip, address.port))
+    }
+
+    pub(crate) fn set_local_starter(&self, start: impl Fn() + 'static) {
+        self.start_local.replace(Some(Rc::new(start)));
     }
 
     // Registration.
@@ -318,6 +337,42 @@ impl Core {
         wake(waker);
     }
 
+    /// A peer's other end is gone; its successor has a session already. What was not written goes
+    /// there, and so do the calls that wait for it.
+    pub(crate) fn handle_passed_over(
+        &self,
+        from: PeerId,
+        to: &PeerHandle,
+        packets: &[(PacketId, PacketId)],
+    ) {
+        self.calls.borrow_mut().move_calls(from, to.id(), packets);
+        let address = self.peers.borrow_mut().pass_over(from, to);
+        if let Some(address) = address {
+            to.allow_dial(&address);
+        }
+    }
+
+    /// A peer's address leads back here: its packets are delivered locally, now and from now on.
+    fn handle_ours(&self, peer: &PeerHandle, packets: Vec<(PacketId, UID, Bytes)>) {
+        if let Ok(address) = peer.peer_name().parse::<NetworkAddress>() {
+            tracing::debug!(%address, "this address is our own");
+            let mut own = self.own_addresses.borrow_mut();
+            own.insert((address.ip, address.port));
+        }
+        self.calls.borrow_mut().keep_calls_of(peer.id());
+        let mut waker = None;
+        for (_, token, payload) in packets {
+            // Beyond the limits, if need be: they were accepted.
+            let woken = self.local.borrow_mut().push(token, payload);
+            waker = waker.or(woken);
+        }
+        wake(waker);
+        let start = self.start_local.borrow().clone();
+        if let Some(start) = start {
+            start();
+        }
+    }
+
     pub(crate) fn handle_finished(&self, peer: PeerId) {
         self.end_calls_of(peer);
         let removed = self.peers.borrow_mut().remove(peer);
@@ -421,8 +476,8 @@ impl Core {
     pub(crate) fn stats(&self) -> TransportStats {
         let mut stats = self.counters.snapshot();
         let peers = self.peers.borrow();
-        stats.peers = peers.dialled_len();
-        stats.incoming_sessions = peers.len() - peers.dialled_len();
+        stats.peers = peers.dialling();
+        stats.incoming_sessions = peers.len() - peers.dialling();
         stats.incoming_connections = peers.accepted_connections();
         stats.tasks = peers.len();
         for peer in peers.handles() {
@@ -465,6 +520,12 @@ impl PeerSink for TransportSink {
     fn handle_session_ended(&self, peer: &PeerHandle, ended: SessionEnded) {
         if let Some(core) = self.core.upgrade() {
             core.handle_session_ended(peer.id(), &ended);
+        }
+    }
+
+    fn handle_ours(&self, peer: &PeerHandle, packets: Vec<(PacketId, UID, Bytes)>) {
+        if let Some(core) = self.core.upgrade() {
+            core.handle_ours(peer, packets);
         }
     }
 

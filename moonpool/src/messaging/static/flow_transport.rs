@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
-    CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionAcceptor, SessionIdentity,
-    SessionMode,
+    CloseOutcome, PeerConfig, PeerHandle, SessionAcceptor, SessionIdentity,
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
@@ -53,11 +52,10 @@ where
     TP: TaskProvider,
 {
     core: Rc<Core>,
-    network: N,
     time: T,
     task: TP,
-    peer_config: PeerConfig,
-    sink: Rc<dyn PeerSink>,
+    /// Makes peers, of connections dialled and accepted.
+    sessions: Rc<SessionAcceptor<N, T, TP>>,
     /// Accepts connections; none in a client.
     accept_task: RefCell<Option<JoinHandle<()>>>,
     /// Delivers messages to this process itself; started by the first one.
@@ -86,34 +84,38 @@ where
         task: TP,
         peer_config: PeerConfig,
     ) -> Rc<Self> {
-        let sink = core.sink();
-        Rc::new(Self {
-            core,
+        let sessions = SessionAcceptor::new(
             network,
+            time.clone(),
+            task.clone(),
+            peer_config,
+            session_identity(&core),
+            core.sink(),
+            Rc::new(AcceptedPeers(Rc::downgrade(&core))),
+        );
+        let transport = Rc::new(Self {
+            core,
             time,
             task,
-            peer_config,
-            sink,
+            sessions: Rc::new(sessions),
             accept_task: RefCell::new(None),
             local_task: RefCell::new(None),
-        })
+        });
+        let weak = Rc::downgrade(&transport);
+        transport.core.set_local_starter(move || {
+            if let Some(transport) = weak.upgrade() {
+                transport.start_local();
+            }
+        });
+        transport
     }
 
     /// Starts the task that accepts connections.
     pub(crate) fn listen(&self, listener: N::TcpListener, max_connections: usize) {
-        let core = Rc::downgrade(&self.core);
-        let sessions = SessionAcceptor::<N, T, TP>::new(
-            self.time.clone(),
-            self.task.clone(),
-            self.peer_config.clone(),
-            session_identity(&self.core),
-            self.sink.clone(),
-            Rc::new(AcceptedPeers(core.clone())),
-        );
         let acceptor = Acceptor {
             listener,
-            core,
-            sessions,
+            core: Rc::downgrade(&self.core),
+            sessions: Rc::clone(&self.sessions),
             time: self.time.clone(),
             max_connections,
         };
@@ -146,7 +148,8 @@ where
         self.core.incarnation
     }
 
-    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it.
+    /// The peer for an address: that of a session whose other end listens there, be it that it was
+    /// opened from here or there, or a new one, which begins to connect, and keeps at it.
     ///
     /// # Errors
     /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `Closed`.
@@ -158,9 +161,14 @@ where
             let address = *address;
             return Err(TransportError::TlsNotSupported { address });
         }
-        let known = self.core.peers.borrow().dialled(address).cloned();
+        let known = self.core.peers.borrow_mut().open(address);
         match known {
-            Some(peer) => Ok(peer),
+            Some((peer, is_first)) => {
+                if is_first {
+                    peer.allow_dial(address);
+                }
+                Ok(peer)
+            }
             None => self.open_peer(address),
         }
     }
@@ -172,19 +180,10 @@ where
         }
         let id = self.core.peers.borrow_mut().next_id();
         tracing::debug!(%address, %id, "opening a peer");
-        let peer = Peer::with_sink(
-            self.network.clone(),
-            self.time.clone(),
-            self.task.clone(),
-            address.socket_addr().to_string(),
-            self.peer_config.clone(),
-            SessionMode::Acknowledged(session_identity(&self.core)),
-            id,
-            self.sink.clone(),
-        );
+        let peer = self.sessions.dial(address, id);
         let handle = peer.handle().clone();
         let mut peers = self.core.peers.borrow_mut();
-        peers.insert(handle.clone(), Some(address), Box::new(peer));
+        peers.insert(handle.clone(), Some(address), true, Box::new(peer));
         Ok(handle)
     }
 
@@ -247,6 +246,12 @@ where
         }
         self.core
             .send_local(token, Admission::WithinLimits, encode)?;
+        self.start_local();
+        Ok(())
+    }
+
+    /// Starts the task that delivers messages to this process itself, if it does not run.
+    fn start_local(&self) {
         if self.local_task.borrow().is_none() {
             let core = Rc::downgrade(&self.core);
             let deliver = poll_fn(move |cx| match core.upgrade() {
@@ -256,7 +261,6 @@ where
             let task = self.task.spawn_task("moonpool-local", deliver);
             self.local_task.replace(Some(task));
         }
-        Ok(())
     }
 
     /// Gauges and counters. Visits every peer: it is for people and tests, not for each message.
@@ -286,6 +290,7 @@ where
     pub async fn shutdown(&self, grace: Duration) {
         self.core.begin_close();
         stop(self.accept_task.take()).await;
+        self.sessions.end_greetings();
         let peers: Vec<PeerHandle> = self.core.peers.borrow().handles().cloned().collect();
         tracing::debug!(peers = peers.len(), "shutting down");
         let closing = peers.into_iter().map(|peer| async move {
@@ -317,6 +322,7 @@ where
                 task.abort();
             }
         }
+        self.sessions.end_greetings();
         self.core.finish_close();
     }
 }

@@ -39,6 +39,7 @@ impl PeerState {
             self.handle_expiry(now);
         } else {
             self.handle_silence(now);
+            self.handle_contest(now);
         }
         self.handle_deadlines(now);
     }
@@ -169,7 +170,11 @@ impl PeerState {
             {
                 Some(*not_before)
             }
-            Phase::Open { .. } => self.liveness.fails_at.or(self.liveness.ping_at()),
+            Phase::Open { .. } => {
+                let contest = self.contest.map(|contest| contest.fails_at);
+                let silence = self.liveness.fails_at.or(self.liveness.ping_at());
+                contest.into_iter().chain(silence).min()
+            }
             Phase::Idle { .. } | Phase::Finished => None,
             Phase::Connecting { deadline }
             | Phase::Greeting { deadline }
@@ -259,7 +264,8 @@ impl PeerState {
     /// be wrong: reading and writing may have finished what they waited for.
     pub(in crate::network::peer) fn has_more_to_do(&self) -> bool {
         let is_written = self.outbox.batch().is_empty();
-        let has_stopped_short = is_written && self.outbox.has_queued();
+        let has_stopped_short =
+            is_written && self.outbox.has_queued() && self.contest.is_none();
         let is_settled = is_written && self.outbox.unacknowledged() == 0;
         self.disconnect.is_some()
             || !self.events.is_empty()
