@@ -191,7 +191,8 @@ impl SessionHub {
         let Some(handle) = self.peers.get(&peer) else {
             return;
         };
-        let (standing, remote) = (handle.state().standing(), handle.state().remote());
+        let standing = handle.state().standing();
+        let remote = handle.state().remote();
         if let (Some(session), Some(incarnation)) = (standing.session, remote.incarnation) {
             let generation = standing.generation;
             self.table
