@@ -261,10 +261,14 @@ impl Batch {
         self.frames.push_back(frame);
     }
 
-    /// Puts `frame` in front of everything of which no byte was written yet.
+    /// Puts `frame` in front of every packet of which no byte was written yet, but behind other
+    /// frames of the session: nothing may overtake an answer to a Hello.
     pub(super) fn push_urgent(&mut self, frame: Frame) {
         self.count_in(&frame);
-        let at = usize::from(self.written > 0);
+        let begun = usize::from(self.written > 0);
+        let behind = self.frames.iter().skip(begun);
+        let controls = behind.take_while(|frame| frame.kind() == FrameKind::Control);
+        let at = begun + controls.count();
         self.frames.insert(at, frame);
     }
 
