@@ -169,6 +169,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             match self.wait_for_link(&slot, timer.as_mut()).await {
                 Next::Finish => break,
                 Next::Attached => {}
+                Next::Dial if kept.prepare_dial() => {
+                    self.handle_closed(ConnectionError::Superseded { generation: 0 });
+                    kept.pass_over();
+                }
                 Next::Dial => match self.connect(&network, Some(&slot), timer.as_mut()).await {
                     None => {}
                     Some(Ok(stream)) => {
@@ -224,9 +228,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         let Some(cause) = ended else {
             return;
         };
-        if !kept.has_heir() {
-            self.handle.state().drop_contest();
-        }
+        kept.prepare_close();
         let is_ours = cause == ConnectionError::Ourselves;
         self.handle_closed(cause);
         if is_ours {

@@ -359,8 +359,12 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Keeper for Shared<N,
         self.hub.borrow_mut().handle_answered(peer);
     }
 
-    fn has_heir(&self, peer: PeerId) -> bool {
-        self.hub.borrow().has_heir(peer)
+    fn prepare_close(&self, peer: PeerId) {
+        self.hub.borrow_mut().prepare_close(peer);
+    }
+
+    fn prepare_dial(&self, peer: PeerId) -> bool {
+        self.hub.borrow_mut().prepare_dial(peer)
     }
 
     fn pass_over(&self, peer: PeerId) {

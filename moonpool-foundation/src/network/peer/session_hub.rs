@@ -67,6 +67,8 @@ pub(super) struct SessionHub {
     identity: SessionIdentity,
     table: SessionTable,
     peers: HashMap<PeerId, PeerHandle>,
+    /// Takes over from the peer that is being closed.
+    heir: Option<PeerHandle>,
 }
 
 impl SessionHub {
@@ -76,6 +78,7 @@ impl SessionHub {
             config,
             identity,
             peers: HashMap::default(),
+            heir: None,
         }
     }
 
@@ -139,10 +142,8 @@ impl SessionHub {
         match attached {
             Ok(()) => Admitted::Attached { peer, evicted },
             Err(cause) => {
-                let mut state = peer.state();
-                state.drop_contest();
-                state.handle_closed(now, cause.clone(), arrival.jitter);
-                drop(state);
+                peer.state()
+                    .handle_closed(now, cause.clone(), arrival.jitter);
                 Admitted::Broken(peer, cause)
             }
         }
@@ -205,21 +206,54 @@ impl SessionHub {
         self.table.handle_detached(peer);
     }
 
-    /// Whether another peer takes over, should this one end.
-    pub(super) fn has_heir(&self, peer: PeerId) -> bool {
-        self.heir(peer).is_some()
+    /// The peer's connection is about to be closed here: if its address is contested, the one that
+    /// claimed it last takes over.
+    pub(super) fn prepare_close(&mut self, peer: PeerId) {
+        let Some(handle) = self.peers.get(&peer) else {
+            return;
+        };
+        let is_contested = handle.state().is_contested();
+        let heir = self.heir(peer, |_| is_contested);
+        handle.state().set_has_heir(heir.is_some());
+        self.heir = heir;
     }
 
-    fn heir(&self, peer: PeerId) -> Option<&PeerHandle> {
-        let heir = self.peers.get(&self.table.heir(peer)?)?;
-        (!heir.state().is_closed()).then_some(heir)
+    /// The peer is about to dial. If the process at the other end has a working session with another
+    /// peer, which claimed the address in vain while it had a connection elsewhere, that one takes
+    /// over: a dial would lead to a second connection between the same two ends. True: close this
+    /// one now.
+    pub(super) fn prepare_dial(&mut self, peer: PeerId) -> bool {
+        let Some(handle) = self.peers.get(&peer) else {
+            return false;
+        };
+        let met = handle.state().remote().incarnation;
+        let heir = self.heir(peer, |heir| {
+            heir.is_connected() && (met.is_none() || heir.remote_incarnation() == met)
+        });
+        let takes_over = heir.is_some() && !handle.state().is_closed();
+        handle.state().set_has_heir(takes_over);
+        self.heir = heir;
+        takes_over
+    }
+
+    fn heir(
+        &self,
+        peer: PeerId,
+        takes_over: impl Fn(&PeerHandle) -> bool,
+    ) -> Option<PeerHandle> {
+        let heirs = self.table.heirs(peer);
+        heirs
+            .filter_map(|heir| self.peers.get(&heir))
+            .find(|heir| !heir.state().is_closed() && takes_over(heir))
+            .cloned()
     }
 
     /// If the peer ended for the sake of another one, its address and what it did not write are that
     /// one's now.
     pub(super) fn pass_over(&mut self, peer: PeerId) -> Option<PassedOver> {
+        let heir = self.heir.take();
         let from = self.peers.get(&peer)?;
-        let Some(to) = self.heir(peer).cloned() else {
+        let Some(to) = heir.filter(|heir| !heir.state().is_closed()) else {
             from.state().drop_ceded();
             return None;
         };

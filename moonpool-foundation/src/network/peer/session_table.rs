@@ -14,7 +14,7 @@
 //! | waits for the answer to its own Hello | is taken by it if the other end is [senior](Seniority), else refused |
 //! | has a connection | begins a session without the address, and the peer has to show that its own is alive |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::collections::HashMap;
@@ -22,6 +22,9 @@ use crate::messaging::{NetworkAddress, UID};
 
 use super::packet::PeerId;
 use super::session::{Hello, SessionIdentity};
+
+/// How many of those that claim an address are looked at: anybody may claim one.
+const MAX_HEIRS: usize = 8;
 
 /// What is to be done with a connection that said Hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +106,8 @@ struct Entry {
 struct Record {
     session: Option<UID>,
     address: Option<Destination>,
+    /// What it claims, while another peer serves it.
+    claims: Option<Destination>,
 }
 
 /// See the [module's documentation](self).
@@ -117,8 +122,8 @@ pub(super) struct SessionTable {
     by_peer: HashMap<PeerId, Record>,
     /// Who serves an address. Ordered for the same reason.
     by_address: BTreeMap<Destination, PeerId>,
-    /// Who gets the address of a peer that turns out to be dead.
-    heirs: BTreeMap<PeerId, PeerId>,
+    /// Who claims an address that another peer serves, and may get it if that one is gone.
+    claims: BTreeSet<(Destination, PeerId)>,
     /// Sessions without a connection, the one that lost its first in front.
     detached: BTreeMap<u64, UID>,
     next_place: u64,
@@ -134,7 +139,7 @@ impl SessionTable {
             by_proposal: BTreeMap::new(),
             by_peer: HashMap::default(),
             by_address: BTreeMap::new(),
-            heirs: BTreeMap::new(),
+            claims: BTreeSet::new(),
             detached: BTreeMap::new(),
             next_place: 0,
         }
@@ -223,8 +228,10 @@ impl SessionTable {
         if let Some(address) = &address {
             self.open(new_peer, address);
         }
-        if let Some(contested) = contested {
-            self.heirs.insert(contested, new_peer);
+        if let (Some(claimed), Some(_)) = (hello.address, contested) {
+            let claimed = destination(&claimed);
+            self.claims.insert((claimed, new_peer));
+            self.by_peer.entry(new_peer).or_default().claims = Some(claimed);
         }
         Decision::Fresh {
             evicted,
@@ -304,21 +311,28 @@ impl SessionTable {
         self.by_address.get(&destination(address)).copied()
     }
 
-    /// Who serves the address of this peer next, if it turns out to be dead.
-    pub(super) fn heir(&self, peer: PeerId) -> Option<PeerId> {
-        let heir = self.heirs.get(&peer)?;
-        self.by_peer.contains_key(heir).then_some(*heir)
+    /// Who may serve the address of this peer next, the one that claimed it last in front.
+    pub(super) fn heirs(&self, peer: PeerId) -> impl Iterator<Item = PeerId> {
+        let record = self.by_peer.get(&peer);
+        let address = record.and_then(|record| record.address);
+        let claims = address.map(|address| {
+            let all = (address, PeerId(0))..=(address, PeerId(u64::MAX));
+            self.claims.range(all).rev().take(MAX_HEIRS)
+        });
+        claims.into_iter().flatten().map(|(_, peer)| *peer)
     }
 
     /// The peer turned out to be dead: its address passes over.
     pub(super) fn pass_over(&mut self, from: PeerId, to: PeerId) {
-        self.heirs.remove(&from);
         let record = self.by_peer.get_mut(&from);
         let Some(address) = record.and_then(|record| record.address.take()) else {
             return;
         };
+        self.claims.remove(&(address, to));
         self.by_address.insert(address, to);
-        self.by_peer.entry(to).or_default().address = Some(address);
+        let heir = self.by_peer.entry(to).or_default();
+        heir.address = Some(address);
+        heir.claims = None;
     }
 
     /// The peer's session lost its connection.
@@ -340,14 +354,16 @@ impl SessionTable {
     /// The peer is over, with its session.
     pub(super) fn remove(&mut self, peer: PeerId) {
         self.forget_session(peer);
-        self.heirs.remove(&peer);
-        if let Some(Record {
-            address: Some(address),
-            ..
-        }) = self.by_peer.remove(&peer)
+        let Some(record) = self.by_peer.remove(&peer) else {
+            return;
+        };
+        if let Some(address) = record.address
             && self.by_address.get(&address) == Some(&peer)
         {
             self.by_address.remove(&address);
+        }
+        if let Some(claimed) = record.claims {
+            self.claims.remove(&(claimed, peer));
         }
     }
 

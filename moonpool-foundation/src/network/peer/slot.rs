@@ -74,8 +74,8 @@ impl<S> Slot<S> {
 pub(super) trait Keeper {
     fn handle_detached(&self, peer: PeerId);
     fn handle_answered(&self, peer: PeerId);
-    /// Whether another peer takes over, should this one end.
-    fn has_heir(&self, peer: PeerId) -> bool;
+    fn prepare_close(&self, peer: PeerId);
+    fn prepare_dial(&self, peer: PeerId) -> bool;
     fn pass_over(&self, peer: PeerId);
     fn forget(&self, peer: PeerId);
 }
@@ -97,9 +97,15 @@ impl Kept {
         self.tell(|keeper, peer| keeper.handle_answered(peer));
     }
 
-    pub(super) fn has_heir(&self) -> bool {
+    /// The peer is about to lose its connection.
+    pub(super) fn prepare_close(&self) {
+        self.tell(|keeper, peer| keeper.prepare_close(peer));
+    }
+
+    /// The peer is about to dial. True: another one takes over instead.
+    pub(super) fn prepare_dial(&self) -> bool {
         let keeper = self.keeper.upgrade();
-        keeper.is_some_and(|keeper| keeper.has_heir(self.peer))
+        keeper.is_some_and(|keeper| keeper.prepare_dial(self.peer))
     }
 
     /// The peer ended; its address passes over.

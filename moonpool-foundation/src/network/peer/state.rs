@@ -211,6 +211,8 @@ pub(super) struct PeerState {
     is_accepted: bool,
     /// While there is a connection.
     contest: Option<Contest>,
+    /// Should the connection end now, another peer takes over.
+    has_heir: bool,
     /// It ended, and its packets go elsewhere.
     is_ceding: bool,
     /// While a session has no connection.
@@ -279,6 +281,7 @@ impl PeerState {
             liveness: Liveness::default(),
             is_accepted: false,
             contest: None,
+            has_heir: false,
             is_ceding: false,
             last_connection: None,
             events: VecDeque::new(),

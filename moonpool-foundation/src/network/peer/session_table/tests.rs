@@ -273,10 +273,10 @@ fn an_address_with_a_living_connection_is_contested_not_taken() {
     };
     assert_eq!(decision, fresh);
     assert_eq!(table.holder(&address(1)), Some(PeerId(1)));
-    assert_eq!(table.heir(PeerId(1)), Some(PeerId(7)));
+    assert!(table.heirs(PeerId(1)).eq([PeerId(7)]));
     table.pass_over(PeerId(1), PeerId(7));
     assert_eq!(table.holder(&address(1)), Some(PeerId(7)));
-    assert_eq!(table.heir(PeerId(1)), None);
+    assert_eq!(table.heirs(PeerId(7)).count(), 0);
     table.remove(PeerId(1));
     assert_eq!(table.holder(&address(1)), Some(PeerId(7)));
 }

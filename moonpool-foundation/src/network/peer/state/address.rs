@@ -71,9 +71,10 @@ impl PeerState {
         self.contest.is_some()
     }
 
-    /// Nobody claims the address any more.
-    pub(in crate::network::peer) fn drop_contest(&mut self) {
-        self.contest = None;
+    /// The connection is about to be closed here. Whether another peer takes over then: this one's
+    /// session ends with it, and so does the peer.
+    pub(in crate::network::peer) fn set_has_heir(&mut self, has_heir: bool) {
+        self.has_heir = has_heir && self.closing.is_none();
     }
 
     pub(super) fn settle_contest(&mut self) {

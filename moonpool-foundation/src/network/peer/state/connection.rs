@@ -255,8 +255,9 @@ impl PeerState {
         self.count_violation(&cause);
         self.outbox.end_connection(was_open.then_some(now));
         let failures = self.failures;
-        let cedes = self.contest.take().is_some() && self.closing.is_none()
-            || cause == ConnectionError::Ourselves;
+        self.contest = None;
+        let cedes =
+            std::mem::take(&mut self.has_heir) || cause == ConnectionError::Ourselves;
         let gives_up = self
             .config
             .max_connection_failures
