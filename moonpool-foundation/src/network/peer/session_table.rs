@@ -62,6 +62,8 @@ pub(super) struct Standing {
     /// The highest generation that it sent, accepted or was told.
     pub(super) generation: u64,
     pub(super) reach: Reach,
+    /// Local code uses it: it is not evicted.
+    pub(super) dials: bool,
 }
 
 /// Which connection a peer has.
@@ -209,7 +211,7 @@ impl SessionTable {
             }
             (Some(peer), Some(Reach::Unsent | Reach::Greeting)) => {
                 self.forget_session(peer);
-                let evicted = match self.make_room() {
+                let evicted = match self.make_room(standing) {
                     Ok(evicted) => evicted,
                     Err(decision) => return decision,
                 };
@@ -219,7 +221,7 @@ impl SessionTable {
             (Some(peer), Some(Reach::Open)) => Some(peer),
             (_, Some(Reach::Closing) | None) | (None, _) => None,
         };
-        let evicted = match self.make_room() {
+        let evicted = match self.make_room(standing) {
             Ok(evicted) => evicted,
             Err(decision) => return decision,
         };
@@ -242,14 +244,25 @@ impl SessionTable {
 
     /// Makes room for one more session, at the cost of the one that is without a connection for
     /// longest.
-    fn make_room(&mut self) -> Result<Option<PeerId>, Decision> {
+    fn make_room(
+        &mut self,
+        standing: &dyn Fn(PeerId) -> Option<Standing>,
+    ) -> Result<Option<PeerId>, Decision> {
         if self.sessions.len() < self.limit {
             return Ok(None);
         }
-        let (_, oldest) = self.detached.pop_first().ok_or(Decision::Full)?;
-        let evicted = self.sessions.get(&oldest).map(|entry| entry.peer);
-        evicted.inspect(|peer| self.remove(*peer));
-        Ok(evicted)
+        loop {
+            let (_, oldest) = self.detached.pop_first().ok_or(Decision::Full)?;
+            let Some(entry) = self.sessions.get_mut(&oldest) else {
+                continue;
+            };
+            entry.detached = None;
+            let peer = entry.peer;
+            if !standing(peer).is_some_and(|standing| standing.dials) {
+                self.remove(peer);
+                return Ok(Some(peer));
+            }
+        }
     }
 
     fn insert(&mut self, hello: &Hello, peer: PeerId, session: UID) {

@@ -64,6 +64,7 @@ impl SessionTable {
                 session: *known.get(&peer)?,
                 generation,
                 reach,
+                dials: false,
             })
         };
         self.decide(hello, peer, drawn, &standing)

@@ -26,6 +26,7 @@ impl PeerState {
             session: self.exchange.as_ref().and_then(Exchange::session),
             generation: self.exchange.as_ref().map_or(0, Exchange::generation),
             reach,
+            dials: self.dials(),
         }
     }
 
