@@ -58,6 +58,28 @@ pub enum SimulationError {
         /// One line per pending task.
         report: String,
     },
+    /// An invariant over the states of the run did not hold.
+    #[error("invariant `{name}` broken at {at:?}: {message}")]
+    Invariant {
+        /// Virtual time.
+        at: Duration,
+        /// The invariant's name.
+        name: String,
+        /// What it found.
+        message: String,
+    },
+    /// An `always_assert!` did not hold.
+    #[error("always_assert `{name}` failed at {at:?} in {location}: {message}")]
+    AlwaysAssert {
+        /// Virtual time.
+        at: Duration,
+        /// The assertion's name.
+        name: String,
+        /// What it says of the failure.
+        message: String,
+        /// File, line and column.
+        location: String,
+    },
     /// Simulated code reached for the real world. The text names what to use instead.
     #[error("escape from the simulation: {0}")]
     Escape(String),

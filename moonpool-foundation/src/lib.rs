@@ -48,6 +48,7 @@
 //! tokio implementations, the wire format and peers are compiled.
 
 mod ambient;
+pub mod chaos;
 pub mod collections;
 mod error;
 pub mod messaging;
@@ -63,6 +64,11 @@ pub mod task;
 pub mod time;
 pub mod wait;
 
+#[cfg(feature = "sim")]
+pub use chaos::{
+    ChaosConfiguration, ConnectFailureMode, FaultCounts, FaultId, FaultIdError, FaultKind,
+    FaultRecord, FaultTarget,
+};
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};
 pub use messaging::{
@@ -91,8 +97,8 @@ pub use providers::SimProviders;
 pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
-    Check, IterationControl, RunError, SeedReport, SimulationBuilder, SimulationMetrics,
-    SimulationReport, Verdict, WorkloadTopology,
+    Check, IterationControl, Phases, Regressions, RunError, SeedReport, SimulationBuilder,
+    SimulationMetrics, SimulationReport, Verdict, WorkloadTopology,
 };
 #[cfg(feature = "sim")]
 pub use sim::{

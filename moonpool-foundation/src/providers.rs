@@ -110,6 +110,42 @@ pub struct SimProviders {
 }
 
 #[cfg(feature = "sim")]
+impl SimProviders {
+    /// The world that this code runs in, for commands from inside: kill a process, cut a connection,
+    /// part two hosts. `None` in a process that was killed, whose destructors reach nobody.
+    ///
+    /// Ask for it each time rather than keep it: a handle that is kept outlives its process. It cannot
+    /// drive the world, and dropping it ends nothing.
+    ///
+    /// ```
+    /// use moonpool_foundation::{KillKind, Providers, SimWorld, TaskProvider, TimeProvider};
+    /// use std::time::Duration;
+    ///
+    /// let world = SimWorld::new();
+    /// let victim = world.add_process("victim");
+    /// let killer = world.add_process("killer").providers();
+    /// killer.task().spawn_task("killer", {
+    ///     let killer = killer.clone();
+    ///     async move {
+    ///         killer.time().sleep(Duration::from_secs(1)).await;
+    ///         if let Some(world) = killer.world()
+    ///             && let Some(victim) = world.process("victim")
+    ///         {
+    ///             world.kill(victim.id(), KillKind::Crash);
+    ///         }
+    ///     }
+    /// });
+    /// world.run_until_empty()?;
+    /// assert!(!victim.is_alive());
+    /// # Ok::<(), moonpool_foundation::SimulationError>(())
+    /// ```
+    #[must_use]
+    pub fn world(&self) -> Option<SimWorld> {
+        self.task.world()
+    }
+}
+
+#[cfg(feature = "sim")]
 impl SimProcess {
     /// All four providers of this process, in its current life.
     #[must_use]

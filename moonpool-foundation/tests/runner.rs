@@ -12,6 +12,12 @@ mod determinism;
 mod echo;
 #[path = "runner/nondeterminism.rs"]
 mod nondeterminism;
+#[path = "runner/phases.rs"]
+mod phases;
+#[path = "runner/processes.rs"]
+mod processes;
+#[path = "runner/regressions.rs"]
+mod regressions;
 #[path = "runner/report.rs"]
 mod report;
 #[path = "runner/verdicts.rs"]

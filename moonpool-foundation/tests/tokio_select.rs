@@ -31,8 +31,10 @@ const RELIED_ON: [(&str, &str); 4] = [
 
 /// Where cargo has unpacked the tokio that this crate is built with, and its version.
 fn tokio() -> (PathBuf, String) {
+    // Packages for other platforms have not been fetched.
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--offline"])
+        .args(["--filter-platform", &host()])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
@@ -45,6 +47,14 @@ fn tokio() -> (PathBuf, String) {
     assert!(tokios.next().is_none(), "more than one tokio is compiled");
     let text = |field: &str| tokio[field].as_str().unwrap().to_owned();
     (text("manifest_path").into(), text("version"))
+}
+
+/// The platform that this is compiled on.
+fn host() -> String {
+    let output = Command::new("rustc").arg("-vV").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.unwrap().to_owned()
 }
 
 #[test]

@@ -4,5 +4,9 @@
 //! the transport. Users of `moonpool` find everything here re-exported there.
 
 mod codec;
+#[cfg(feature = "postcard")]
+mod postcard;
 
 pub use codec::{CodecError, JsonCodec, MessageCodec};
+#[cfg(feature = "postcard")]
+pub use postcard::PostcardCodec;

@@ -86,7 +86,7 @@ fn simulated_streams(round_trips: u32) -> f64 {
     let config = NetworkConfiguration {
         write_latency: millisecond,
         read_latency: none,
-        ..NetworkConfiguration::default()
+        ..NetworkConfiguration::disabled()
     };
     let world = SimWorld::new_with_network_config_and_seed(config, 1).unwrap();
     let server = world.add_process("server").providers();

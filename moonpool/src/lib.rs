@@ -42,10 +42,10 @@ pub mod messaging;
 pub use error::{BuildError, NotSent, RegisterError, TransportError};
 pub use messaging::envelope::EnvelopeError;
 pub use messaging::{
-    EndpointMap, FlowTransport, FlowTransportBuilder, FutureStream, Incoming, InvalidToken,
-    MessageReceiver, NetNotifiedQueue, QueueLimits, QueueStats, ReplyError, ReplyFuture,
-    ReplyPromise, ReplyRoute, Request, RequestStream, SharedNetNotifiedQueue, TransportStats,
-    send_request,
+    Client, EndpointMap, FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface,
+    InvalidToken, MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue,
+    QueueLimits, QueueStats, ReplyError, ReplyFuture, ReplyPromise, ReplyRoute, Request,
+    RequestStream, Server, SharedNetNotifiedQueue, TransportStats, send_request,
 };
 pub use moonpool_foundation as foundation;
 pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};
@@ -56,6 +56,8 @@ pub use moonpool_foundation::{
     TcpListenerTrait, TcpStreamTrait, TimeProvider, TokioNetworkProvider, TokioProviders,
     TokioTaskProvider, TokioTimeProvider, UID, WellKnownId, WellKnownToken,
 };
+#[cfg(feature = "postcard")]
+pub use moonpool_traits::PostcardCodec;
 pub use moonpool_traits::{CodecError, JsonCodec, MessageCodec};
 
 /// What most services import.
@@ -65,5 +67,15 @@ pub mod prelude {
         MessageCodec, NetworkAddress, NetworkProvider, Providers, RandomProvider, ReplyError,
         ReplyFuture, ReplyPromise, RequestStream, TaskProvider, TimeProvider, TokioProviders,
         TransportError, UID, WellKnownId, send_request,
+    };
+}
+
+/// What the macros expand to. Not part of the API.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::messaging::{Check, Registrar, Target, checked_interface_id, interface_id};
+    pub use crate::{
+        Endpoint, FlowTransport, Interface, MessageCodec, MethodCall, MethodStream, NetworkAddress,
+        NetworkProvider, RegisterError, TaskProvider, TimeProvider, UID,
     };
 }

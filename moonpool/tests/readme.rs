@@ -62,6 +62,9 @@ fn no_addition_is_lost() {
             assert_eq!(first.unwrap().max(second.unwrap()), 6);
             Ok(SimulationMetrics::default())
         })
+        // end of campaign
+        .regressions(moonpool::foundation::Regressions::Off)
+        // run
         .run()
         .assert_passed();
 }
@@ -81,7 +84,8 @@ fn readme_prints_this_code() {
     for (begin, end) in [
         ("\n// service\n", "\n// end of service\n"),
         ("\n// test\n", "\n// end of use\n"),
-        ("\n// fn\n", "\n// end of test\n"),
+        ("\n// fn\n", "\n        // end of campaign\n"),
+        ("\n        // run\n", "\n// end of test\n"),
     ] {
         let code = section(begin, end);
         assert!(!code.is_empty(), "the markers of this file are gone");

@@ -11,6 +11,8 @@ mod common;
 mod failures;
 #[path = "rpc_integration/final_api.rs"]
 mod final_api;
+#[path = "rpc_integration/interfaces.rs"]
+mod interfaces;
 #[path = "rpc_integration/limits.rs"]
 mod limits;
 #[path = "rpc_integration/load.rs"]

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "sim")]
 mod config;
+#[cfg(feature = "sim")]
+mod latency;
 pub mod peer;
 #[cfg(feature = "sim")]
 pub mod sim;

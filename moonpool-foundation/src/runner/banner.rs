@@ -3,15 +3,28 @@
 
 use std::fmt;
 
-use super::orchestrator::{Plan, Recording, SeedRun};
+use super::orchestrator::{Recording, SeedRun};
+use super::phases::Phases;
+use super::plan::{Network, Plan};
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::{Divergence, Verdict};
+use crate::chaos::FaultKind;
 use crate::network::NetworkConfiguration;
 
 /// Other failing seeds that are listed; the rest is counted.
-const LISTED_SEEDS: usize = 10;
+const LISTED_SEEDS: usize = 6;
+/// Workloads whose names are part of the configuration's line.
+const LISTED_WORKLOADS: usize = 3;
+/// Processes that are listed; the rest is counted.
+const LISTED_PROCESSES: usize = 6;
+/// How many of them stand on one line.
+const PROCESSES_PER_LINE: usize = 3;
 /// Pending tasks that are listed; the rest is counted.
-const LISTED_TASKS: usize = 20;
+const LISTED_TASKS: usize = 6;
+/// Faults that are listed, the last ones.
+const LISTED_FAULTS: usize = 3;
+/// Lines of the headline, of which a panic's message can have many.
+const HEADLINE_LINES: usize = 3;
 
 /// A campaign with a failing seed. `Display` gives the banner.
 pub(super) struct Failure<'a> {
@@ -30,11 +43,14 @@ impl fmt::Display for Failure<'_> {
             return Ok(());
         };
         writeln!(f, "\n{RULE} simulation failed {RULE}")?;
-        entry(f, failed.verdict.name(), &failed.verdict.headline())?;
+        let headline = failed.verdict.headline();
+        let shown: Vec<&str> = headline.lines().take(HEADLINE_LINES).collect();
+        entry(f, failed.verdict.name(), &shown.join("\n"))?;
         self.write_run(f, failed)?;
-        self.write_configuration(f)?;
+        self.write_configuration(f, failed)?;
+        self.write_processes(f)?;
         self.write_pending(f, failed)?;
-        entry(f, "faults", "none fired: none are configured")?;
+        self.write_faults(f, failed)?;
         self.write_steps(f, failed)?;
         self.write_others(f)?;
         if let Some(command) = &self.report.replay_command {
@@ -53,6 +69,30 @@ fn entry(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
         writeln!(f, "{title:<14} {line}")?;
     }
     Ok(())
+}
+
+/// Columns of a list that goes over several lines.
+const LIST_WIDTH: usize = 110;
+
+/// `text` with lines of the list's width, broken behind commas and semicolons.
+fn wrapped(text: &str) -> String {
+    let mut wrapped = String::new();
+    let mut column = 0;
+    for word in text.split_inclusive([' ', '\n']) {
+        let may_break = wrapped.ends_with(", ") || wrapped.ends_with("; ");
+        if may_break && column + word.len() > LIST_WIDTH {
+            wrapped.pop();
+            wrapped.push('\n');
+            column = 0;
+        }
+        wrapped.push_str(word);
+        column = if word.ends_with('\n') {
+            0
+        } else {
+            column + word.len()
+        };
+    }
+    wrapped
 }
 
 impl Failure<'_> {
@@ -74,21 +114,45 @@ impl Failure<'_> {
         entry(f, "time", &time)
     }
 
-    fn write_configuration(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn write_configuration(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
         let plan = self.plan;
-        let names: Vec<&str> = plan
-            .workloads
-            .iter()
-            .map(|workload| workload.name.as_ref())
-            .collect();
-        let configuration = format!(
+        let workloads = plan.workloads.iter().take(LISTED_WORKLOADS);
+        let mut names: Vec<&str> = workloads.map(|workload| workload.name.as_ref()).collect();
+        if plan.workloads.len() > LISTED_WORKLOADS {
+            // Those that are listed as processes tell who the others are.
+            names.push("...");
+        }
+        let mut configuration = format!(
             "workloads {}; network {}; time budget {:?}; check {}",
             names.join(", "),
             network(plan.network),
             plan.time_budget,
             plan.check.name(),
         );
-        entry(f, "configuration", &configuration)
+        if let Some(phases) = &plan.phases {
+            let Phases { chaos, quiet } = phases;
+            configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));
+        }
+        if !plan.skipped_faults.is_empty() {
+            let count = plan.skipped_faults.len();
+            configuration.push_str(&format!("; {count} faults skipped"));
+        }
+        entry(f, "configuration", &wrapped(&configuration))?;
+        if *plan.network == Network::Swarm {
+            entry(f, "drawn", &wrapped(&drawn(&plan.network.of(failed.seed))))?;
+        }
+        Ok(())
+    }
+
+    fn write_processes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let processes = &self.recording.processes;
+        let listed = &processes[..processes.len().min(LISTED_PROCESSES)];
+        let lines = listed.chunks(PROCESSES_PER_LINE);
+        let mut lines: Vec<String> = lines.map(|line| line.join(", ")).collect();
+        if processes.len() > listed.len() {
+            lines.push(format!("and {} more", processes.len() - listed.len()));
+        }
+        entry(f, "processes", &lines.join("\n"))
     }
 
     fn write_pending(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
@@ -104,6 +168,22 @@ impl Failure<'_> {
             text.push_str(&format!("\nand {} more tasks", listed.len() - LISTED_TASKS));
         }
         entry(f, "pending", &text)
+    }
+
+    /// How often each kind fired, and the last ones.
+    fn write_faults(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
+        if failed.faults.total() == 0 {
+            return entry(f, "faults", "none fired");
+        }
+        let counts = failed.faults.fired();
+        let counts: Vec<String> = counts
+            .map(|(kind, count)| format!("{kind} {count}"))
+            .collect();
+        let records = &self.recording.faults;
+        let last = &records[records.len().saturating_sub(LISTED_FAULTS)..];
+        let mut lines = vec![wrapped(&counts.join(", "))];
+        lines.extend(last.iter().map(ToString::to_string));
+        entry(f, "faults", &lines.join("\n"))
     }
 
     /// The last steps; or, if the seed's runs differ, where they part.
@@ -144,16 +224,79 @@ impl Failure<'_> {
         if others > LISTED_SEEDS {
             listed.push(format!("and {} more", others - LISTED_SEEDS));
         }
-        entry(f, "also failed", &listed.join(", "))
+        entry(f, "also failed", &wrapped(&listed.join(", ")))
     }
 }
 
-fn network(config: &NetworkConfiguration) -> String {
-    if *config == NetworkConfiguration::default() {
-        "default".to_owned()
-    } else if *config == NetworkConfiguration::fast_local() {
-        "fast_local".to_owned()
-    } else {
-        format!("{config:?}")
+/// The faults that a drawn network has, and how probable they are.
+fn drawn(config: &NetworkConfiguration) -> String {
+    let kinds = FaultKind::ALL.iter().filter(|kind| config.may_fire(**kind));
+    let kinds: Vec<&str> = kinds.map(|kind| kind.name()).collect();
+    if kinds.is_empty() {
+        return "no fault".to_owned();
     }
+    let rates = fields(&format!("{config:#?}"));
+    let rates = rates.into_iter().filter_map(|field| {
+        let (name, value) = field.split_once(": ")?;
+        let name = name.strip_suffix("_probability")?;
+        let value: f64 = value.parse().ok()?;
+        let rounded = match value {
+            0.0 => return None,
+            0.01.. => format!("{value:.2}"),
+            _ => format!("{value:.1e}"),
+        };
+        Some(format!("{name} {rounded}"))
+    });
+    let rates: Vec<String> = rates.collect();
+    format!("{}\nprobabilities: {}", kinds.join(", "), rates.join(", "))
+}
+
+fn network(network: &Network) -> String {
+    let config = match network {
+        Network::Swarm => return "drawn per seed".to_owned(),
+        Network::Fixed(config) => config,
+    };
+    let presets = [
+        ("default", NetworkConfiguration::default()),
+        ("disabled", NetworkConfiguration::disabled()),
+        ("fast_local", NetworkConfiguration::fast_local()),
+        ("chaos", NetworkConfiguration::chaos()),
+    ];
+    match presets.iter().find(|(_, preset)| *preset == **config) {
+        Some((name, _)) => (*name).to_owned(),
+        None => differences(config, &NetworkConfiguration::default()),
+    }
+}
+
+/// The fields of `config` that are not those of `other`, in the form of its `Debug`.
+fn differences(config: &NetworkConfiguration, other: &NetworkConfiguration) -> String {
+    let (config, other) = (format!("{config:#?}"), format!("{other:#?}"));
+    let config = fields(&config);
+    let other = fields(&other);
+    let differing = config.iter().filter(|field| !other.contains(field));
+    differing.map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The fields of a value that `{:#?}` printed, each on one line; those of its `chaos` among them.
+fn fields(debug: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut deep = false;
+    for line in debug.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let text = line.trim().trim_end_matches(',');
+        let level = if deep { 8 } else { 4 };
+        match indent {
+            0 => {}
+            4 if text == "}" && deep => deep = false,
+            4 if text.starts_with("chaos: ") => deep = true,
+            _ if indent == level && !text.starts_with(['}', ')', ']']) => found.push(text.into()),
+            _ => {
+                if let Some(field) = found.last_mut() {
+                    field.push(' ');
+                    field.push_str(text);
+                }
+            }
+        }
+    }
+    found
 }

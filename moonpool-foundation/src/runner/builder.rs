@@ -1,30 +1,31 @@
 //! [`SimulationBuilder`]: what to run, on which seeds, and how closely to look.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::panic::Location;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::banner::Failure;
-use super::environment::{self, Check, Environment};
+use super::environment::{Check, Environment};
 use super::error::RunError;
-use super::orchestrator::{Plan, Seeds, ShutdownAfter, Workload};
+use super::execution::{self, Execution};
+use super::phases::Phases;
+use super::plan::{Network, Plan, Seeds, Shard};
+use super::regressions::{RegressionFile, Regressions};
 use super::replay::Invocation;
 use super::report::{SimulationMetrics, SimulationReport};
 use super::topology::WorkloadTopology;
-use super::trace_files;
-use super::verdict::Verdict;
-use super::{campaign, divergence, orchestrator};
+use super::workload::{self, ShutdownAfter, Workload};
+use crate::chaos::FaultId;
 use crate::error::SimulationResult;
 use crate::network::NetworkConfiguration;
 use crate::network::sim::SimNetworkProvider;
 use crate::providers::{Providers, SimProviders};
 use crate::random::SimRandomProvider;
-use crate::sim::TraceMode;
 use crate::task::SimTaskProvider;
 use crate::time::SimTimeProvider;
 
@@ -34,6 +35,12 @@ use crate::time::SimTimeProvider;
 pub enum IterationControl {
     /// This many seeds.
     FixedCount(usize),
+    /// As many seeds as begin within this real time, and one at least. It stops between seeds, never
+    /// inside one. How many that are depends on the machine; what each comes to does not.
+    TimeLimit(Duration),
+    /// Until every `sometimes_assert!` that is required has been true once, and this many seeds at
+    /// most. The last seed is the first, in order, with which all have been.
+    UntilAllSometimesReached(usize),
 }
 
 /// Seeds that run if nothing is said: enough for most interleavings of a small test.
@@ -55,6 +62,9 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 /// | --- | --- |
 /// | `MOONPOOL_SEED` | one seed, or several separated by commas: nothing else runs |
 /// | `MOONPOOL_ITERATIONS` | how many seeds to run, from the first one upward; a list of debug seeds stays as it is |
+/// | `MOONPOOL_TIME_LIMIT` | real time within which seeds begin: `90` (seconds), `500ms`, `10m`, `2h`; with `MOONPOOL_ITERATIONS`, whichever ends first |
+/// | `MOONPOOL_SHARD` | `i/n`: only every n-th seed runs, from the i-th on, so that the n shards together run each seed once, and check the same ones |
+/// | `MOONPOOL_SKIP_FAULTS` | faults as a failure prints them, `kind#ordinal` separated by commas: these do not happen |
 /// | `MOONPOOL_JOBS` | how many seeds to run at once |
 /// | `MOONPOOL_CHECK` | `all`, `sampled` or `off`: see [`Check`] |
 /// | `MOONPOOL_TRACE` | a directory: the steps of failing seeds, and of those that `MOONPOOL_SEED` names, are written there as JSON lines (`.jsonl`) and for Perfetto (`.trace.json`) |
@@ -89,16 +99,19 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 #[must_use = "nothing runs before `run` is called"]
 pub struct SimulationBuilder {
-    workloads: Vec<Workload>,
-    network: NetworkConfiguration,
+    pub(super) workloads: Vec<Workload>,
+    network: Network,
     first_seed: u64,
-    iterations: usize,
+    control: IterationControl,
     debug_seeds: Option<Vec<u64>>,
     jobs: Option<NonZeroUsize>,
     check: Check,
     time_budget: Duration,
     livelock_limit: Option<u64>,
     shutdown_after: ShutdownAfter,
+    phases: Option<Phases>,
+    skipped_faults: BTreeSet<FaultId>,
+    regressions: Regressions,
     stop_on_failure: bool,
 }
 
@@ -113,15 +126,18 @@ impl SimulationBuilder {
     pub fn new() -> Self {
         Self {
             workloads: Vec::new(),
-            network: NetworkConfiguration::default(),
+            network: Network::Fixed(Box::default()),
             first_seed: 0,
-            iterations: DEFAULT_ITERATIONS,
+            control: IterationControl::FixedCount(DEFAULT_ITERATIONS),
             debug_seeds: None,
             jobs: None,
             check: Check::default(),
             time_budget: DEFAULT_TIME_BUDGET,
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
+            phases: None,
+            skipped_faults: BTreeSet::new(),
+            regressions: Regressions::default(),
             stop_on_failure: false,
         }
     }
@@ -172,7 +188,7 @@ impl SimulationBuilder {
             + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        let name = format!("workload-{}", self.workloads.len() + 1);
+        let name = format!("workload-{}", workload::drivers(&self.workloads) + 1);
         self.register_workload(name, workload)
     }
 
@@ -216,9 +232,8 @@ impl SimulationBuilder {
     /// Runs the seeds of `range`, in order.
     pub fn with_seed_range(mut self, range: Range<u64>) -> Self {
         self.first_seed = range.start;
-        self.iterations =
-            usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
-        self
+        let count = range.end.saturating_sub(range.start);
+        self.set_iterations(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     /// Runs `iterations` seeds, from the first one of the seed range (or 0) upward.
@@ -228,9 +243,19 @@ impl SimulationBuilder {
 
     /// Says how long the campaign goes on.
     pub fn set_iteration_control(mut self, control: IterationControl) -> Self {
-        let IterationControl::FixedCount(iterations) = control;
-        self.iterations = iterations;
+        self.control = control;
         self
+    }
+
+    /// Runs as many seeds as begin within `limit` of real time; see [`IterationControl::TimeLimit`].
+    pub fn set_time_limit(self, limit: Duration) -> Self {
+        self.set_iteration_control(IterationControl::TimeLimit(limit))
+    }
+
+    /// Lets [`run`](Self::run) go on until every required `sometimes_assert!` has been true once, for
+    /// `max` seeds at most; see [`IterationControl::UntilAllSometimesReached`].
+    pub fn run_until_all_sometimes_reached(self, max: usize) -> Self {
+        self.set_iteration_control(IterationControl::UntilAllSometimesReached(max))
     }
 
     /// Runs these seeds and no others, in this order.
@@ -253,7 +278,14 @@ impl SimulationBuilder {
 
     /// The simulated network.
     pub fn with_network_config(mut self, config: NetworkConfiguration) -> Self {
-        self.network = config;
+        self.network = Network::Fixed(Box::new(config));
+        self
+    }
+
+    /// Draws the network of each seed: a random subset of the kinds of faults, with random rates
+    /// ([`NetworkConfiguration::swarm_for_seed`]). A failure prints what was drawn.
+    pub fn use_random_config(mut self) -> Self {
+        self.network = Network::Swarm;
         self
     }
 
@@ -268,6 +300,33 @@ impl SimulationBuilder {
     /// one is polled more often fails with [`Verdict::Livelock`].
     pub fn set_livelock_limit(mut self, polls: u64) -> Self {
         self.livelock_limit = Some(polls);
+        self
+    }
+
+    /// Lets faults end after a while, and asks the workloads to finish then; without it they last as
+    /// long as the seed.
+    pub fn phases(mut self, phases: Phases) -> Self {
+        self.phases = Some(phases);
+        self
+    }
+
+    /// Skips these faults in every seed: they are drawn and take their ordinals, but do not happen.
+    pub fn skip_faults(mut self, faults: impl IntoIterator<Item = FaultId>) -> Self {
+        self.skipped_faults = faults.into_iter().collect();
+        self
+    }
+
+    /// Where the first failing seed is kept if the test fails, to run before all others next time.
+    ///
+    /// By default, in a test, that is beside the source file that calls [`run`](Self::run): the file
+    /// has its name with the extension `moonpool-regressions`, and is meant to be committed. A seed is
+    /// added when the report is dropped by a panic - that of
+    /// [`assert_passed`](SimulationReport::assert_passed) or of any other assertion - so that a test
+    /// which expects a failure and finds it writes nothing. Nothing is written or read when the seeds
+    /// are given, by `MOONPOOL_SEED` or [`set_debug_seeds`](Self::set_debug_seeds), and nothing is
+    /// written under `MOONPOOL_SKIP_FAULTS`. With shards, the first of them runs the kept seeds.
+    pub fn regressions(mut self, regressions: Regressions) -> Self {
+        self.regressions = regressions;
         self
     }
 
@@ -304,93 +363,129 @@ impl SimulationBuilder {
     ///
     /// # Errors
     /// Why it cannot start. Seeds that fail are no error: the report tells.
+    #[track_caller]
     pub fn try_run(&self) -> Result<SimulationReport, RunError> {
         let lookup = |variable: &str| std::env::var_os(variable);
-        self.run_in(lookup)
+        self.run_in(Location::caller(), lookup)
     }
 
     /// Runs the campaign in an environment whose variables `lookup` gives.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "what a campaign costs is real time; it decides nothing"
-    )]
     fn run_in(
         &self,
+        caller: &Location<'_>,
         lookup: impl Fn(&str) -> Option<OsString>,
     ) -> Result<SimulationReport, RunError> {
         let environment = Environment::read(&lookup)?;
-        warn_of_unknown_variables();
+        execution::warn_of_unknown_variables();
         let trace = environment.trace.clone();
-        let replayed = environment.seeds.clone().unwrap_or_default();
+        let replayed = environment.seeds.clone();
+        let is_exploring = environment.skip_faults.is_some();
         let plan = self.plan(environment)?;
-        let began = Instant::now();
-        let mut seeds = campaign::run(&plan);
-        let wall_time = began.elapsed();
-        let nondeterminism = seeds.iter_mut().find_map(|seed| match &mut seed.verdict {
-            Verdict::Nondeterminism(found) => Some((seed.seed, found)),
-            _ => None,
-        });
-        if let Some((seed, found)) = nondeterminism {
-            found.divergence = campaign::undisturbed(|| divergence::find(&plan, seed));
+        let invocation = Invocation::current(&lookup);
+        let manifest_dir = lookup("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let mut regressions = self.regression_file(&plan, &invocation, caller, manifest_dir);
+        if replayed.is_some() || self.debug_seeds.is_some() {
+            regressions = None;
         }
-        let mut report = SimulationReport::of(seeds, wall_time);
-        if let Some(dir) = trace {
-            let failed = report
-                .seeds_failing
-                .iter()
-                .filter(|seed| !replayed.contains(seed));
-            let traced: Vec<u64> = replayed.iter().chain(failed).copied().collect();
-            write_traces(&plan, &dir, &traced);
-        }
-        if let Some(text) = failure(&plan, &mut report, &Invocation::current(lookup)) {
-            // On the calling thread, whose output libtest captures.
-            eprint!("{text}");
-        }
-        Ok(report)
+        let kept_seeds = match &regressions {
+            Some(file) if plan.shard.is_first() => file.seeds()?,
+            _ => Vec::new(),
+        };
+        let execution = Execution {
+            plan: &plan,
+            trace,
+            replayed: replayed.unwrap_or_default(),
+            invocation,
+            regressions: regressions.filter(|_| !is_exploring),
+            kept_seeds,
+        };
+        Ok(execution.run())
     }
 
-    fn plan(&self, environment: Environment) -> Result<Plan<'_>, RunError> {
+    fn regression_file(
+        &self,
+        plan: &Plan<'_>,
+        invocation: &Invocation,
+        caller: &Location<'_>,
+        manifest_dir: Option<PathBuf>,
+    ) -> Option<RegressionFile> {
+        let path = match &self.regressions {
+            Regressions::Off => return None,
+            Regressions::File(path) => path.clone(),
+            Regressions::BesideSource => {
+                RegressionFile::beside(Path::new(caller.file()), &manifest_dir?)?
+            }
+        };
+        let test = invocation.test_name()?;
+        Some(RegressionFile::new(path, test, plan.fingerprint()))
+    }
+
+    pub(super) fn plan(&self, environment: Environment) -> Result<Plan<'_>, RunError> {
         check_names(&self.workloads)?;
-        let seeds = self.seeds(environment.seeds, environment.iterations)?;
+        if let Some(phases) = &self.phases {
+            phases.validate()?;
+        }
         let jobs = environment.jobs.or(self.jobs);
         let jobs = jobs.or_else(|| std::thread::available_parallelism().ok());
         let mut plan = Plan::new(&self.workloads, &self.network)?;
-        plan.seeds = seeds;
+        plan.seeds = self.seeds(&environment)?;
+        if environment.seeds.is_none() {
+            plan.shard = environment.shard.unwrap_or(Shard::WHOLE);
+            plan.time_limit = environment.time_limit.or(self.time_limit(&environment));
+        }
         plan.jobs = jobs.map_or(1, NonZeroUsize::get);
         plan.check = environment.check.unwrap_or(self.check);
         plan.time_budget = self.time_budget;
         plan.livelock_limit = self.livelock_limit;
         plan.shutdown_after = self.shutdown_after;
+        plan.phases = self.phases.clone();
+        let skipped = environment.skip_faults;
+        plan.skipped_faults = skipped.unwrap_or_else(|| self.skipped_faults.clone());
         plan.stop_on_failure = self.stop_on_failure;
         Ok(plan)
     }
 
-    fn seeds(
-        &self,
-        given: Option<Vec<u64>>,
-        iterations: Option<NonZeroUsize>,
-    ) -> Result<Seeds, RunError> {
-        if let Some(seeds) = given {
-            return Ok(Seeds::List(seeds));
+    /// The builder's own time limit, unless a number of seeds goes before it.
+    fn time_limit(&self, environment: &Environment) -> Option<Duration> {
+        match self.control {
+            IterationControl::TimeLimit(limit) if environment.iterations.is_none() => Some(limit),
+            _ => None,
         }
-        let iterations = match (&self.debug_seeds, iterations) {
-            (Some(seeds), _) if seeds.is_empty() => return Err(RunError::NoSeeds),
-            (Some(seeds), _) => return Ok(Seeds::List(seeds.clone())),
-            (None, Some(iterations)) => iterations.get(),
-            (None, None) if self.iterations == 0 => return Err(RunError::NoSeeds),
-            (None, None) => self.iterations,
-        };
+    }
+
+    fn seeds(&self, environment: &Environment) -> Result<Seeds, RunError> {
+        let listed = environment.seeds.as_ref().or(self.debug_seeds.as_ref());
+        if let Some(seeds) = listed {
+            return match seeds.as_slice() {
+                [] => Err(RunError::NoSeeds),
+                seeds => Ok(Seeds::List(seeds.to_vec())),
+            };
+        }
         let first = self.first_seed;
-        match first.checked_add(iterations as u64) {
+        let count = match (environment.iterations, environment.time_limit, self.control) {
+            (Some(iterations), _, _) => iterations.get(),
+            (None, _, IterationControl::UntilAllSometimesReached(max)) => max,
+            (None, Some(_), _) | (None, None, IterationControl::TimeLimit(_)) => {
+                return Ok(Seeds::Range(first..u64::MAX));
+            }
+            (None, None, IterationControl::FixedCount(count)) => count,
+        };
+        if count == 0 {
+            return Err(RunError::NoSeeds);
+        }
+        match first.checked_add(count as u64) {
             Some(end) => Ok(Seeds::Range(first..end)),
-            None => Err(RunError::TooManySeeds { first, iterations }),
+            None => Err(RunError::TooManySeeds {
+                first,
+                iterations: count,
+            }),
         }
     }
 }
 
 /// A workload's name is its host's: unique, and usable in `name:port`.
 fn check_names(workloads: &[Workload]) -> Result<(), RunError> {
-    if workloads.is_empty() {
+    if workload::drivers(workloads) == 0 {
         return Err(RunError::NoWorkloads);
     }
     for (index, workload) in workloads.iter().enumerate() {
@@ -414,71 +509,9 @@ fn check_names(workloads: &[Workload]) -> Result<(), RunError> {
     Ok(())
 }
 
-/// A variable with a slip of the pen in its name would be obeyed by nobody.
-fn warn_of_unknown_variables() {
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        if environment::is_unknown(&name) {
-            eprintln!("warning: {name} is no variable of moonpool's, and has no effect");
-        }
-    }
-}
-
-/// Failing seeds whose steps are written to files; each costs another run.
-const MAX_TRACES: usize = 16;
-
-/// Writes the steps of `seeds` to files in `dir`, and says where they are. A directory that cannot be
-/// written to ends no campaign.
-fn write_traces(plan: &Plan<'_>, dir: &Path, seeds: &[u64]) {
-    for &seed in seeds.iter().take(MAX_TRACES) {
-        match campaign::undisturbed(|| trace_files::write(plan, seed, dir)) {
-            Ok([lines, chrome]) => {
-                eprintln!(
-                    "trace of seed {seed}: {}, {}",
-                    lines.display(),
-                    chrome.display()
-                );
-            }
-            Err(error) => {
-                eprintln!("MOONPOOL_TRACE: cannot write to {}: {error}", dir.display());
-                return;
-            }
-        }
-    }
-    if seeds.len() > MAX_TRACES {
-        eprintln!(
-            "traces were written of the first {MAX_TRACES} of {} seeds",
-            seeds.len()
-        );
-    }
-}
-
-/// What happened in the first seed that failed, if one did. Keeps how to replay it.
-fn failure(
-    plan: &Plan<'_>,
-    report: &mut SimulationReport,
-    invocation: &Invocation,
-) -> Option<String> {
-    let seed = *report.seeds_failing.first()?;
-    report.replay_command = Some(invocation.replay_command(seed));
-    let (again, recording) = campaign::undisturbed(|| {
-        orchestrator::run_recorded(plan, seed, TraceMode::Recent, 0..u64::MAX)
-    });
-    let failure = Failure {
-        plan,
-        report,
-        again: &again,
-        recording: &recording,
-        test: invocation.test_name(),
-    };
-    Some(failure.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::TaskProvider;
-    use crate::time::TimeProvider;
 
     fn ok() -> SimulationBuilder {
         SimulationBuilder::new()
@@ -490,7 +523,9 @@ mod tests {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| OsString::from(*value))
         };
-        builder.run_in(lookup).map(|report| report.seeds_used)
+        builder
+            .run_in(Location::caller(), lookup)
+            .map(|report| report.seeds_used)
     }
 
     #[test]
@@ -507,6 +542,38 @@ mod tests {
         assert_eq!(run(&listed, &[("MOONPOOL_SEED", "1")]), Ok(vec![1]));
         assert_eq!(run(&ok(), &[]).map(|seeds| seeds.len()), Ok(100));
         assert_eq!(run(&ok().set_iterations(3), &[]), Ok(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn shards_together_run_every_seed_once() {
+        let whole = ok().with_seed_range(10..17);
+        let shard = |value| run(&whole, &[("MOONPOOL_SHARD", value)]);
+        assert_eq!(shard("1/3"), Ok(vec![10, 13, 16]));
+        assert_eq!(shard("2/3"), Ok(vec![11, 14]));
+        assert_eq!(shard("3/3"), Ok(vec![12, 15]));
+        // A part of a small campaign can be empty.
+        assert_eq!(shard("9/9"), Ok(vec![]));
+        let replay = [("MOONPOOL_SHARD", "2/2"), ("MOONPOOL_SEED", "5")];
+        assert_eq!(run(&whole, &replay), Ok(vec![5]));
+    }
+
+    #[test]
+    fn a_time_limit_stops_between_seeds_and_lets_one_run() {
+        let hasty = ok().set_time_limit(Duration::from_nanos(1));
+        assert_eq!(run(&hasty, &[]), Ok(vec![0]));
+        let patient = ok().set_time_limit(Duration::MAX);
+        assert_eq!(
+            run(&patient, &[("MOONPOOL_ITERATIONS", "3")]),
+            Ok(vec![0, 1, 2])
+        );
+        let both = [
+            ("MOONPOOL_ITERATIONS", "3"),
+            ("MOONPOOL_TIME_LIMIT", "1000h"),
+        ];
+        assert_eq!(run(&ok(), &both), Ok(vec![0, 1, 2]));
+        let limited = run(&ok(), &[("MOONPOOL_TIME_LIMIT", "1ms")]).unwrap();
+        let unbroken: Vec<u64> = (0..).take(limited.len()).collect();
+        assert_eq!(limited, unbroken);
     }
 
     #[test]
@@ -561,7 +628,7 @@ mod tests {
             })
         ));
         let config = NetworkConfiguration {
-            send_buffer_bytes: 0,
+            send_buffer_bytes: Some(0),
             ..NetworkConfiguration::default()
         };
         let network = run(&ok().with_network_config(config), &[]);
@@ -582,88 +649,5 @@ mod tests {
             let error = run(&builder, &[]).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
-    }
-
-    /// What is printed for a campaign of `builder` under `cargo test`.
-    fn printed(builder: &SimulationBuilder) -> String {
-        let plan = builder.plan(Environment::default()).unwrap();
-        let mut report = SimulationReport::of(campaign::run(&plan), Duration::ZERO);
-        let invocation = Invocation {
-            package: Some("my-service".into()),
-            thread: Some("orders::are_answered".into()),
-            executable: "/target/debug/deps/orders-0123456789abcdef".into(),
-            ..Invocation::default()
-        };
-        failure(&plan, &mut report, &invocation).unwrap_or_default()
-    }
-
-    fn waiting_for_ever() -> SimulationBuilder {
-        SimulationBuilder::new()
-            .with_seed_range(3..6)
-            .register_workload("client", |_, _, time, task, _| async move {
-                for _ in 0..30 {
-                    time.sleep(Duration::from_millis(1)).await;
-                }
-                task.spawn_task("helper", std::future::pending::<()>());
-                std::future::pending().await
-            })
-    }
-
-    #[test]
-    fn a_failure_is_told_on_one_screen() {
-        let text = printed(&waiting_for_ever());
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines.len() < 40, "{text}");
-        for expected in [
-            "Deadlock       nothing is ready and no event is queued at 30ms, but workloads wait",
-            "seed           3 (3 of 3 seeds failed)",
-            "test           orders::are_answered",
-            "configuration  workloads client; network default; time budget 3600s; check sampled",
-            "faults         none fired: none are configured",
-            "also failed    4 Deadlock, 5 Deadlock",
-        ] {
-            assert!(lines.contains(&expected), "{expected} is not in {text}");
-        }
-        assert!(
-            text.contains("task `client` of `client` waits on"),
-            "{text}"
-        );
-        assert!(
-            text.contains("task `helper` of `client` waits on"),
-            "{text}"
-        );
-        let steps = lines
-            .iter()
-            .filter(|line| line.contains(" poll `") || line.contains("timer"));
-        assert_eq!(steps.count(), 20, "{text}");
-        assert_eq!(
-            lines[lines.len() - 2],
-            "replay         MOONPOOL_SEED=3 cargo test -p my-service orders::are_answered \
-             -- --exact --nocapture"
-        );
-    }
-
-    #[test]
-    fn a_campaign_that_passes_prints_nothing() {
-        assert_eq!(printed(&ok()), "");
-    }
-
-    #[test]
-    fn a_rerun_that_ends_otherwise_is_admitted() {
-        let runs = std::sync::atomic::AtomicU64::new(0);
-        let text = printed(&ok().set_iterations(1).check(Check::Off).register_workload(
-            "moody",
-            move |_, _, _, _, _| {
-                let run = runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                async move {
-                    match run {
-                        0 => Err(crate::SimulationError::workload("only once")),
-                        _ => Ok(SimulationMetrics::default()),
-                    }
-                }
-            },
-        ));
-        assert!(text.contains("WorkloadError  workload `moody`"), "{text}");
-        assert!(text.contains("differed and ended with: Passed"), "{text}");
     }
 }

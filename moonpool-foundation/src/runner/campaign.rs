@@ -2,16 +2,17 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::orchestrator::{self, Plan, SeedRun};
+use super::orchestrator::{self, SeedRun};
+use super::plan::Plan;
 use super::report::{SeedReport, SimulationMetrics};
 use super::verdict::{Divergence, Nondeterminism, Verdict};
 
 /// Runs every seed of `plan`, or those up to the first failure if it says so. The reports are in
 /// the order of the seeds.
 pub(super) fn run(plan: &Plan<'_>) -> Vec<SeedReport> {
-    let queue = Queue::default();
+    let queue = Queue::new(plan.time_limit);
     let jobs = plan.jobs.min(plan.seeds.len());
     let mut done = if jobs <= 1 {
         undisturbed(|| work(plan, &queue))
@@ -37,18 +38,47 @@ pub(super) fn undisturbed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| joined(scope.spawn(|| with_log(&log, f))))
 }
 
-/// Seeds to run: the next position, and the position of the first failure that ends the campaign.
+/// Seeds to run: whose turn it is, and the position of the last one if that is known.
 struct Queue {
-    next: AtomicUsize,
+    turn: AtomicUsize,
     stop_at: AtomicUsize,
+    began: Instant,
+    time_limit: Option<Duration>,
 }
 
-impl Default for Queue {
-    fn default() -> Self {
+impl Queue {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a time limit is real time; it decides how many seeds run, and nothing within one"
+    )]
+    fn new(time_limit: Option<Duration>) -> Self {
         Self {
-            next: AtomicUsize::new(0),
+            turn: AtomicUsize::new(0),
             stop_at: AtomicUsize::new(usize::MAX),
+            began: Instant::now(),
+            time_limit,
         }
+    }
+
+    /// The next seed and its position, or `None` if none is to begin any more. Positions are given
+    /// out in order and each that is given out is run, so all before one that ends the campaign are.
+    fn next(&self, plan: &Plan<'_>) -> Option<(usize, u64)> {
+        // A campaign without seeds would pass whatever the code does, so the first always runs.
+        let begun = self.turn.load(Ordering::Relaxed) > 0;
+        if begun && self.is_time_up() {
+            return None;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let position = plan.shard.position(turn)?;
+        if position > self.stop_at.load(Ordering::Acquire) {
+            return None;
+        }
+        Some((position, plan.seeds.get(position)?))
+    }
+
+    fn is_time_up(&self) -> bool {
+        self.time_limit
+            .is_some_and(|limit| self.began.elapsed() >= limit)
     }
 }
 
@@ -64,21 +94,14 @@ fn side_by_side(plan: &Plan<'_>, queue: &Queue, jobs: usize) -> Vec<(usize, Seed
 /// Runs seeds until there are none, each with its position.
 fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
     let mut done = Vec::new();
-    loop {
-        // Positions are given out in order, so all before a failure are run by somebody.
-        let position = queue.next.fetch_add(1, Ordering::Relaxed);
-        let Some(seed) = plan.seeds.get(position) else {
-            return done;
-        };
-        if position > queue.stop_at.load(Ordering::Acquire) {
-            return done;
-        }
+    while let Some((position, seed)) = queue.next(plan) {
         let report = judge(plan, position, seed);
         if plan.stop_on_failure && !report.verdict.is_passed() {
             queue.stop_at.fetch_min(position, Ordering::AcqRel);
         }
         done.push((position, report));
     }
+    done
 }
 
 /// Runs a seed once, or twice if the plan wants it checked.
@@ -95,7 +118,7 @@ fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> SeedReport {
         events_processed: first.events_processed,
         digest: first.digest,
     };
-    let leftovers = first.leftovers;
+    let (leftovers, faults) = (first.leftovers, first.faults);
     let verdict = if plan.check.covers(position, first.verdict.is_passed()) {
         compared(first, orchestrator::run_seed(plan, seed))
     } else {
@@ -106,6 +129,7 @@ fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> SeedReport {
         verdict,
         metrics,
         leftovers,
+        faults,
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use super::orchestrator::{self, Plan};
+use super::orchestrator;
+use super::plan::Plan;
 use super::verdict::Divergence;
 use crate::sim::{TraceMode, TraceStep};
 

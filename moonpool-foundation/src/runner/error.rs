@@ -1,9 +1,12 @@
 //! [`RunError`]: why a campaign could not start.
 
+use std::borrow::Cow;
+use std::path::PathBuf;
+
 use crate::network::NetworkConfigError;
 
 /// Why a campaign could not start. No seed has run then.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// An environment variable has a value that it does not take. Correct it, or unset it.
@@ -14,11 +17,27 @@ pub enum RunError {
         /// What it was set to.
         value: String,
         /// What it takes.
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
     /// The network configuration cannot be simulated.
     #[error("network configuration: {0}")]
     Network(#[from] NetworkConfigError),
+    /// The phases leave no time for what they are for.
+    #[error("phases: {reason}")]
+    Phases {
+        /// What is wrong with them.
+        reason: &'static str,
+    },
+    /// A line of the file of seeds that failed is none. Correct it, or remove it.
+    #[error("{file}:{line}: {reason}", file = .file.display())]
+    Regressions {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// No workload was registered.
     #[error("nothing to run: register a workload first")]
     NoWorkloads,

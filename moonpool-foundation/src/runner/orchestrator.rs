@@ -1,257 +1,16 @@
 //! One seed: a fresh world, a process per workload, and the verdict.
 
-use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
-use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::ops::Range;
-use std::panic::Location;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
-use super::environment::Check;
-use super::report::SimulationMetrics;
-use super::topology::WorkloadTopology;
-use super::verdict::{Verdict, with_sources};
-use crate::error::SimulationResult;
-use crate::network::{NetworkConfigError, NetworkConfiguration};
-use crate::providers::SimProviders;
+use super::plan::Plan;
+use super::verdict::Verdict;
+use super::workload::{self, Launch, Progress, Workload};
+use crate::chaos::{FaultCounts, FaultRecord};
+use crate::error::SimulationError;
 use crate::sim::{Leftovers, SimProcess, SimWorld, TraceMode, TraceStep};
-
-/// A registered workload.
-pub(super) struct Workload {
-    pub(super) name: Cow<'static, str>,
-    registered_at: &'static Location<'static>,
-    /// Starts it as a task. It holds the user's function, whose future has a type of its own: one
-    /// call through a pointer per workload and seed, and no boxed future.
-    launch: Box<dyn Fn(Launch<'_>) + Send + Sync>,
-}
-
-impl fmt::Debug for Workload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workload")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a workload is started with.
-struct Launch<'a> {
-    workload: &'a Workload,
-    index: usize,
-    process: &'a SimProcess,
-    topology: WorkloadTopology,
-    progress: Rc<Progress>,
-}
-
-impl Workload {
-    pub(super) fn new<F, Fut>(
-        name: Cow<'static, str>,
-        registered_at: &'static Location<'static>,
-        function: F,
-    ) -> Self
-    where
-        F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
-    {
-        let function = Arc::new(function);
-        Self {
-            name,
-            registered_at,
-            launch: Box::new(move |launch| {
-                let function = Arc::clone(&function);
-                launch.spawn(move |providers, topology| function(providers, topology));
-            }),
-        }
-    }
-}
-
-impl Launch<'_> {
-    fn spawn<Fut>(self, function: impl FnOnce(SimProviders, WorkloadTopology) -> Fut + 'static)
-    where
-        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
-    {
-        let Some(world) = self.process.world.upgrade() else {
-            return;
-        };
-        let providers = self.process.providers();
-        let (topology, progress, index) = (self.topology, self.progress, self.index);
-        // The function is called inside the task, where a panic in it is the workload's.
-        let future = async move {
-            let result = function(providers, topology).await;
-            progress.returned(index, result);
-        };
-        let handle = world.spawn(
-            self.workload.name.clone(),
-            self.process.life(),
-            self.workload.registered_at,
-            future,
-        );
-        drop(handle);
-    }
-}
-
-/// When the shutdown signal fires.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum ShutdownAfter {
-    #[default]
-    First,
-    All,
-}
-
-/// How far the workloads of a seed are.
-struct Progress {
-    remaining: Cell<usize>,
-    /// The first workload that returned an error, and its text.
-    failure: RefCell<Option<(usize, String)>>,
-    waker: RefCell<Option<Waker>>,
-    shutdown: CancellationToken,
-    shutdown_after: ShutdownAfter,
-}
-
-impl Progress {
-    fn returned(&self, workload: usize, result: SimulationResult<SimulationMetrics>) {
-        let remaining = self.remaining.get() - 1;
-        self.remaining.set(remaining);
-        match result {
-            Ok(_) => {
-                if remaining == 0 || self.shutdown_after == ShutdownAfter::First {
-                    self.shutdown.cancel();
-                }
-            }
-            Err(error) => {
-                let text = with_sources(&error);
-                self.failure.borrow_mut().get_or_insert((workload, text));
-            }
-        }
-        if self.is_over() {
-            let waker = self.waker.take();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.remaining.get() == 0 || self.failure.borrow().is_some()
-    }
-
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_over() {
-            return Poll::Ready(());
-        }
-        let replaced = self.waker.replace(Some(cx.waker().clone()));
-        drop(replaced);
-        Poll::Pending
-    }
-}
-
-/// Where a workload runs, and who else is there: the same for every seed.
-#[derive(Debug)]
-struct Place {
-    my_ip: String,
-    peer_ips: Vec<String>,
-    peer_names: Vec<String>,
-}
-
-impl Place {
-    fn topology(&self, shutdown: &CancellationToken) -> WorkloadTopology {
-        WorkloadTopology {
-            my_ip: self.my_ip.clone(),
-            peer_ips: self.peer_ips.clone(),
-            peer_names: self.peer_names.clone(),
-            shutdown_signal: shutdown.clone(),
-        }
-    }
-}
-
-/// Which seeds a campaign runs, in order. A range takes no memory, however long it is.
-#[derive(Clone, Debug)]
-pub(super) enum Seeds {
-    Range(Range<u64>),
-    List(Vec<u64>),
-}
-
-impl Seeds {
-    /// How many there are, as far as a `usize` can tell.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Range(range) => {
-                usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
-            }
-            Self::List(seeds) => seeds.len(),
-        }
-    }
-
-    /// The seed at `position`, if there are that many.
-    pub(super) fn get(&self, position: usize) -> Option<u64> {
-        match self {
-            Self::Range(range) => {
-                let seed = range.start.checked_add(u64::try_from(position).ok()?)?;
-                range.contains(&seed).then_some(seed)
-            }
-            Self::List(seeds) => seeds.get(position).copied(),
-        }
-    }
-}
-
-/// Everything that decides a campaign. Shared by its threads.
-#[derive(Debug)]
-pub(super) struct Plan<'a> {
-    pub(super) workloads: &'a [Workload],
-    pub(super) network: &'a NetworkConfiguration,
-    pub(super) time_budget: Duration,
-    pub(super) livelock_limit: Option<u64>,
-    pub(super) shutdown_after: ShutdownAfter,
-    pub(super) seeds: Seeds,
-    pub(super) jobs: usize,
-    pub(super) check: Check,
-    pub(super) stop_on_failure: bool,
-    places: Vec<Place>,
-}
-
-impl<'a> Plan<'a> {
-    /// A plan with the addresses that a world will give to these workloads.
-    pub(super) fn new(
-        workloads: &'a [Workload],
-        network: &'a NetworkConfiguration,
-    ) -> Result<Self, NetworkConfigError> {
-        network.validate()?;
-        let world = SimWorld::new();
-        let hosts: Vec<(String, String)> = workloads
-            .iter()
-            .map(|workload| {
-                let process = world.add_process(&workload.name);
-                (process.name().to_owned(), process.ip().to_string())
-            })
-            .collect();
-        let place = |me: usize| {
-            let others = hosts.iter().enumerate().filter(|(index, _)| *index != me);
-            let (peer_names, peer_ips) = others.map(|(_, host)| host.clone()).unzip();
-            Place {
-                my_ip: hosts[me].1.clone(),
-                peer_ips,
-                peer_names,
-            }
-        };
-        Ok(Self {
-            workloads,
-            network,
-            time_budget: Duration::MAX,
-            livelock_limit: None,
-            shutdown_after: ShutdownAfter::default(),
-            seeds: Seeds::List(Vec::new()),
-            jobs: 1,
-            check: Check::default(),
-            stop_on_failure: false,
-            places: (0..hosts.len()).map(place).collect(),
-        })
-    }
-}
 
 /// One run of one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,19 +20,24 @@ pub(super) struct SeedRun {
     pub(super) simulated_time: Duration,
     pub(super) events_processed: u64,
     pub(super) leftovers: Leftovers,
+    pub(super) faults: FaultCounts,
 }
 
 /// What a run left for people to read.
 #[derive(Clone, Debug)]
 pub(super) struct Recording {
     pub(super) steps: Vec<TraceStep>,
+    /// Every process and its state.
+    pub(super) processes: Vec<String>,
     /// Every task that had not ended, and what it waited on.
     pub(super) pending: Vec<String>,
+    /// Every fault that fired, the last 100,000 of very many.
+    pub(super) faults: Vec<FaultRecord>,
 }
 
 /// Runs `seed`, and records nothing.
 pub(super) fn run_seed(plan: &Plan<'_>, seed: u64) -> SeedRun {
-    let world = SimWorld::make(plan.network.clone(), seed);
+    let world = make_world(plan, seed);
     let run = drive(plan, &world);
     closed(world, run)
 }
@@ -285,15 +49,26 @@ pub(super) fn run_recorded(
     mode: TraceMode,
     window: Range<u64>,
 ) -> (SeedRun, Recording) {
-    let world = SimWorld::make(plan.network.clone(), seed);
+    let world = make_world(plan, seed);
     world.set_trace(mode);
     world.set_trace_window(window);
+    world.record_faults();
     let run = drive(plan, &world);
     let recording = Recording {
         steps: world.recent_steps(),
+        processes: process_states(&world),
         pending: pending_tasks(&world),
+        faults: world.fault_records(),
     };
     (closed(world, run), recording)
+}
+
+fn make_world(plan: &Plan<'_>, seed: u64) -> SimWorld {
+    let world = SimWorld::make(plan.network.of(seed), seed);
+    if !plan.skipped_faults.is_empty() {
+        world.set_skipped_faults(plan.skipped_faults.iter().copied());
+    }
+    world
 }
 
 /// Runs the workloads in `world` to their end, or to the first failure.
@@ -302,17 +77,12 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     if let Some(polls) = plan.livelock_limit {
         world.set_livelock_limit(polls);
     }
-    let progress = Rc::new(Progress {
-        remaining: Cell::new(plan.workloads.len()),
-        failure: RefCell::new(None),
-        waker: RefCell::new(None),
-        shutdown: CancellationToken::new(),
-        shutdown_after: plan.shutdown_after,
-    });
+    let drivers = workload::drivers(plan.workloads);
+    let progress = Rc::new(Progress::new(drivers, plan.shutdown_after));
     launch(plan, world, &progress);
-    let verdict = match finish(world, &progress) {
-        Err(error) => Verdict::of(error, || pending_tasks(world)),
-        Ok(()) => match progress.failure.take() {
+    let verdict = match finish(plan, world, &progress) {
+        Err(verdict) => verdict,
+        Ok(()) => match progress.failure() {
             None => Verdict::Passed,
             Some((index, message)) => Verdict::WorkloadError {
                 workload: plan.workloads[index].name.to_string(),
@@ -326,6 +96,7 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
         simulated_time: world.now(),
         events_processed: world.events_processed(),
         leftovers: world.leftovers(),
+        faults: world.fault_counts(),
     }
 }
 
@@ -337,21 +108,71 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
         .map(|workload| world.add_process(&workload.name))
         .collect();
     for (index, workload) in plan.workloads.iter().enumerate() {
-        (workload.launch)(Launch {
+        Workload::launch(Launch {
             workload,
             index,
             process: &processes[index],
-            topology: plan.places[index].topology(&progress.shutdown),
+            topology: plan.places[index].topology(progress),
             progress: Rc::clone(progress),
         });
     }
 }
 
-/// Waits until all workloads have returned, or one has failed. Whoever the last of them woke, by the
-/// shutdown signal for one, still runs; time does not move any more.
-fn finish(world: &SimWorld, progress: &Progress) -> SimulationResult<()> {
-    world.block_on(poll_fn(|cx| progress.poll(cx)))?;
-    world.run_until(world.now())
+/// Waits until all workloads have returned, or one has failed.
+fn finish(plan: &Plan<'_>, world: &SimWorld, progress: &Progress) -> Result<(), Verdict> {
+    let over = || poll_fn(|cx| progress.poll(cx));
+    let failed = |error| Verdict::of(error, || pending_tasks(world));
+    let wind_down = || match progress.failure() {
+        None => progress.servers.wind_down(world).map_err(failed),
+        Some(_) => Ok(()),
+    };
+    let Some(phases) = &plan.phases else {
+        world.block_on(over()).map_err(failed)?;
+        wind_down()?;
+        // Whoever the last of them woke, by the shutdown signal for one, still runs; time does not
+        // move any more.
+        return world.run_until(world.now()).map_err(failed);
+    };
+    let healed_at = world.draw_phase(&phases.chaos);
+    let finished = world.block_on_until(over(), healed_at).map_err(failed)?;
+    if progress.failure().is_some() {
+        return Ok(());
+    }
+    world.heal();
+    if finished.is_none() {
+        finish_in_quiet(plan, world, over(), phases.quiet)?;
+    }
+    wind_down()?;
+    if progress.failure().is_some() {
+        return Ok(());
+    }
+    // The budget is what workloads may use, and they are done.
+    world.set_time_budget(None);
+    let settled_at = world.now().saturating_add(phases.quiet);
+    world.run_until_settled(settled_at).map_err(failed)
+}
+
+/// Waits until all workloads have returned, in a world without faults, for `quiet` at most.
+fn finish_in_quiet(
+    plan: &Plan<'_>,
+    world: &SimWorld,
+    over: impl Future<Output = ()>,
+    quiet: Duration,
+) -> Result<(), Verdict> {
+    let healed_at = world.now();
+    let limit = healed_at.saturating_add(quiet);
+    let in_time = limit <= plan.time_budget;
+    world.set_time_budget(Some(limit.min(plan.time_budget)));
+    let finished = world.block_on(over);
+    world.set_time_budget(Some(plan.time_budget));
+    finished.map_err(|error| match error {
+        SimulationError::TimeBudget { .. } if in_time => Verdict::Liveness {
+            healed_at,
+            quiet,
+            waiting: pending_tasks(world),
+        },
+        other => Verdict::of(other, || pending_tasks(world)),
+    })
 }
 
 /// Ends the world. A destructor that panics then fails a seed that has passed so far.
@@ -367,4 +188,14 @@ fn closed(world: SimWorld, mut run: SeedRun) -> SeedRun {
 fn pending_tasks(world: &SimWorld) -> Vec<String> {
     let tasks = world.pending_tasks();
     tasks.iter().map(ToString::to_string).collect()
+}
+
+/// Every process, and whether it lived at the end.
+fn process_states(world: &SimWorld) -> Vec<String> {
+    let processes = world.all_processes();
+    let described = processes.iter().map(|process| {
+        let state = if process.is_alive() { "alive" } else { "dead" };
+        format!("{} {} {state}", process.name(), process.ip())
+    });
+    described.collect()
 }

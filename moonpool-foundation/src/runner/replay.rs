@@ -1,8 +1,12 @@
 //! The command that replays a seed, for whoever runs the tests: `cargo test`, `cargo nextest run`,
 //! or nobody.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use super::environment::SKIP_FAULTS;
+use crate::chaos::FaultId;
 
 /// How this process was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,17 +84,24 @@ impl Invocation {
         }
     }
 
-    /// One line for a shell that runs `seed`, and nothing else.
-    pub(super) fn replay_command(&self, seed: u64) -> String {
+    /// One line for a shell that runs `seed` without the faults in `skipped`, and nothing else.
+    pub(super) fn replay_command(&self, seed: u64, skipped: &BTreeSet<FaultId>) -> String {
+        let mut command = format!("MOONPOOL_SEED={seed} ");
+        if !skipped.is_empty() {
+            let faults: Vec<String> = skipped.iter().map(ToString::to_string).collect();
+            let faults = quoted(&faults.join(","));
+            command.push_str(&format!("{SKIP_FAULTS}={faults} "));
+        }
+        command + &self.run_command()
+    }
+
+    fn run_command(&self) -> String {
         let package = match &self.package {
             Some(package) => format!(" -p {package}"),
             None => String::new(),
         };
         let Some(name) = self.test_name() else {
-            let mut command = format!(
-                "MOONPOOL_SEED={seed} {}",
-                quoted(&self.executable.to_string_lossy())
-            );
+            let mut command = quoted(&self.executable.to_string_lossy());
             for argument in &self.arguments {
                 command.push(' ');
                 command.push_str(&quoted(argument));
@@ -100,13 +111,13 @@ impl Invocation {
         if self.nextest {
             let profile = self.profile("--cargo-profile");
             format!(
-                "MOONPOOL_SEED={seed} cargo nextest run{package}{profile} -E {} --no-capture",
+                "cargo nextest run{package}{profile} -E {} --no-capture",
                 quoted(&format!("test(={name})"))
             )
         } else {
             let profile = self.profile("--profile");
             format!(
-                "MOONPOOL_SEED={seed} cargo test{package}{profile} {} -- --exact --nocapture",
+                "cargo test{package}{profile} {} -- --exact --nocapture",
                 quoted(name)
             )
         }
@@ -139,8 +150,18 @@ mod tests {
     #[test]
     fn under_cargo_test_the_command_runs_that_test_alone() {
         assert_eq!(
-            cargo_test().replay_command(17),
+            cargo_test().replay_command(17, &BTreeSet::new()),
             "MOONPOOL_SEED=17 cargo test -p my-service orders::survive_a_crash -- --exact --nocapture"
+        );
+    }
+
+    #[test]
+    fn skipped_faults_are_skipped_again() {
+        let skipped = ["cut#2", "partial-write#1"].map(|fault| fault.parse().unwrap());
+        assert_eq!(
+            cargo_test().replay_command(17, &skipped.into()),
+            "MOONPOOL_SEED=17 MOONPOOL_SKIP_FAULTS='partial-write#1,cut#2' cargo test -p my-service \
+             orders::survive_a_crash -- --exact --nocapture"
         );
     }
 
@@ -149,14 +170,14 @@ mod tests {
         let mut invocation = cargo_test();
         invocation.executable = "/t/release/deps/orders-0123456789abcdef".into();
         assert_eq!(
-            invocation.replay_command(17),
+            invocation.replay_command(17, &BTreeSet::new()),
             "MOONPOOL_SEED=17 cargo test -p my-service --release orders::survive_a_crash \
              -- --exact --nocapture"
         );
         invocation.executable = "/t/bench/deps/orders-0123456789abcdef".into();
         invocation.nextest = true;
         assert_eq!(
-            invocation.replay_command(17),
+            invocation.replay_command(17, &BTreeSet::new()),
             "MOONPOOL_SEED=17 cargo nextest run -p my-service --cargo-profile bench \
              -E 'test(=orders::survive_a_crash)' --no-capture"
         );
@@ -167,7 +188,7 @@ mod tests {
         let mut invocation = cargo_test();
         invocation.nextest = true;
         assert_eq!(
-            invocation.replay_command(17),
+            invocation.replay_command(17, &BTreeSet::new()),
             "MOONPOOL_SEED=17 cargo nextest run -p my-service \
              -E 'test(=orders::survive_a_crash)' --no-capture"
         );
@@ -192,7 +213,7 @@ mod tests {
         invocation.executable = "/my target/release/examples/soak".into();
         invocation.arguments = vec!["--nodes".into(), "10".into(), "it's".into()];
         assert_eq!(
-            invocation.replay_command(3),
+            invocation.replay_command(3, &BTreeSet::new()),
             r"MOONPOOL_SEED=3 '/my target/release/examples/soak' --nodes 10 'it'\''s'"
         );
     }

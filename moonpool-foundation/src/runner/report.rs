@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::regressions::Recorder;
 use super::verdict::Verdict;
+use crate::chaos::FaultCounts;
 use crate::sim::Leftovers;
 
 /// What running cost. A workload returns one (`SimulationMetrics::default()` will do: the runner
@@ -36,6 +38,8 @@ pub struct SeedReport {
     /// What its world still held when the last workload had returned, or when it failed. A workload
     /// that wants to show that nothing leaks sleeps until its last FIN has travelled.
     pub leftovers: Leftovers,
+    /// How often each kind of fault fired.
+    pub faults: FaultCounts,
 }
 
 /// What a campaign came to. `Display` prints it for people, [`Serialize`] for machines.
@@ -56,8 +60,16 @@ pub struct SimulationReport {
     pub seeds_used: Vec<u64>,
     /// Those that failed, in order.
     pub seeds_failing: Vec<u64>,
+    /// How often each kind of fault fired, in all seeds together.
+    pub faults: FaultCounts,
+    /// Seeds of the regression file that ran before the campaign. Those that passed count nowhere
+    /// else; one that failed stands in front of the campaign's own seeds, unless it is one of them.
+    pub regressions_run: usize,
     /// The command that replays the first failing seed.
     pub replay_command: Option<String>,
+    /// Keeps that seed if the test fails.
+    #[serde(skip)]
+    pub(super) recorder: Recorder,
 }
 
 impl SimulationReport {
@@ -70,6 +82,7 @@ impl SimulationReport {
         };
         report.metrics.wall_time = wall_time;
         for seed in &seeds {
+            report.faults.merge(&seed.faults);
             let total = &mut report.metrics;
             total.simulated_time = total
                 .simulated_time

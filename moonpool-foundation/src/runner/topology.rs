@@ -1,6 +1,12 @@
 //! [`WorkloadTopology`]: what a workload knows of the others.
 
+use std::rc::Rc;
+
 use tokio_util::sync::CancellationToken;
+
+use super::shared::SharedValues;
+use crate::providers::SimProviders;
+use crate::sim::SimWorld;
 
 /// Where a workload runs, and who else is there.
 ///
@@ -35,9 +41,68 @@ pub struct WorkloadTopology {
     /// Fires when the first workload has returned `Ok`; with
     /// [`shutdown_after_all`](crate::SimulationBuilder::shutdown_after_all), when the last has.
     pub shutdown_signal: CancellationToken,
+    pub(super) shared: SharedValues,
+    /// Who runs it, in a simulation.
+    pub(super) providers: Option<SimProviders>,
 }
 
 impl WorkloadTopology {
+    /// The run's value of this type, which all its workloads and processes share; made by the first
+    /// that asks, and new in each run.
+    ///
+    /// It is for what stands outside the processes: the disk that a restarted process finds again,
+    /// the ledger that a test compares with what was acknowledged. A closure must not capture such a
+    /// value instead: it would be the same for all seeds, which run at once and in any order.
+    ///
+    /// ```
+    /// use moonpool_foundation::{SimulationBuilder, SimulationMetrics};
+    /// use std::cell::Cell;
+    ///
+    /// #[derive(Default)]
+    /// struct Disk { starts: Cell<u32> }
+    ///
+    /// SimulationBuilder::new()
+    ///     .set_iterations(3)
+    ///     .register_workload("server", |_random, _network, _time, _task, topology| async move {
+    ///         let disk = topology.shared::<Disk>();
+    ///         disk.starts.set(disk.starts.get() + 1);
+    ///         assert_eq!(disk.starts.get(), 1, "each run has a disk of its own");
+    ///         Ok(SimulationMetrics::default())
+    ///     })
+    ///     .run()
+    ///     .assert_passed();
+    /// ```
+    #[must_use]
+    pub fn shared<T: Default + 'static>(&self) -> Rc<T> {
+        self.shared.get()
+    }
+
+    /// The world that this workload runs in, for faults that it causes itself; see
+    /// [`SimProviders::world`]. `None` outside a simulation, and in a process that was killed.
+    ///
+    /// ```
+    /// use moonpool_foundation::{KillKind, SimulationBuilder, SimulationMetrics};
+    ///
+    /// SimulationBuilder::new()
+    ///     .set_iterations(3)
+    ///     .process("server", |_providers, _topology| std::future::pending())
+    ///     .register_workload("killer", |_random, _network, _time, _task, topology| async move {
+    ///         if let Some(world) = topology.world()
+    ///             && let Some(server) = world.process("server")
+    ///         {
+    ///             assert!(world.kill(server.id(), KillKind::PowerLoss));
+    ///             assert!(world.restart(server.id()));
+    ///         }
+    ///         Ok(SimulationMetrics::default())
+    ///     })
+    ///     .run()
+    ///     .assert_passed();
+    /// ```
+    #[must_use]
+    pub fn world(&self) -> Option<SimWorld> {
+        self.providers.as_ref()?.world()
+    }
+
     /// The address of the workload of that name, if it is another one than this.
     #[must_use]
     pub fn get_peer_by_name(&self, name: &str) -> Option<String> {
@@ -68,6 +133,8 @@ mod tests {
             peer_ips: vec!["10.0.0.2".into(), "10.0.0.3".into(), "10.0.0.4".into()],
             peer_names: vec!["server-1".into(), "client".into(), "server-2".into()],
             shutdown_signal: CancellationToken::new(),
+            shared: SharedValues::default(),
+            providers: None,
         };
         assert_eq!(
             topology.get_peer_by_name("client").as_deref(),

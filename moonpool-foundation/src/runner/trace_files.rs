@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::orchestrator::{self, Plan};
+use super::orchestrator;
+use super::plan::Plan;
 use crate::sim::{TraceMode, TraceStep};
 
 /// Steps that are kept at a time: some 30 MB. Each window costs a run of the seed.

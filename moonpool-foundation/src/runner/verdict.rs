@@ -27,6 +27,26 @@ pub enum Verdict {
         /// File, line and column.
         location: Option<String>,
     },
+    /// An invariant over the states of the run did not hold.
+    Invariant {
+        /// Virtual time.
+        at: Duration,
+        /// The invariant's name.
+        name: String,
+        /// What it found.
+        message: String,
+    },
+    /// An `always_assert!` did not hold.
+    AlwaysAssert {
+        /// Virtual time.
+        at: Duration,
+        /// The assertion's name.
+        name: String,
+        /// What it says of the failure.
+        message: String,
+        /// File, line and column.
+        location: String,
+    },
     /// A workload returned an error.
     WorkloadError {
         /// The workload's name.
@@ -49,6 +69,15 @@ pub enum Verdict {
         task: String,
         /// How often it was polled at that instant.
         polls: u64,
+    },
+    /// The faults were over, and the workloads did not finish in the quiet time after them.
+    Liveness {
+        /// When the world was healed, in virtual time.
+        healed_at: Duration,
+        /// How long the workloads had from then on.
+        quiet: Duration,
+        /// Every pending task and what it waits on, a line each.
+        waiting: Vec<String>,
     },
     /// The seed used more virtual time than it may.
     TimeBudget {
@@ -118,9 +147,12 @@ impl Verdict {
         match self {
             Self::Passed => "Passed",
             Self::Panic { .. } => "Panic",
+            Self::Invariant { .. } => "Invariant",
+            Self::AlwaysAssert { .. } => "AlwaysAssert",
             Self::WorkloadError { .. } => "WorkloadError",
             Self::Deadlock { .. } => "Deadlock",
             Self::Livelock { .. } => "Livelock",
+            Self::Liveness { .. } => "Liveness",
             Self::TimeBudget { .. } => "TimeBudget",
             Self::Escape { .. } => "Escape",
             Self::Nondeterminism(_) => "Nondeterminism",
@@ -144,6 +176,17 @@ impl Verdict {
                 };
                 format!("task `{task}` of process `{process}` panicked{at}: {message}")
             }
+            Self::Invariant { at, name, message } => {
+                format!("invariant `{name}` broken at {at:?}: {message}")
+            }
+            Self::AlwaysAssert {
+                at,
+                name,
+                message,
+                location,
+            } => {
+                format!("`{name}` must always hold, and did not at {at:?} ({location}): {message}")
+            }
             Self::WorkloadError { workload, message } => {
                 format!("workload `{workload}` returned an error: {message}")
             }
@@ -153,6 +196,11 @@ impl Verdict {
             Self::Livelock { at, task, polls } => {
                 format!("task `{task}` was polled {polls} times at {at:?}: it spins")
             }
+            Self::Liveness {
+                healed_at, quiet, ..
+            } => format!(
+                "the faults ended at {healed_at:?}, and {quiet:?} later workloads still wait"
+            ),
             Self::TimeBudget { budget, .. } => {
                 format!("the virtual-time budget of {budget:?} is used up, but workloads wait")
             }
@@ -164,9 +212,13 @@ impl Verdict {
     /// Every pending task, where the verdict is about waiting.
     pub(super) fn waiting(&self) -> &[String] {
         match self {
-            Self::Deadlock { waiting, .. } | Self::TimeBudget { waiting, .. } => waiting,
+            Self::Deadlock { waiting, .. }
+            | Self::Liveness { waiting, .. }
+            | Self::TimeBudget { waiting, .. } => waiting,
             Self::Passed
             | Self::Panic { .. }
+            | Self::Invariant { .. }
+            | Self::AlwaysAssert { .. }
             | Self::WorkloadError { .. }
             | Self::Livelock { .. }
             | Self::Escape { .. }
@@ -196,6 +248,20 @@ impl Verdict {
             SimulationError::TimeBudget { budget, .. } => Self::TimeBudget {
                 budget,
                 waiting: waiting(),
+            },
+            SimulationError::Invariant { at, name, message } => {
+                Self::Invariant { at, name, message }
+            }
+            SimulationError::AlwaysAssert {
+                at,
+                name,
+                message,
+                location,
+            } => Self::AlwaysAssert {
+                at,
+                name,
+                message,
+                location,
             },
             SimulationError::Escape(message) => Self::Escape { message },
             error @ (SimulationError::Workload(_)

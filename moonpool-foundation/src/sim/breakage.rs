@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::connections::{ConnectionId, EndState, Side};
 use super::process::ProcessId;
 use super::world::{Event, World};
+use crate::chaos::{FaultKind, FaultTarget};
 
 /// How long a sender's kernel keeps sending to a host that does not answer.
 const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(15);
@@ -92,6 +93,10 @@ impl World {
     /// `crashed` is gone without a word: the other end's bytes are swallowed and it hears nothing,
     /// until its socket fails after `error_delay`.
     pub(super) fn crash_end(&mut self, id: ConnectionId, crashed: Side, error_delay: Duration) {
+        let target = FaultTarget::Connection(id.number());
+        if !self.fault_fires(FaultKind::HalfOpen, target) {
+            return;
+        }
         self.discard_under_way(id, crashed);
         self.discard_under_way(id, crashed.other());
         self.break_end(id, crashed, Breakage::Reset);

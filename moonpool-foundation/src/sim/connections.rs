@@ -11,7 +11,7 @@ use super::addresses::{Ports, collide, destination, is_reached};
 use super::clock::SimInstant;
 use super::delivery::Pipe;
 use super::events::EventKey;
-use super::process::{KillKind, ProcessId, ProcessRef};
+use super::process::{Death, ProcessId, ProcessRef};
 use super::slab::{Key, Slab};
 use super::world::{Event, World};
 
@@ -504,11 +504,11 @@ impl World {
 
     /// Breaks all sockets of a process that has just been sealed: its peers see RST, or nothing at all
     /// if its host went with it.
-    pub(super) fn crash_sockets(&mut self, process: ProcessId, kind: KillKind) {
+    pub(super) fn crash_sockets(&mut self, process: ProcessId, death: Death) {
         for (id, side) in self.ends_of(process) {
-            match kind {
-                KillKind::Crash => self.abort_end(id, side),
-                KillKind::PowerLoss => self.silence_end(id, side),
+            match death {
+                Death::Crash => self.abort_end(id, side),
+                Death::PowerLoss => self.silence_end(id, side),
             }
         }
         let listeners: Vec<ListenerId> = self

@@ -80,6 +80,28 @@ impl SimWorld {
     /// - [`SimulationError::Escape`]: simulated code used the real world, or this was called from
     ///   inside a tokio runtime.
     pub fn block_on<F: Future>(&self, future: F) -> SimulationResult<F::Output> {
+        match self.drive(future, None)? {
+            Some(output) => Ok(output),
+            None => Err(self.deadlock()),
+        }
+    }
+
+    /// Runs the world until `future` is done, or to virtual time `until`: `None` then, with the clock
+    /// at that instant. A world in which nothing happens any more is no deadlock before that.
+    pub(crate) fn block_on_until<F: Future>(
+        &self,
+        future: F,
+        until: Duration,
+    ) -> SimulationResult<Option<F::Output>> {
+        self.drive(future, Some(SimInstant::ZERO.after(until)))
+    }
+
+    /// `None` if nothing will happen any more, or not before the limit.
+    fn drive<F: Future>(
+        &self,
+        future: F,
+        limit: Option<SimInstant>,
+    ) -> SimulationResult<Option<F::Output>> {
         let _driving = self.enter()?;
         let mut future = pin!(future);
         let main = Arc::new(MainWaker {
@@ -96,12 +118,18 @@ impl SimWorld {
                 Some(Turn::Main) => {
                     main.woken.store(false, Ordering::Release);
                     if let Poll::Ready(output) = self.poll_main(future.as_mut(), &waker)? {
-                        return Ok(output);
+                        return Ok(Some(output));
                     }
                     self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
                 }
                 Some(Turn::Task(task)) => self.poll_task(task)?,
-                None => self.wait_for_event(&mut grace_ends)?,
+                None => {
+                    if self.wait_for_event(&mut grace_ends, limit)? == Advance::Nothing {
+                        // Another thread may have woken something just now: that is said first.
+                        self.check_escape(main.abroad.load(Ordering::Acquire))?;
+                        return Ok(None);
+                    }
+                }
             }
             self.check_escape(main.abroad.load(Ordering::Acquire))?;
         }
@@ -135,6 +163,20 @@ impl SimWorld {
         Ok(())
     }
 
+    /// Runs until nothing is ready and no event is queued but background ones, or to virtual time
+    /// `until`, whichever comes first.
+    pub(crate) fn run_until_settled(&self, until: Duration) -> SimulationResult<()> {
+        let _driving = self.enter()?;
+        let limit = SimInstant::ZERO.after(until);
+        self.poll_ready()?;
+        while self.shared.with(|world| world.events.foreground()) > 0
+            && self.advance(Until::Instant(limit))? == Advance::Moved
+        {
+            self.poll_ready()?;
+        }
+        Ok(())
+    }
+
     /// Runs for `duration` of virtual time: the clock stands exactly that much later at the end.
     ///
     /// # Errors
@@ -154,8 +196,7 @@ impl SimWorld {
         while self.advance(Until::Instant(limit))? == Advance::Moved {
             self.poll_ready()?;
         }
-        self.shared
-            .with(|world| world.clock = world.clock.max(limit));
+        self.move_clock(limit);
         Ok(())
     }
 
@@ -338,9 +379,21 @@ impl SimWorld {
         self.check_destructors()
     }
 
-    /// Processes the next event while the main future waits. Without one that keeps the run alive,
-    /// background events get some more time to wake somebody; then it is a deadlock.
-    fn wait_for_event(&self, grace_ends: &mut Option<SimInstant>) -> SimulationResult<()> {
+    /// Processes the next event while the main future waits, if it is due before the limit. Without
+    /// a limit and an event that keeps the run alive, background events get some more time to wake
+    /// somebody.
+    fn wait_for_event(
+        &self,
+        grace_ends: &mut Option<SimInstant>,
+        limit: Option<SimInstant>,
+    ) -> SimulationResult<Advance> {
+        if let Some(limit) = limit {
+            let advance = self.advance(Until::Instant(limit))?;
+            if advance == Advance::Nothing {
+                self.move_clock(limit);
+            }
+            return Ok(advance);
+        }
         let (foreground, now) = self
             .shared
             .with(|world| (world.events.foreground(), world.clock));
@@ -350,16 +403,17 @@ impl SimWorld {
         } else {
             Until::Instant(*grace_ends.get_or_insert(now.after(BACKGROUND_GRACE)))
         };
-        match self.advance(until)? {
-            Advance::Moved => Ok(()),
-            Advance::Nothing => {
-                // Another thread may have woken something just now: say so rather than "deadlock".
-                self.check_escape(false)?;
-                Err(SimulationError::Deadlock {
-                    at: self.current_time(),
-                    report: self.waiting_report(),
-                })
-            }
+        self.advance(until)
+    }
+
+    fn move_clock(&self, to: SimInstant) {
+        self.shared.with(|world| world.clock = world.clock.max(to));
+    }
+
+    fn deadlock(&self) -> SimulationError {
+        SimulationError::Deadlock {
+            at: self.current_time(),
+            report: self.waiting_report(),
         }
     }
 

@@ -147,6 +147,8 @@ pub(crate) struct Executor {
     world: u64,
     tasks: Slab<TaskEntry>,
     ready: VecDeque<ReadyTask>,
+    /// Ready tasks of paused processes: there is an entry for each of these.
+    held: BTreeMap<ProcessId, Vec<ReadyTask>>,
     policy: SchedulePolicy,
     /// The names of cancelled tasks whose futures have not been dropped yet.
     cancelled: BTreeMap<u64, Cow<'static, str>>,
@@ -176,6 +178,7 @@ impl Executor {
             world,
             tasks: Slab::default(),
             ready: VecDeque::new(),
+            held: BTreeMap::new(),
             policy: SchedulePolicy::default(),
             cancelled: BTreeMap::new(),
             next_demoted: PCT_LOWEST_DRAWN,
@@ -237,6 +240,9 @@ impl Executor {
         digest: &mut Digest,
     ) -> Option<Turn> {
         self.collect_woken();
+        if !self.held.is_empty() {
+            self.set_paused_aside();
+        }
         let ready = self.ready.len();
         let candidates = ready + usize::from(main_woken);
         let picked = match (candidates, self.policy) {
@@ -302,6 +308,29 @@ impl Executor {
         tasks.chain(main).max().map_or(0, |(_, place)| place)
     }
 
+    /// From now on no task of `process` is polled.
+    pub(crate) fn hold(&mut self, process: ProcessId) {
+        self.held.entry(process).or_default();
+    }
+
+    /// Its tasks are polled again; those that became ready meanwhile are ready now.
+    pub(crate) fn release(&mut self, process: ProcessId) {
+        self.ready
+            .extend(self.held.remove(&process).into_iter().flatten());
+    }
+
+    fn set_paused_aside(&mut self) {
+        for _ in 0..self.ready.len() {
+            let Some(task) = self.ready.pop_front() else {
+                return;
+            };
+            match self.held.get_mut(&task.metadata().process.id) {
+                Some(held) => held.push(task),
+                None => self.ready.push_back(task),
+            }
+        }
+    }
+
     fn collect_woken(&mut self) {
         wakes::collect_woken(self.world, &mut self.ready);
     }
@@ -338,8 +367,9 @@ impl Executor {
         self.cancelled.remove(&key.number());
     }
 
-    /// Takes out all tasks of `process`.
+    /// Takes out all tasks of `process`, also if it is paused.
     pub(crate) fn cancel_process(&mut self, process: ProcessId) -> Vec<CancelledTask> {
+        self.release(process);
         let keys: Vec<TaskKey> = self
             .tasks
             .iter()

@@ -7,14 +7,17 @@ use std::time::Duration;
 use super::breakage::Breakage;
 use super::clock::nanos;
 use super::digest::Digest;
+use super::fault_log::FaultLog;
 use super::rng::{Stream, StreamId};
+use crate::chaos::FaultKind;
 use crate::network::{LatencyModel, NetworkConfiguration};
 
 #[derive(Debug)]
 pub(crate) struct Faults {
     config: NetworkConfiguration,
     latency: Stream,
-    breakage: Stream,
+    half_open: Stream,
+    pub(super) log: FaultLog,
 }
 
 impl Faults {
@@ -22,12 +25,13 @@ impl Faults {
         Self {
             config,
             latency: Stream::new(seed, StreamId::Latency),
-            breakage: Stream::new(seed, StreamId::Breakage),
+            half_open: Stream::new(seed, StreamId::Fault(FaultKind::HalfOpen)),
+            log: FaultLog::default(),
         }
     }
 
     pub(crate) fn send_buffer_bytes(&self) -> usize {
-        self.config.send_buffer_bytes
+        self.config.send_buffer_bytes.unwrap_or(64 << 10)
     }
 
     pub(crate) fn receive_buffer_bytes(&self) -> usize {
@@ -62,20 +66,20 @@ impl Faults {
 
     /// How much of a segment of `bytes` arrives before its connection is cut.
     pub(crate) fn cut_point(&mut self, bytes: usize, digest: &mut Digest) -> usize {
-        let drawn = self.breakage.between(0, bytes as u64, digest);
+        let drawn = self.half_open.between(0, bytes as u64, digest);
         usize::try_from(drawn).unwrap_or(bytes)
     }
 
     /// What the survivor of a half-open connection is told in the end.
     pub(crate) fn half_open_error(&mut self, digest: &mut Digest) -> Breakage {
-        match self.breakage.below(2, digest) {
+        match self.half_open.below(2, digest) {
             0 => Breakage::Reset,
             _ => Breakage::TimedOut,
         }
     }
 
     fn draw(&mut self, model: LatencyModel, digest: &mut Digest) -> Duration {
-        let LatencyModel::Uniform { min, max } = model;
+        let (LatencyModel::Uniform { min, max } | LatencyModel::LongTail { min, max, .. }) = model;
         if min == max {
             return min;
         }

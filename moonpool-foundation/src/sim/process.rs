@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
-use super::events::index_u32;
+use tokio_util::sync::CancellationToken;
+
+use super::clocks::ProcessClock;
+use super::events::{EventKey, index_u32};
 use super::rng::{Stream, StreamId};
 
 /// Names a process of one world.
@@ -36,7 +41,7 @@ pub(crate) struct ProcessRef {
 }
 
 /// How a process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KillKind {
     /// The process dies and its host lives: peers see RST, connects are refused.
@@ -44,6 +49,36 @@ pub enum KillKind {
     /// The host dies with it: peers see nothing. What they send is swallowed until their sockets time
     /// out, 15 s later; connects are not answered, and time out after two minutes.
     PowerLoss,
+    /// The process is asked to end: its [shutdown token](crate::SimProcess::shutdown_token) fires,
+    /// and after `grace` it is killed as by [`Crash`](Self::Crash), whether it has ended or not.
+    Graceful {
+        /// What it has to close what is open.
+        grace: Duration,
+    },
+    /// As [`Crash`](Self::Crash), and it lives again after a time drawn from `after`; see
+    /// [`SimWorld::restart`](crate::SimWorld::restart). An empty range gives its start.
+    Reboot {
+        /// How long it is dead.
+        after: Range<Duration>,
+    },
+}
+
+/// What a death leaves of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// The process dies and its host lives.
+    Crash,
+    /// The host dies with it.
+    PowerLoss,
+}
+
+/// Where a process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LifeState {
+    Up,
+    /// Asked to end; it is killed when its grace is over.
+    Stopping,
+    Dead(Death),
 }
 
 /// Starts the tasks of a process's new life.
@@ -53,11 +88,18 @@ pub(crate) struct Process {
     pub(crate) name: Rc<str>,
     pub(crate) ip: IpAddr,
     incarnation: u32,
-    alive: bool,
-    /// Whether its host runs.
-    powered: bool,
+    pub(super) state: LifeState,
+    /// None of its tasks is polled. Only the living are paused.
+    pub(super) paused: bool,
+    /// The end of its grace while it is stopping, or its restart while it is dead.
+    pub(super) due: Option<EventKey>,
+    /// The end of its pause, if that is known.
+    pub(super) resume_due: Option<EventKey>,
+    pub(super) clock: ProcessClock,
     /// Starts its tasks, at the beginning of each life.
     pub(crate) factory: Option<Factory>,
+    /// Asks the current life to end by itself.
+    pub(crate) shutdown: CancellationToken,
     pub(crate) workload: Stream,
     pub(crate) library: Stream,
 }
@@ -68,7 +110,7 @@ impl fmt::Debug for Process {
             .field("name", &self.name)
             .field("ip", &self.ip)
             .field("incarnation", &self.incarnation)
-            .field("alive", &self.alive)
+            .field("state", &self.state)
             .finish_non_exhaustive()
     }
 }
@@ -112,9 +154,13 @@ impl Processes {
             name: Rc::clone(&name),
             ip: ip.into(),
             incarnation: 0,
-            alive: true,
-            powered: true,
+            state: LifeState::Up,
+            paused: false,
+            due: None,
+            resume_due: None,
+            clock: ProcessClock::default(),
             factory: None,
+            shutdown: CancellationToken::new(),
             workload: Stream::new(self.seed, StreamId::Workload(id.0)),
             library: Stream::new(self.seed, StreamId::Library(id.0)),
         });
@@ -164,29 +210,35 @@ impl Processes {
     /// Whether what `owner` does still counts.
     pub(crate) fn is_live(&self, owner: ProcessRef) -> bool {
         let process = self.get(owner.id);
-        process.alive && process.incarnation == owner.incarnation
+        process.incarnation == owner.incarnation && !matches!(process.state, LifeState::Dead(_))
     }
 
     pub(crate) fn is_alive(&self, id: ProcessId) -> bool {
-        self.get(id).alive
+        !matches!(self.get(id).state, LifeState::Dead(_))
     }
 
     pub(crate) fn is_powered(&self, id: ProcessId) -> bool {
-        self.get(id).powered
+        self.get(id).state != LifeState::Dead(Death::PowerLoss)
+    }
+
+    /// Whether it is neither dead nor about to be, and not paused.
+    pub(crate) fn is_up(&self, id: ProcessId) -> bool {
+        let process = self.get(id);
+        process.state == LifeState::Up && !process.paused
     }
 
     /// Begins a new life. Its random streams go on where the last one left them.
     pub(crate) fn revive(&mut self, id: ProcessId) {
         let process = self.get_mut(id);
-        process.alive = true;
-        process.powered = true;
+        process.state = LifeState::Up;
+        process.shutdown = CancellationToken::new();
     }
 
     /// Ends the current life: from now on nothing it does is seen by anyone.
-    pub(crate) fn seal(&mut self, id: ProcessId, kind: KillKind) {
+    pub(crate) fn seal(&mut self, id: ProcessId, death: Death) {
         let process = self.get_mut(id);
-        process.alive = false;
-        process.powered = kind != KillKind::PowerLoss;
+        process.state = LifeState::Dead(death);
+        process.paused = false;
         process.incarnation = process.incarnation.wrapping_add(1);
     }
 }

@@ -8,6 +8,7 @@ use rand::rand_core::TryRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::digest::Digest;
+use crate::chaos::FaultKind;
 
 /// Who draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,15 +19,22 @@ pub(crate) enum StreamId {
     Select,
     /// How long connects, accepts, reads and writes take.
     Latency,
-    /// Where a connection is cut, and how a half-open one ends.
-    Breakage,
+    /// When the phase of a run ends.
+    Phases,
+    /// The values of a drawn configuration.
+    Configuration,
+    /// Which faults a drawn configuration leaves out.
+    Swarm,
+    /// Whether and how a fault of this kind happens.
+    Fault(FaultKind),
     /// A workload's own draws, per process.
     Workload(u32),
     /// The library's draws in a process: jitter, tokens, incarnations.
     Library(u32),
 }
 
-/// Fault kinds get the numbers between these and the processes'.
+/// Fault kinds get the numbers from here up to the processes'.
+const FIRST_FAULT_STREAM: u64 = 256;
 const FIRST_PROCESS_STREAM: u64 = 1 << 16;
 
 impl StreamId {
@@ -35,7 +43,10 @@ impl StreamId {
             Self::Scheduler => 0,
             Self::Select => 1,
             Self::Latency => 2,
-            Self::Breakage => 3,
+            Self::Phases => 16,
+            Self::Configuration => 3,
+            Self::Swarm => 4,
+            Self::Fault(kind) => FIRST_FAULT_STREAM + kind.index() as u64,
             Self::Workload(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process),
             Self::Library(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process) + 1,
         }

@@ -1,16 +1,20 @@
 //! [`SimWorld`]: the owner of everything that a seed decides, as tests and the runner use it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::breakage::SimConnection;
 use super::connections::Side as ConnectionSide;
 use super::executor::{PendingTask, SchedulePolicy};
-use super::process::{Factory, KillKind, ProcessId, ProcessRef};
+use super::process::{Factory, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};
+use crate::chaos::{FaultCounts, FaultId, FaultRecord};
 use crate::error::SimulationResult;
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 
@@ -31,6 +35,20 @@ use crate::network::{NetworkConfigError, NetworkConfiguration};
 #[derive(Debug)]
 pub struct SimWorld {
     pub(super) shared: Rc<Shared>,
+    /// Who made the world ends it; handles that code inside got do not.
+    ends: Option<EndOnDrop>,
+}
+
+/// Ends its world when dropped.
+#[derive(Debug)]
+struct EndOnDrop(Rc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        if let Some(panic) = self.0.end() {
+            tracing::error!(%panic, "a destructor panicked while its world was dropped");
+        }
+    }
 }
 
 /// A simulated host, as [`SimWorld::add_process`] makes it.
@@ -61,12 +79,30 @@ impl SimProcess {
         self.ip
     }
 
-    /// Whether it runs.
+    /// Whether it lives. One that is paused does.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.world
             .upgrade()
             .is_some_and(|world| world.with(|world| world.processes.is_alive(self.id)))
+    }
+
+    /// Whether it is paused: alive, and none of its tasks is polled.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.world
+            .upgrade()
+            .is_some_and(|world| world.with(|world| world.processes.get(self.id).paused))
+    }
+
+    /// What asks its current life to end by itself: it fires when a graceful kill begins, and at the
+    /// end of a run by the runner. The next life has one of its own.
+    #[must_use]
+    pub fn shutdown_token(&self) -> CancellationToken {
+        match self.world.upgrade() {
+            Some(world) => world.with(|world| world.processes.get(self.id).shutdown.clone()),
+            None => CancellationToken::new(),
+        }
     }
 
     pub(crate) fn set_factory(&self, factory: Factory) {
@@ -144,9 +180,16 @@ impl SimWorld {
 
     /// A world on a network that was validated.
     pub(crate) fn make(config: NetworkConfiguration, seed: u64) -> Self {
+        let shared = Shared::new(seed, config);
         Self {
-            shared: Shared::new(seed, config),
+            ends: Some(EndOnDrop(Rc::clone(&shared))),
+            shared,
         }
+    }
+
+    /// A handle for commands from inside.
+    pub(crate) fn borrowed(shared: Rc<Shared>) -> Self {
+        Self { shared, ends: None }
     }
 
     /// A handle that does not keep the world alive.
@@ -196,20 +239,6 @@ impl SimWorld {
             name,
             ip,
         }
-    }
-
-    /// Ends a process: seals it first (nothing it does from now on is seen by anyone), breaks its
-    /// sockets, then drops its tasks. Destructors run, without effect. A task that kills its own
-    /// process is dropped when its current poll ends. Does nothing to a process that is dead.
-    pub fn kill(&self, process: ProcessId, kind: KillKind) {
-        self.shared.kill(process, kind);
-    }
-
-    /// Begins a new life of a dead process, with fresh memory: runs the factory that
-    /// [`start_process`](Self::start_process) was given, if any. Its random streams go on where the
-    /// last life left them; providers of earlier lives stay inert. False if the process is alive.
-    pub fn restart(&self, process: ProcessId) -> bool {
-        self.shared.restart(process)
     }
 
     /// The connections of which at least one end is open, in the order of their places in the world.
@@ -270,10 +299,11 @@ impl SimWorld {
         self.current_time()
     }
 
-    /// The clock of the world's own process.
+    /// The clock of the world's own process: it drifts as those of others do.
     #[must_use]
     pub fn timer(&self) -> Duration {
-        self.shared.timer().since_start()
+        let owner = self.world_process().life();
+        self.shared.timer(owner).since_start()
     }
 
     /// Whether an event is queued.
@@ -308,6 +338,35 @@ impl SimWorld {
             let at = world.clock.after(delay);
             world.schedule(at, Event::Call(Box::new(f)));
         });
+    }
+
+    /// Skips these faults: they are drawn and take their ordinals, but do not happen. Said before
+    /// the world is driven; it is part of what decides the run.
+    pub fn set_skipped_faults(&self, faults: impl IntoIterator<Item = FaultId>) {
+        let faults = Rc::new(faults.into_iter().collect());
+        self.skip_faults(faults);
+    }
+
+    pub(crate) fn skip_faults(&self, faults: Rc<BTreeSet<FaultId>>) {
+        self.shared.with(|world| world.faults.log.skip(faults));
+    }
+
+    /// How often each kind of fault has fired.
+    #[must_use]
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.shared.with(|world| world.faults.log.counts())
+    }
+
+    /// From now on, faults that fire are recorded: see [`fault_records`](Self::fault_records).
+    pub fn record_faults(&self) {
+        self.shared.with(|world| world.faults.log.record());
+    }
+
+    /// The faults that fired since [`record_faults`](Self::record_faults), oldest first; of very
+    /// many, the last 100,000.
+    #[must_use]
+    pub fn fault_records(&self) -> Vec<FaultRecord> {
+        self.shared.with(|world| world.faults.log.records())
     }
 
     /// In what order ready tasks are polled from now on.
@@ -360,22 +419,15 @@ impl SimWorld {
     }
 
     /// Ends the world as dropping it does: its tasks are dropped, sealed, so that what their
-    /// destructors do reaches nobody.
+    /// destructors do reaches nobody. A handle that was got [inside](WeakSimWorld::world) ends nothing.
     ///
     /// # Errors
     /// [`SimulationError::Panic`](crate::SimulationError::Panic) if a destructor panicked, now or in a [`kill`](Self::kill).
     pub fn close(self) -> SimulationResult<()> {
-        match self.shared.end() {
+        let panic = self.ends.as_ref().and_then(|world| world.0.end());
+        match panic {
             Some(panic) => Err(panic),
             None => Ok(()),
-        }
-    }
-}
-
-impl Drop for SimWorld {
-    fn drop(&mut self) {
-        if let Some(panic) = self.shared.end() {
-            tracing::error!(%panic, "a destructor panicked while its world was dropped");
         }
     }
 }

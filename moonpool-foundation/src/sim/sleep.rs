@@ -31,6 +31,20 @@ enum State {
 }
 
 impl SleepFuture {
+    /// Completes `duration` from now, or later if the world lengthens it.
+    pub(crate) fn of_process(
+        world: WeakSimWorld,
+        owner: ProcessRef,
+        duration: Duration,
+        class: EventClass,
+    ) -> Self {
+        let slept = match world.upgrade() {
+            Some(world) => world.with(|world| world.slept(owner, duration)),
+            None => duration,
+        };
+        Self::starting_now(world, owner, slept, class)
+    }
+
     /// Completes `duration` from now. In a world that is gone it never does.
     pub(crate) fn starting_now(
         world: WeakSimWorld,

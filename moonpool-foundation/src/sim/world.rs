@@ -1,4 +1,4 @@
-//! The state behind [`SimWorld`](super::SimWorld): everything that a seed decides.
+//! The state behind [`SimWorld`]: everything that a seed decides.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -11,17 +11,20 @@ use std::time::Duration;
 
 use super::breakage::Breakage;
 use super::clock::SimInstant;
+use super::clocks::Clocks;
 use super::connections::{AttemptId, ConnectionId, Network, Side};
 use super::digest::Digest;
 use super::events::{EventClass, EventKey, EventQueue};
 use super::executor::{Executor, PendingTask, PollCount};
 use super::faults::Faults;
 use super::join::JoinState;
-use super::process::{Factory, KillKind, ProcessId, ProcessRef, Processes};
+use super::lifecycle::Lifecycle;
+use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
-use super::{context, executor};
+use super::{SimWorld, context, executor};
+use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
 use crate::wait::{MAX_NOTES, WaitReason};
@@ -131,6 +134,8 @@ pub(crate) struct World {
     select: Stream,
     pub(super) network: Network,
     pub(super) processes: Processes,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) clocks: Clocks,
     pub(super) faults: Faults,
     pub(super) digest: Digest,
     pub(super) trace: Recorder,
@@ -141,7 +146,7 @@ pub(crate) struct World {
     /// Polls and events at the current instant.
     pub(super) turns: PollCount,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
-    unreported_panic: Option<SimulationError>,
+    pub(super) unreported_panic: Option<SimulationError>,
     /// What the main future's last poll was waiting for.
     pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
     /// What sealed processes draw from: their draws must not disturb the living.
@@ -162,6 +167,8 @@ impl World {
             select: Stream::new(seed, StreamId::Select),
             network: Network::default(),
             processes: Processes::new(seed),
+            lifecycle: Lifecycle::new(seed),
+            clocks: Clocks::new(seed, &config.chaos),
             faults: Faults::new(seed, config),
             digest: Digest::new(seed),
             trace: Recorder::default(),
@@ -174,6 +181,12 @@ impl World {
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
+    }
+
+    /// A fault was drawn or asked for: whether it happens.
+    pub(super) fn fault_fires(&mut self, kind: FaultKind, target: FaultTarget) -> bool {
+        let now = self.clock.since_start();
+        self.faults.log.fires(kind, target, now, &mut self.digest)
     }
 
     pub(super) fn schedule(&mut self, at: SimInstant, event: Event) -> EventKey {
@@ -276,14 +289,14 @@ impl Shared {
         self.world.borrow().clock
     }
 
-    /// A sleep of `owner` from now.
+    /// A sleep of `owner` from now, as long as it says.
     pub(crate) fn sleep(self: &Rc<Self>, owner: ProcessRef, duration: Duration) -> SleepFuture {
         SleepFuture::starting_now(self.downgrade(), owner, duration, EventClass::Foreground)
     }
 
-    /// Where the current process's clock stands. It does not drift yet.
-    pub(crate) fn timer(&self) -> SimInstant {
-        self.instant()
+    /// Reads the clock of `owner`'s process.
+    pub(crate) fn timer(&self, owner: ProcessRef) -> SimInstant {
+        self.with(|world| world.timer(owner))
     }
 
     pub(crate) fn arm_timer(&self, at: SimInstant, class: EventClass, waker: &Waker) -> EventKey {
@@ -382,56 +395,9 @@ impl Shared {
         self.with(|world| world.select.below(branches, &mut world.digest))
     }
 
-    /// Begins a new life of a dead process and runs its factory, if it has one.
-    pub(super) fn restart(&self, process: ProcessId) -> bool {
-        let factory = self.with(|world| {
-            if world.processes.is_alive(process) {
-                return None;
-            }
-            world.processes.revive(process);
-            world.digest.fold(u64::from(process.number()));
-            world.revive_host(process);
-            if world.trace.is_on() {
-                let name = world.processes.get(process).name.to_string();
-                world.record(Some(process), format!("`{name}` is restarted"));
-            }
-            Some(world.processes.get(process).factory.clone())
-        });
-        let Some(factory) = factory else {
-            return false;
-        };
-        if let Some(factory) = factory {
-            factory();
-        }
-        true
-    }
-
     pub(crate) fn set_factory(&self, process: ProcessId, factory: Factory) {
         let replaced = self.with(|world| world.processes.get_mut(process).factory.replace(factory));
         drop(replaced);
-    }
-
-    /// Ends the current life of `process`, as [`SimWorld::kill`] tells.
-    pub(super) fn kill(&self, process: ProcessId, kind: KillKind) {
-        let cancelled = self.with(|world| {
-            if !world.processes.is_alive(process) {
-                return Vec::new();
-            }
-            world.processes.seal(process, kind);
-            world.digest.fold(u64::from(process.number()));
-            world.crash_sockets(process, kind);
-            if world.trace.is_on() {
-                let name = world.processes.get(process).name.to_string();
-                world.record(Some(process), format!("`{name}` is killed ({kind:?})"));
-            }
-            world.executor.cancel_process(process)
-        });
-        drop(cancelled);
-        if let Some(panic) = self.run_cancelled() {
-            self.with(|world| {
-                world.unreported_panic.get_or_insert(panic);
-            });
-        }
     }
 
     /// A panic of a destructor that ran while the world was not driven.
@@ -450,7 +416,7 @@ impl Shared {
                 .collect();
             ids.into_iter()
                 .flat_map(|id| {
-                    world.processes.seal(id, KillKind::Crash);
+                    world.processes.seal(id, Death::Crash);
                     world.executor.cancel_process(id)
                 })
                 .collect()
@@ -462,7 +428,7 @@ impl Shared {
     }
 
     /// Drops the futures of cancelled tasks. Returns the first panic of a destructor.
-    fn run_cancelled(&self) -> Option<SimulationError> {
+    pub(super) fn run_cancelled(&self) -> Option<SimulationError> {
         let mut panicked = None;
         loop {
             let cancelled = self.with(|world| world.executor.take_cancelled());
@@ -510,7 +476,14 @@ impl Shared {
 }
 
 impl WeakSimWorld {
-    /// The world, if it is still there.
+    /// The world, if it is still there: for commands. It cannot be driven from inside, and does not
+    /// end when this handle is dropped.
+    #[must_use]
+    pub fn world(&self) -> Option<SimWorld> {
+        self.upgrade().map(SimWorld::borrowed)
+    }
+
+    /// The world's state, if it is still there.
     pub(crate) fn upgrade(&self) -> Option<Rc<Shared>> {
         self.0.upgrade()
     }

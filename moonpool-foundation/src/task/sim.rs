@@ -36,6 +36,13 @@ impl SimProcess {
     }
 }
 
+impl SimTaskProvider {
+    /// The world, if this process still lives in it.
+    pub(crate) fn world(&self) -> Option<SimWorld> {
+        self.world.live(self.owner).map(SimWorld::borrowed)
+    }
+}
+
 impl TaskProvider for SimTaskProvider {
     #[track_caller]
     fn spawn_task<F>(&self, name: impl Into<Cow<'static, str>>, future: F) -> JoinHandle<F::Output>

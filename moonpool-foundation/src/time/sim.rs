@@ -8,7 +8,12 @@ use crate::sim::{EventClass, ProcessRef, SimProcess, SimWorld, SleepFuture, Weak
 /// Seconds from the Unix epoch to the start of every simulation: 2020-01-01 00:00 UTC.
 const RUN_BEGINS: Duration = Duration::from_secs(1_577_836_800);
 
-/// Virtual time, as one process sees it. In a killed process it stands still and sleeps never end.
+/// Virtual time, as one process sees it. In a killed process sleeps never end.
+///
+/// [`now`](TimeProvider::now) is exact. [`timer`](TimeProvider::timer) drifts ahead, and sleeps (so
+/// time-outs too) may take longer than asked for, as
+/// [`ChaosConfiguration`](crate::ChaosConfiguration) says. Each process's clock drifts by itself;
+/// `unix_time` is that clock too.
 #[derive(Clone, Debug)]
 pub struct SimTimeProvider {
     world: WeakSimWorld,
@@ -39,12 +44,12 @@ impl TimeProvider for SimTimeProvider {
 
     fn sleep(&self, duration: Duration) -> SleepFuture {
         let class = EventClass::Foreground;
-        SleepFuture::starting_now(self.world.clone(), self.owner, duration, class)
+        SleepFuture::of_process(self.world.clone(), self.owner, duration, class)
     }
 
     fn background_sleep(&self, duration: Duration) -> SleepFuture {
         let class = EventClass::Background;
-        SleepFuture::starting_now(self.world.clone(), self.owner, duration, class)
+        SleepFuture::of_process(self.world.clone(), self.owner, duration, class)
     }
 
     fn now(&self) -> Duration {
@@ -56,7 +61,7 @@ impl TimeProvider for SimTimeProvider {
 
     fn timer(&self) -> Duration {
         match self.world.upgrade() {
-            Some(world) => world.timer().since_start(),
+            Some(world) => world.timer(self.owner).since_start(),
             None => Duration::ZERO,
         }
     }

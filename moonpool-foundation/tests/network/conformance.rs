@@ -249,8 +249,9 @@ mod simulated {
             connect_latency: latency,
             read_latency: latency,
             write_latency: latency,
-            send_buffer_bytes: 5_000,
+            send_buffer_bytes: Some(5_000),
             receive_buffer_bytes: 3_000,
+            ..NetworkConfiguration::disabled()
         }
     }
 
@@ -258,7 +259,7 @@ mod simulated {
     pub(super) fn check(case: impl AsyncFn(Hosts<SimProviders>), expected: &[String]) {
         for seed in 0..SEEDS {
             for (name, config) in [
-                ("default", NetworkConfiguration::default()),
+                ("disabled", NetworkConfiguration::disabled()),
                 ("fast_local", NetworkConfiguration::fast_local()),
                 ("erratic", erratic()),
             ] {

@@ -215,9 +215,9 @@ fn in_simulation<F: Future<Output = ()>>(
         read_latency: LatencyModel::uniform(Duration::ZERO, Duration::from_millis(20)),
         write_latency: LatencyModel::uniform(Duration::ZERO, Duration::from_millis(20)),
         connect_latency: LatencyModel::uniform(Duration::ZERO, Duration::from_millis(200)),
-        send_buffer_bytes: 5_000,
+        send_buffer_bytes: Some(5_000),
         receive_buffer_bytes: 3_000,
-        ..NetworkConfiguration::default()
+        ..NetworkConfiguration::disabled()
     };
     for seed in 0..8 {
         for config in [NetworkConfiguration::default(), erratic.clone()] {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use moonpool_foundation::{
-    NetworkProvider, SimWorld, SimulationError, TaskProvider, TcpListenerTrait, TimeProvider,
+    NetworkConfiguration, NetworkProvider, SimWorld, SimulationError, TaskProvider,
+    TcpListenerTrait, TimeProvider,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -56,7 +57,7 @@ fn the_report_lists_every_task_and_what_it_waits_on() {
 
 #[test]
 fn a_run_beyond_its_budget_of_virtual_time_ends() {
-    let world = SimWorld::new();
+    let world = SimWorld::new_with_network_config(NetworkConfiguration::disabled()).unwrap();
     world.set_time_budget(Some(Duration::from_secs(60)));
     let time = world.time_provider();
     let error = world

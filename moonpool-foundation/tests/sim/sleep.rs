@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use moonpool_foundation::{SimWorld, SimulationError, TimeProvider};
+use moonpool_foundation::{NetworkConfiguration, SimWorld, SimulationError, TimeProvider};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// A world whose sleeps take as long as they say.
+fn exact() -> SimWorld {
+    SimWorld::new_with_network_config(NetworkConfiguration::disabled()).unwrap()
+}
+
 #[test]
 fn a_sleep_ends_exactly_at_its_deadline() {
-    let world = SimWorld::new();
+    let world = exact();
     let time = world.time_provider();
     let woke = world
         .block_on(async move {
@@ -21,7 +26,7 @@ fn a_sleep_ends_exactly_at_its_deadline() {
 
 #[test]
 fn a_deadline_counts_from_the_call_and_not_from_the_first_poll() {
-    let world = SimWorld::new();
+    let world = exact();
     let time = world.time_provider();
     let woke = world
         .block_on(async move {
@@ -36,7 +41,7 @@ fn a_deadline_counts_from_the_call_and_not_from_the_first_poll() {
 
 #[test]
 fn dropped_sleeps_leave_no_event_behind() {
-    let world = SimWorld::new();
+    let world = exact();
     let time = world.time_provider();
     let elapsed = world
         .block_on(async move {
@@ -55,7 +60,7 @@ fn dropped_sleeps_leave_no_event_behind() {
 
 #[test]
 fn a_sleep_of_zero_lets_others_run_and_never_spins_inside_one_poll() {
-    let world = SimWorld::new();
+    let world = exact();
     world.set_livelock_limit(1000);
     let time = world.time_provider();
     let error = world
@@ -70,7 +75,7 @@ fn a_sleep_of_zero_lets_others_run_and_never_spins_inside_one_poll() {
 
 #[test]
 fn a_future_that_is_ready_at_the_deadline_wins() {
-    let world = SimWorld::new();
+    let world = exact();
     let time = world.time_provider();
     let result = world
         .block_on(async move {
@@ -83,7 +88,7 @@ fn a_future_that_is_ready_at_the_deadline_wins() {
 
 #[test]
 fn hand_steering_stops_exactly_where_it_is_told() {
-    let world = SimWorld::new();
+    let world = exact();
     world.schedule_event(1, Duration::from_secs(1));
     world.schedule_event(2, Duration::from_secs(2));
     world.schedule_event_at(3, Duration::from_secs(3));
@@ -102,7 +107,7 @@ fn hand_steering_stops_exactly_where_it_is_told() {
 
 #[test]
 fn a_scheduled_closure_runs_at_its_time() {
-    let world = SimWorld::new();
+    let world = exact();
     let seen = std::rc::Rc::new(std::cell::Cell::new(None));
     let time = world.time_provider();
     world.schedule_after(Duration::from_secs(7), {
@@ -115,7 +120,7 @@ fn a_scheduled_closure_runs_at_its_time() {
 
 #[test]
 fn a_background_sleep_ends_in_time_and_keeps_no_run_alive() {
-    let world = SimWorld::new();
+    let world = exact();
     let time = world.time_provider();
     let woke = world
         .block_on(async move {

@@ -27,7 +27,7 @@ fn fixed_latencies() -> NetworkConfiguration {
         connect_latency: fixed(10),
         read_latency: fixed(1),
         write_latency: fixed(4),
-        ..NetworkConfiguration::default()
+        ..NetworkConfiguration::disabled()
     }
 }
 
@@ -104,7 +104,7 @@ fn an_address_that_no_host_has_is_unreachable_after_a_while() {
 #[test]
 fn a_writer_waits_for_a_reader_that_does_not_read() {
     let config = NetworkConfiguration {
-        send_buffer_bytes: 1000,
+        send_buffer_bytes: Some(1000),
         receive_buffer_bytes: 500,
         ..fixed_latencies()
     };
@@ -211,7 +211,7 @@ fn a_full_backlog_makes_connects_try_again_and_loses_none() {
 fn segments_of_one_direction_keep_their_order_whatever_they_draw() {
     let config = NetworkConfiguration {
         write_latency: LatencyModel::uniform(Duration::ZERO, Duration::from_secs(1)),
-        ..NetworkConfiguration::default()
+        ..NetworkConfiguration::disabled()
     };
     let (world, server, client) = world(config);
     let bytes = world
@@ -234,7 +234,7 @@ fn segments_of_one_direction_arrive_at_instants_of_their_own() {
     let config = NetworkConfiguration {
         write_latency: LatencyModel::uniform(Duration::ZERO, Duration::from_secs(1)),
         read_latency: fixed(0),
-        ..NetworkConfiguration::default()
+        ..NetworkConfiguration::disabled()
     };
     let (world, server, client) = world(config);
     let arrivals = world

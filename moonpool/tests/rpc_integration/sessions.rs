@@ -439,7 +439,9 @@ async fn an_address_that_leads_back_is_served_locally_in_order<P: Providers>(hos
     let executed = Executed::default();
     let serving = hosts.spawn_server(recording_echo::<P>(server.clone(), executed.clone()));
     hosts.until(|| server.stats().endpoints == 1).await;
-    let calls: Vec<_> = (0..20).map(|number| ask::<P>(&server, other, number)).collect();
+    let calls: Vec<_> = (0..20)
+        .map(|number| ask::<P>(&server, other, number))
+        .collect();
     for (number, call) in (0..).zip(calls) {
         assert_eq!(call.await, Ok(number));
     }

@@ -36,7 +36,13 @@ fn serve(providers: &SimProviders, transport: &Rc<Transport>) {
 }
 
 fn ask(transport: &Transport, host: u8, number: u64) -> ReplyFuture<u64, JsonCodec> {
-    send_request(transport, &Endpoint::new(address(host), ECHO), number, JsonCodec).unwrap()
+    send_request(
+        transport,
+        &Endpoint::new(address(host), ECHO),
+        number,
+        JsonCodec,
+    )
+    .unwrap()
 }
 
 /// Calls one host from another, `count` times, and wants every answer.
@@ -61,8 +67,10 @@ fn two_transports_that_call_each_other_at_once_end_up_on_one_connection() {
                 serve(&a, &at_a);
                 serve(&b, &at_b);
                 let calls = [
-                    a.task().spawn_task("a", call(a.clone(), at_a.clone(), 2, 20)),
-                    b.task().spawn_task("b", call(b.clone(), at_b.clone(), 1, 20)),
+                    a.task()
+                        .spawn_task("a", call(a.clone(), at_a.clone(), 2, 20)),
+                    b.task()
+                        .spawn_task("b", call(b.clone(), at_b.clone(), 1, 20)),
                 ];
                 for call in calls {
                     call.await.unwrap();
@@ -98,7 +106,11 @@ fn an_accepted_session_is_called_without_a_dial_and_resumed_by_either_end() {
                     if let Some(connection) = world.connections().first() {
                         world.close_connection_abort(*connection);
                     }
-                    let (from, to) = if number % 2 == 0 { (&at_b, 1) } else { (&at_a, 2) };
+                    let (from, to) = if number % 2 == 0 {
+                        (&at_b, 1)
+                    } else {
+                        (&at_a, 2)
+                    };
                     assert_eq!(ask(from, to, number).await, Ok(number + 1), "seed {seed}");
                     a.time().sleep(Duration::from_millis(50)).await;
                     assert_eq!(world.connections().len(), 1, "seed {seed}");

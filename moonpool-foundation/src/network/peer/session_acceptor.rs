@@ -19,9 +19,7 @@ use super::error::{ConnectionError, ProtocolError};
 use super::handle::PeerHandle;
 use super::packet::{PacketId, PeerId, PeerSink};
 use super::receiver::Receiver;
-use super::session::{
-    Hello, HelloAnswer, HelloKind, SessionIdentity, SessionMode, VERSION,
-};
+use super::session::{Hello, HelloAnswer, HelloKind, SessionIdentity, SessionMode, VERSION};
 use super::session_hub::{Admitted, Arrival, PassedOver, SessionHub};
 use super::slot::{Keeper, Kept, Permit, Slot};
 use super::state::PeerState;
@@ -85,10 +83,6 @@ struct Shared<N: NetworkProvider, T, TP> {
 
 impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T, TP> {
     /// Without connections yet. What arrives on sessions goes to `sink`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "three of them are the providers, which always travel together"
-    )]
     pub fn new(
         network: N,
         time: T,

@@ -236,11 +236,7 @@ impl SessionHub {
         takes_over
     }
 
-    fn heir(
-        &self,
-        peer: PeerId,
-        takes_over: impl Fn(&PeerHandle) -> bool,
-    ) -> Option<PeerHandle> {
+    fn heir(&self, peer: PeerId, takes_over: impl Fn(&PeerHandle) -> bool) -> Option<PeerHandle> {
         let heirs = self.table.heirs(peer);
         heirs
             .filter_map(|heir| self.peers.get(&heir))

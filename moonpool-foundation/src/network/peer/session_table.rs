@@ -411,12 +411,7 @@ impl SessionTable {
 /// should that Hello still arrive, it must find a generation that is not below its own, or it would
 /// take over from a newer connection. Of two equal ones that both wait for an answer, the senior
 /// end's goes first.
-fn overtaken(
-    entry: &Entry,
-    standing: &Standing,
-    hello: &Hello,
-    is_senior: bool,
-) -> Option<u64> {
+fn overtaken(entry: &Entry, standing: &Standing, hello: &Hello, is_senior: bool) -> Option<u64> {
     let sent = standing.generation;
     let is_late = hello.generation <= entry.generation || hello.generation < sent;
     let crosses = standing.reach == Reach::Greeting && hello.generation == sent;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use moonpool_foundation::network::peer::{
     PacketId, Peer, PeerHandle, PeerId, SessionAcceptor, SessionOwner,
 };
-use moonpool_foundation::{NetworkAddress, NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider};
+use moonpool_foundation::{
+    NetworkAddress, NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider,
+};
 
 use super::core::Core;
 

@@ -256,7 +256,12 @@ impl CallTable {
 
     /// The packets of a peer went to another one, as if they were sent there now: the calls that they
     /// carry wait for replies from there. `packets` are the ids that they had and have, in order.
-    pub(crate) fn move_calls(&mut self, from: PeerId, to: PeerId, packets: &[(PacketId, PacketId)]) {
+    pub(crate) fn move_calls(
+        &mut self,
+        from: PeerId,
+        to: PeerId,
+        packets: &[(PacketId, PacketId)],
+    ) {
         let mut moved = packets.iter().peekable();
         let mut at = self.lists.get(&from).map(|list| list.first);
         while let Some(key) = at {

@@ -202,6 +202,24 @@ impl Core {
         Ok(endpoint)
     }
 
+    /// Registers under adjacent tokens of the map's choice, and gives the first one's endpoint.
+    pub(crate) fn register_dynamic_run(
+        &self,
+        receivers: Vec<Rc<dyn MessageReceiver>>,
+    ) -> Result<Endpoint, RegisterError> {
+        if !self.is_open() {
+            return Err(RegisterError::Closed);
+        }
+        let address = self.address.get().ok_or(RegisterError::NoAddress)?;
+        let inserted = self.endpoints.borrow_mut().insert_run(receivers.clone());
+        let base = Endpoint::new(address, inserted.ok_or(RegisterError::Full)?);
+        for (index, receiver) in (0..).zip(receivers) {
+            let endpoint = base.adjusted(index);
+            receiver.handle_registered(endpoint.token, Some(endpoint));
+        }
+        Ok(base)
+    }
+
     /// Ends a registration, if it is still this receiver's. Well-known ones stay.
     pub(crate) fn deregister(&self, token: UID, receiver: &Rc<dyn MessageReceiver>) {
         let removed = {

@@ -104,7 +104,7 @@ where
         let weak = Rc::downgrade(&transport);
         transport.core.set_local_starter(move || {
             if let Some(transport) = weak.upgrade() {
-                transport.start_local();
+                transport.start_local_delivery();
             }
         });
         transport
@@ -246,12 +246,12 @@ where
         }
         self.core
             .send_local(token, Admission::WithinLimits, encode)?;
-        self.start_local();
+        self.start_local_delivery();
         Ok(())
     }
 
-    /// Starts the task that delivers messages to this process itself, if it does not run.
-    fn start_local(&self) {
+    /// Starts the task that delivers packets to this process itself, unless it runs.
+    pub(crate) fn start_local_delivery(&self) {
         if self.local_task.borrow().is_none() {
             let core = Rc::downgrade(&self.core);
             let deliver = poll_fn(move |cx| match core.upgrade() {

@@ -17,7 +17,9 @@ mod core;
 mod endpoint_map;
 pub mod envelope;
 mod flow_transport;
+mod interface;
 mod local_queue;
+mod method_call;
 mod net_notified_queue;
 mod peer_table;
 mod receivers;
@@ -36,6 +38,12 @@ mod test_support;
 pub use builder::FlowTransportBuilder;
 pub use endpoint_map::{EndpointMap, InvalidToken};
 pub use flow_transport::FlowTransport;
+#[doc(hidden)]
+pub use interface::{Check, Registrar, checked_interface_id, interface_id};
+pub use interface::{Client, Interface, MethodStream, Server};
+#[doc(hidden)]
+pub use method_call::Target;
+pub use method_call::{MethodCall, MethodFuture};
 pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue};
 pub use receivers::{Incoming, MessageReceiver};
 pub use reply_error::ReplyError;

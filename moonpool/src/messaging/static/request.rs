@@ -1,9 +1,15 @@
 //! [`send_request`].
 
-use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider, UID};
+use std::rc::Rc;
+
+use moonpool_foundation::network::peer::PeerHandle;
+use moonpool_foundation::{
+    Endpoint, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
+};
 use moonpool_traits::MessageCodec;
 use serde::Serialize;
 
+use super::core::{Admission, Core};
 use super::envelope;
 use super::flow_transport::FlowTransport;
 use super::reply_future::ReplyFuture;
@@ -47,6 +53,53 @@ where
     TP: TaskProvider,
     C: MessageCodec,
 {
+    send_through(transport, endpoint, request, codec)
+}
+
+/// A transport to send through, whatever its providers are.
+pub(crate) trait Outgoing {
+    /// Its state.
+    fn core(&self) -> &Rc<Core>;
+
+    /// The peer for an address, opened if need be.
+    ///
+    /// # Errors
+    /// As [`FlowTransport::get_or_open_peer`].
+    fn peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError>;
+
+    /// Sees to it that packets to this process itself are delivered.
+    fn deliver_locally(&self);
+}
+
+impl<N, T, TP> Outgoing for FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    fn core(&self) -> &Rc<Core> {
+        self.core()
+    }
+
+    fn peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        self.get_or_open_peer(address)
+    }
+
+    fn deliver_locally(&self) {
+        self.start_local_delivery();
+    }
+}
+
+pub(crate) fn send_through<Req, Resp, C>(
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    request: Req,
+    codec: C,
+) -> Result<ReplyFuture<Resp, C>, NotSent<Req>>
+where
+    Req: Serialize,
+    C: MessageCodec,
+{
     match send(transport, endpoint, &request, &codec) {
         Ok(reply_token) => Ok(ReplyFuture::new(
             transport.core().clone(),
@@ -58,17 +111,14 @@ where
     }
 }
 
-fn send<Req, N, T, TP, C>(
-    transport: &FlowTransport<N, T, TP>,
+fn send<Req, C>(
+    transport: &dyn Outgoing,
     endpoint: &Endpoint,
     request: &Req,
     codec: &C,
 ) -> Result<UID, TransportError>
 where
     Req: Serialize,
-    N: NetworkProvider,
-    T: TimeProvider,
-    TP: TaskProvider,
     C: MessageCodec,
 {
     let core = transport.core();
@@ -91,8 +141,8 @@ where
     }
 }
 
-fn write<Req, N, T, TP, C>(
-    transport: &FlowTransport<N, T, TP>,
+fn write<Req, C>(
+    transport: &dyn Outgoing,
     endpoint: &Endpoint,
     reply_token: UID,
     request: &Req,
@@ -100,9 +150,6 @@ fn write<Req, N, T, TP, C>(
 ) -> Result<(), TransportError>
 where
     Req: Serialize,
-    N: NetworkProvider,
-    T: TimeProvider,
-    TP: TaskProvider,
     C: MessageCodec,
 {
     let encode = |buffer: &mut bytes::BytesMut| {
@@ -111,9 +158,14 @@ where
     };
     let core = transport.core();
     if core.is_local(&endpoint.address) {
-        return transport.send_local(endpoint.token, encode);
+        if !core.is_open() {
+            return Err(TransportError::Closed);
+        }
+        core.send_local(endpoint.token, Admission::WithinLimits, encode)?;
+        transport.deliver_locally();
+        return Ok(());
     }
-    let peer = transport.get_or_open_peer(&endpoint.address)?;
+    let peer = transport.peer(&endpoint.address)?;
     let packet = peer.send_reliable_with(endpoint.token, encode)?;
     core.calls
         .borrow_mut()

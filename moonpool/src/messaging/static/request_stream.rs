@@ -129,11 +129,22 @@ where
         self.deregister();
         let core = transport.core();
         let endpoint = core.register_dynamic(self.receiver())?;
-        self.registration = Some(Registration {
-            core: Rc::downgrade(core),
-            token: endpoint.token,
-        });
+        self.set_registered(core, endpoint.token);
         Ok(endpoint)
+    }
+
+    /// Waits for the next request; the response's type is inferred from the answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no request.
+    pub(crate) async fn recv<Resp>(&self) -> Option<(Req, ReplyPromise<Resp, C>)> {
+        let (request, route) = self.queue().recv_request().await?;
+        Some((request, self.promise(route)))
+    }
+
+    pub(crate) fn try_recv<Resp>(&self) -> Option<(Req, ReplyPromise<Resp, C>)> {
+        let (request, route) = self.queue().try_recv_request()?;
+        Some((request, self.promise(route)))
     }
 
     /// Waits for the next request. `None` when the stream is closed and empty.
@@ -153,8 +164,7 @@ where
         T: TimeProvider,
         TP: TaskProvider,
     {
-        let (request, route) = self.queue().recv_request().await?;
-        Some((request, self.promise(route)))
+        self.recv().await
     }
 
     /// The next request, if one is there.
@@ -167,8 +177,7 @@ where
         T: TimeProvider,
         TP: TaskProvider,
     {
-        let (request, route) = self.queue().try_recv_request()?;
-        Some((request, self.promise(route)))
+        self.try_recv()
     }
 
     /// The requests as a `futures` stream that may outlive this handle.
@@ -242,11 +251,16 @@ where
     ) -> Result<(), RegisterError> {
         self.deregister();
         core.register(token, self.receiver(), conflict)?;
+        self.set_registered(core, token);
+        Ok(())
+    }
+
+    /// The stream's receiver was registered under this token: dropping the stream ends that.
+    pub(crate) fn set_registered(&mut self, core: &Rc<Core>, token: UID) {
         self.registration = Some(Registration {
             core: Rc::downgrade(core),
             token,
         });
-        Ok(())
     }
 
     fn deregister(&mut self) {
@@ -261,7 +275,7 @@ where
         self.reader.queue()
     }
 
-    fn receiver(&self) -> Rc<dyn MessageReceiver> {
+    pub(crate) fn receiver(&self) -> Rc<dyn MessageReceiver> {
         self.queue().clone()
     }
 

@@ -147,7 +147,10 @@ fn a_full_table_evicts_what_is_longest_without_a_connection() {
         session: UID::new(5, id),
         ..hello(1)
     };
-    assert_eq!(table.decide_open(&other(6), PeerId(2), UID::new(6, 6)), FRESH);
+    assert_eq!(
+        table.decide_open(&other(6), PeerId(2), UID::new(6, 6)),
+        FRESH
+    );
     assert_eq!(
         table.decide_open(&other(7), PeerId(3), UID::new(6, 7)),
         Decision::Full
@@ -177,7 +180,10 @@ fn a_full_table_evicts_what_is_longest_without_a_connection() {
     table.remove(PeerId(2));
     table.remove(PeerId(3));
     assert_eq!(table.len(), 1);
-    assert_eq!(table.decide_open(&other(8), PeerId(4), UID::new(6, 8)), FRESH);
+    assert_eq!(
+        table.decide_open(&other(8), PeerId(4), UID::new(6, 8)),
+        FRESH
+    );
 }
 
 fn hello_from(host: u8, session: u64, generation: u64) -> Hello {
@@ -201,7 +207,10 @@ fn opened() -> SessionTable {
 fn an_accepted_session_serves_the_address_of_its_hello() {
     let mut table = SessionTable::new(identity(), 9);
     let decision = table.decide_open(&hello_from(1, 1, 1), PeerId(7), DRAWN);
-    let Decision::Fresh { address: serves, .. } = decision else {
+    let Decision::Fresh {
+        address: serves, ..
+    } = decision
+    else {
         panic!("{decision:?}");
     };
     assert_eq!(serves, Some(address(1)));

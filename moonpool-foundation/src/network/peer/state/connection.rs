@@ -10,8 +10,8 @@ use crate::network::peer::outbox::LaidOut;
 use crate::network::peer::session::{Hello, HelloAnswer};
 
 use super::{
-    Attachment, EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS, PeerState, Phase,
-    Rest, Role,
+    Attachment, EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS,
+    PeerState, Phase, Rest, Role,
 };
 
 impl PeerState {
@@ -256,8 +256,7 @@ impl PeerState {
         self.outbox.end_connection(was_open.then_some(now));
         let failures = self.failures;
         self.contest = None;
-        let cedes =
-            std::mem::take(&mut self.has_heir) || cause == ConnectionError::Ourselves;
+        let cedes = std::mem::take(&mut self.has_heir) || cause == ConnectionError::Ourselves;
         let gives_up = self
             .config
             .max_connection_failures

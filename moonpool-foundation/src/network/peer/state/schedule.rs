@@ -264,8 +264,7 @@ impl PeerState {
     /// be wrong: reading and writing may have finished what they waited for.
     pub(in crate::network::peer) fn has_more_to_do(&self) -> bool {
         let is_written = self.outbox.batch().is_empty();
-        let has_stopped_short =
-            is_written && self.outbox.has_queued() && self.contest.is_none();
+        let has_stopped_short = is_written && self.outbox.has_queued() && self.contest.is_none();
         let is_settled = is_written && self.outbox.unacknowledged() == 0;
         self.disconnect.is_some()
             || !self.events.is_empty()

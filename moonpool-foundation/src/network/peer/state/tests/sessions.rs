@@ -339,7 +339,10 @@ impl World {
         let mut halves = [Half::Greeting; 2];
         halves[side] = Half::Peer(peer);
         let end = self.nodes[side].peers.get_mut(&peer).unwrap();
-        assert_eq!(end.kit.handle.dial_target(), address_of(1 - side).to_string());
+        assert_eq!(
+            end.kit.handle.dial_target(),
+            address_of(1 - side).to_string()
+        );
         end.kit.handle.state().handle_connected(self.now, session);
         end.connection = Some(self.connections.len());
         self.connections.push(Connection {
@@ -458,8 +461,8 @@ impl World {
             }
         }
         let connection = &self.connections[index];
-        let has_ended =
-            connection.halves[1 - side] == Half::Gone && connection.pipes[1 - side].bytes.is_empty();
+        let has_ended = connection.halves[1 - side] == Half::Gone
+            && connection.pipes[1 - side].bytes.is_empty();
         let cause = match error {
             Some(error) => ConnectionError::Wire(error),
             None if has_ended => ConnectionError::Ended,
@@ -845,7 +848,10 @@ impl World {
     /// The two ends have one connection with each other at most.
     fn check_connections(&self) {
         let is_live = |connection: &&Connection| {
-            connection.halves.iter().all(|half| matches!(half, Half::Peer(_)))
+            connection
+                .halves
+                .iter()
+                .all(|half| matches!(half, Half::Peer(_)))
         };
         let live: Vec<_> = self.connections.iter().filter(is_live).collect();
         let halves: Vec<_> = live.iter().map(|connection| connection.halves).collect();
@@ -879,9 +885,8 @@ fn pick<'a, T: Clone + 'a>(from: impl Iterator<Item = &'a T> + Clone, at: u16) -
 
 fn check_settled(ledger: &Ledger, delivered: &BTreeSet<u64>) {
     for (id, number) in &ledger.accepted {
-        let is_settled = *id < ledger.reported
-            || ledger.withdrawn.contains(id)
-            || delivered.contains(number);
+        let is_settled =
+            *id < ledger.reported || ledger.withdrawn.contains(id) || delivered.contains(number);
         assert!(is_settled, "{number} was lost without a word");
     }
 }
@@ -961,7 +966,10 @@ fn check_seeds(seeds: Range<u64>) {
     println!("{all:?}");
     let count = seeds.end - seeds.start;
     // Otherwise nothing was tested.
-    assert!(all.resumed > count / 2 && all.delivered > 3 * count, "{all:?}");
+    assert!(
+        all.resumed > count / 2 && all.delivered > 3 * count,
+        "{all:?}"
+    );
     let rare = [all.adopted, all.superseded, all.contested, all.passed_over];
     let rarer = [all.moved, all.corrupted, all.refused];
     assert!(rare.iter().all(|seen| *seen > count / 20), "{all:?}");
@@ -970,7 +978,7 @@ fn check_seeds(seeds: Range<u64>) {
 
 #[test]
 fn random_interleavings_keep_every_promise() {
-    check_seeds(0..1_500);;
+    check_seeds(0..1_500);
 }
 
 /// `cargo test --release -p moonpool-foundation slow_ -- --ignored`

@@ -1,0 +1,148 @@
+//! [`MethodCall`]: a call of an interface's method that is not sent yet, and whom it goes to.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider};
+use moonpool_traits::MessageCodec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::flow_transport::FlowTransport;
+use super::reply_error::ReplyError;
+use super::reply_future::ReplyFuture;
+use super::request::Outgoing;
+use crate::error::NotSent;
+
+/// Where an interface's client sends to. For `define_interface!` alone.
+#[doc(hidden)]
+#[derive(Clone)]
+pub struct Target<C> {
+    transport: Rc<dyn Outgoing>,
+    base: Endpoint,
+    codec: C,
+}
+
+impl<C> fmt::Debug for Target<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C: MessageCodec> Target<C> {
+    pub fn new<N, T, TP>(transport: &Rc<FlowTransport<N, T, TP>>, base: Endpoint, codec: C) -> Self
+    where
+        N: NetworkProvider,
+        T: TimeProvider,
+        TP: TaskProvider,
+    {
+        let transport: Rc<dyn Outgoing> = transport.clone();
+        Self {
+            transport,
+            base,
+            codec,
+        }
+    }
+
+    #[must_use]
+    pub fn base(&self) -> Endpoint {
+        self.base
+    }
+
+    pub fn call<Req, Resp>(&self, method: u64, request: Req) -> MethodCall<Req, Resp, C> {
+        MethodCall {
+            transport: self.transport.clone(),
+            endpoint: self.base.adjusted(method),
+            request,
+            codec: self.codec.clone(),
+            response: PhantomData,
+        }
+    }
+}
+
+/// A call that is made by awaiting it, or by [`send`](Self::send).
+#[must_use = "nothing is sent before it is awaited, or `send` is called"]
+pub struct MethodCall<Req, Resp, C> {
+    transport: Rc<dyn Outgoing>,
+    endpoint: Endpoint,
+    request: Req,
+    codec: C,
+    response: PhantomData<fn() -> Resp>,
+}
+
+impl<Req, Resp, C> MethodCall<Req, Resp, C>
+where
+    Req: Serialize,
+    C: MessageCodec,
+{
+    /// Sends the request now, and gives the future of its reply.
+    ///
+    /// # Errors
+    /// As [`send_request`](super::send_request).
+    pub fn send(self) -> Result<ReplyFuture<Resp, C>, NotSent<Req>> {
+        super::request::send_through(&*self.transport, &self.endpoint, self.request, self.codec)
+    }
+}
+
+impl<Req, Resp, C> IntoFuture for MethodCall<Req, Resp, C>
+where
+    Req: Serialize,
+    Resp: DeserializeOwned,
+    C: MessageCodec,
+{
+    type Output = Result<Resp, ReplyError>;
+    type IntoFuture = MethodFuture<Resp, C>;
+
+    /// Sends the request. What keeps it from being sent is the future's outcome.
+    fn into_future(self) -> Self::IntoFuture {
+        MethodFuture(match self.send() {
+            Ok(reply) => Sent::Waiting(reply),
+            Err(not_sent) => Sent::Refused(Some(not_sent.into())),
+        })
+    }
+}
+
+impl<Req, Resp, C> fmt::Debug for MethodCall<Req, Resp, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MethodCall")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The outcome of a [`MethodCall`] that was awaited. Dropping it gives the call up, as dropping a
+/// [`ReplyFuture`] does.
+#[must_use = "dropping it gives the call up"]
+#[derive(Debug)]
+pub struct MethodFuture<Resp, C>(Sent<Resp, C>);
+
+#[derive(Debug)]
+enum Sent<Resp, C> {
+    Waiting(ReplyFuture<Resp, C>),
+    /// `None` once it was told.
+    Refused(Option<ReplyError>),
+}
+
+impl<Resp, C> Future for MethodFuture<Resp, C>
+where
+    Resp: DeserializeOwned,
+    C: MessageCodec,
+{
+    type Output = Result<Resp, ReplyError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Sent::Waiting(reply) => Pin::new(reply).poll(cx),
+            Sent::Refused(error) => match error.take() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => Poll::Pending,
+            },
+        }
+    }
+}

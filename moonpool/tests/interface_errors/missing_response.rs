@@ -1,0 +1,5 @@
+moonpool::define_interface! {
+    pub Clock, id 7, { now: () }
+}
+
+fn main() {}

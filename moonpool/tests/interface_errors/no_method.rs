@@ -1,0 +1,5 @@
+moonpool::define_interface! {
+    pub Nothing, id 7, {}
+}
+
+fn main() {}
