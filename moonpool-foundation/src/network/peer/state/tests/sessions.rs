@@ -773,7 +773,9 @@ impl World {
     fn flush(&mut self) {
         for _ in 0..4 {
             self.turn(100);
-            for at in 0..12 {
+            let is_open = |connection: &&Connection| connection.halves != [Half::Gone; 2];
+            let open = self.connections.iter().filter(is_open).count();
+            for at in 0..u16::try_from(open).unwrap() {
                 for side in [0, 1] {
                     self.write(side, at, usize::MAX);
                 }
