@@ -278,7 +278,8 @@ impl SessionTable {
         self.by_peer.entry(peer).or_default().session = Some(session);
     }
 
-    /// The peer's own Hello was answered: the other end may resume this session from now on.
+    /// The peer's own Hello was answered: the other end may resume this session from now on. Such
+    /// sessions are not limited here: there are as many as addresses that local code uses.
     pub(super) fn handle_answered(
         &mut self,
         peer: PeerId,
