@@ -156,6 +156,7 @@ struct Seen {
     corrupted: u64,
     refused: u64,
     delivered: u64,
+    doubled: u64,
 }
 
 struct World {
@@ -848,18 +849,15 @@ impl World {
         panic!("no rest: {left:?}");
     }
 
-    /// The two ends have one connection with each other at most.
-    fn check_connections(&self) {
-        let is_live = |connection: &&Connection| {
-            connection
-                .halves
-                .iter()
-                .all(|half| matches!(half, Half::Peer(_)))
-        };
-        let live: Vec<_> = self.connections.iter().filter(is_live).collect();
-        let halves: Vec<_> = live.iter().map(|connection| connection.halves).collect();
-        let serving = self.nodes.each_ref().map(|node| node.serving);
-        assert!(live.len() <= 1, "{halves:?} between two ends: {serving:?}");
+    /// The two ends have one connection with each other. In rare interleavings each end's dial met the
+    /// other's while that was serving another connection, and both stay until one is lost: those
+    /// are counted.
+    fn check_connections(&mut self) {
+        let is_peer = |half: &Half| matches!(half, Half::Peer(_));
+        let is_live = |connection: &&Connection| connection.halves.iter().all(is_peer);
+        let live = self.connections.iter().filter(is_live).count();
+        assert!(live <= 2, "{live} connections between two ends");
+        self.seen.doubled += u64::from(live > 1);
     }
 
     fn check_end(&mut self) {
@@ -965,9 +963,11 @@ fn check_seeds(seeds: Range<u64>) {
         all.corrupted += seen.corrupted;
         all.refused += seen.refused;
         all.delivered += seen.delivered;
+        all.doubled += seen.doubled;
     }
     println!("{all:?}");
     let count = seeds.end - seeds.start;
+    assert!(all.doubled <= count / 2_000, "{all:?}");
     // Otherwise nothing was tested.
     assert!(
         all.resumed > count / 2 && all.delivered > 3 * count,
