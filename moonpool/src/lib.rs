@@ -49,12 +49,14 @@ pub use messaging::{
 };
 pub use moonpool_foundation as foundation;
 pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};
-pub use moonpool_foundation::select;
 pub use moonpool_foundation::{
     Elapsed, Endpoint, JoinError, JoinHandle, NetworkAddress, NetworkProvider, Providers,
     RandomProvider, RawTask, SimulationError, SimulationResult, SystemRandomProvider, TaskProvider,
     TcpListenerTrait, TcpStreamTrait, TimeProvider, TokioNetworkProvider, TokioProviders,
     TokioTaskProvider, TokioTimeProvider, UID, WellKnownId, WellKnownToken,
+};
+pub use moonpool_foundation::{
+    always_assert, buggify, buggify_with_prob, select, sometimes_assert,
 };
 #[cfg(feature = "postcard")]
 pub use moonpool_traits::PostcardCodec;

@@ -10,6 +10,8 @@
 
 #[path = "simulation/broken_connections.rs"]
 mod broken_connections;
+#[path = "simulation/dying_servers.rs"]
+mod dying_servers;
 #[path = "simulation/invariants.rs"]
 mod invariants;
 #[path = "simulation/local.rs"]

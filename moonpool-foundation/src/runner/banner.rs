@@ -6,6 +6,7 @@ use std::fmt;
 use super::orchestrator::{Recording, SeedRun};
 use super::phases::Phases;
 use super::plan::{Network, Plan};
+use super::processes::attrition_of;
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::{Divergence, Verdict};
 use crate::chaos::FaultKind;
@@ -20,7 +21,7 @@ const LISTED_PROCESSES: usize = 6;
 /// How many of them stand on one line.
 const PROCESSES_PER_LINE: usize = 3;
 /// Pending tasks that are listed; the rest is counted.
-const LISTED_TASKS: usize = 6;
+const LISTED_TASKS: usize = 5;
 /// Faults that are listed, the last ones.
 const LISTED_FAULTS: usize = 3;
 /// Lines of the headline, of which a panic's message can have many.
@@ -129,9 +130,18 @@ impl Failure<'_> {
             plan.time_budget,
             plan.check.name(),
         );
+        if let Some(attrition) = attrition_of(plan, failed.seed) {
+            configuration.push_str(&format!(
+                "; attrition p {:.2} of {:?}, at most {} down",
+                attrition.probability, attrition.kinds, attrition.max_dead
+            ));
+        }
         if let Some(phases) = &plan.phases {
             let Phases { chaos, quiet } = phases;
             configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));
+        }
+        if let Some(attrition) = &plan.attrition {
+            configuration.push_str(&format!("; {attrition:?}"));
         }
         if !plan.skipped_faults.is_empty() {
             let count = plan.skipped_faults.len();

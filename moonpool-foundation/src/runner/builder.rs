@@ -10,17 +10,19 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::checks::Checks;
 use super::environment::{Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
+use super::metrics::SimulationMetrics;
 use super::phases::Phases;
 use super::plan::{Network, Plan, Seeds, Shard};
 use super::regressions::{RegressionFile, Regressions};
 use super::replay::Invocation;
-use super::report::{SimulationMetrics, SimulationReport};
+use super::report::SimulationReport;
 use super::topology::WorkloadTopology;
 use super::workload::{self, ShutdownAfter, Workload};
-use crate::chaos::FaultId;
+use crate::chaos::{Attrition, FaultId};
 use crate::error::SimulationResult;
 use crate::network::NetworkConfiguration;
 use crate::network::sim::SimNetworkProvider;
@@ -110,9 +112,11 @@ pub struct SimulationBuilder {
     livelock_limit: Option<u64>,
     shutdown_after: ShutdownAfter,
     phases: Option<Phases>,
+    pub(super) attrition: Option<Attrition>,
     skipped_faults: BTreeSet<FaultId>,
     regressions: Regressions,
     stop_on_failure: bool,
+    pub(super) checks: Checks,
 }
 
 impl Default for SimulationBuilder {
@@ -136,9 +140,11 @@ impl SimulationBuilder {
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             phases: None,
+            attrition: None,
             skipped_faults: BTreeSet::new(),
             regressions: Regressions::default(),
             stop_on_failure: false,
+            checks: Checks::default(),
         }
     }
 
@@ -146,7 +152,11 @@ impl SimulationBuilder {
     ///
     /// `name` is its process's: `name:port` reaches it. Names are unique.
     #[track_caller]
-    pub fn register_workload<F, Fut>(self, name: impl Into<Cow<'static, str>>, workload: F) -> Self
+    pub fn register_workload<F, Fut>(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        workload: F,
+    ) -> Self
     where
         F: Fn(
                 SimRandomProvider,
@@ -160,7 +170,8 @@ impl SimulationBuilder {
             + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        self.register_providers_workload(name, move |providers: SimProviders, topology| {
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), move |providers: SimProviders, topology| {
             workload(
                 providers.random().clone(),
                 providers.network().clone(),
@@ -224,7 +235,17 @@ impl SimulationBuilder {
         F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        let workload = Workload::new(name.into(), Location::caller(), workload);
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), workload)
+    }
+
+    #[track_caller]
+    fn add_workload<F, Fut>(mut self, name: Cow<'static, str>, workload: F) -> Self
+    where
+        F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
+    {
+        let workload = Workload::new(name, Location::caller(), workload);
         self.workloads.push(workload);
         self
     }
@@ -425,6 +446,9 @@ impl SimulationBuilder {
         if let Some(phases) = &self.phases {
             phases.validate()?;
         }
+        if let Some(attrition) = &self.attrition {
+            attrition.validate()?;
+        }
         let jobs = environment.jobs.or(self.jobs);
         let jobs = jobs.or_else(|| std::thread::available_parallelism().ok());
         let mut plan = Plan::new(&self.workloads, &self.network)?;
@@ -439,9 +463,12 @@ impl SimulationBuilder {
         plan.livelock_limit = self.livelock_limit;
         plan.shutdown_after = self.shutdown_after;
         plan.phases = self.phases.clone();
+        plan.attrition = self.attrition.clone();
         let skipped = environment.skip_faults;
         plan.skipped_faults = skipped.unwrap_or_else(|| self.skipped_faults.clone());
         plan.stop_on_failure = self.stop_on_failure;
+        let is_part = environment.seeds.is_some() || plan.shard != Shard::WHOLE;
+        self.checks.apply(&mut plan, is_part);
         Ok(plan)
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::banner::Failure;
+use super::coverage::SiteResults;
 use super::plan::Plan;
 use super::regressions::{Recorder, RegressionFile};
 use super::replay::Invocation;
@@ -36,14 +37,17 @@ impl Execution<'_> {
     pub(super) fn run(&self) -> SimulationReport {
         let plan = self.plan;
         let began = Instant::now();
-        let kept = campaign::run(&plan.with_seeds(self.kept_seeds.clone()));
+        // Kept seeds count nowhere but in their verdicts.
+        let (kept, _) = campaign::run(&plan.with_seeds(self.kept_seeds.clone()));
         let kept_run = kept.len();
+        let mut sites = SiteResults::default();
         let mut seeds: Vec<SeedReport> = kept
             .into_iter()
             .filter(|seed| !seed.verdict.is_passed())
             .collect();
         if seeds.is_empty() || !plan.stop_on_failure {
-            let campaign = campaign::run(plan);
+            let (campaign, reached) = campaign::run(plan);
+            sites = reached;
             seeds.retain(|kept| campaign.iter().all(|seed| seed.seed != kept.seed));
             seeds.extend(campaign);
         }
@@ -55,7 +59,7 @@ impl Execution<'_> {
         if let Some((seed, found)) = nondeterminism {
             found.divergence = campaign::undisturbed(|| divergence::find(plan, seed));
         }
-        let mut report = SimulationReport::of(seeds, wall_time);
+        let mut report = SimulationReport::of(seeds, sites, wall_time);
         report.regressions_run = kept_run;
         self.trace(&report);
         if let Some(text) = failure(plan, &mut report, &self.invocation) {
@@ -167,7 +171,8 @@ mod tests {
     /// What is printed for a campaign of `builder` under `cargo test`.
     fn printed(builder: &SimulationBuilder) -> String {
         let plan = builder.plan(Environment::default()).unwrap();
-        let mut report = SimulationReport::of(campaign::run(&plan), Duration::ZERO);
+        let (seeds, sites) = campaign::run(&plan);
+        let mut report = SimulationReport::of(seeds, sites, Duration::ZERO);
         let invocation = Invocation {
             package: Some("my-service".into()),
             thread: Some("orders::are_answered".into()),

@@ -11,11 +11,12 @@ use std::task::{Context, Poll, Waker};
 
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::SimulationMetrics;
 use super::processes::Servers;
-use super::report::SimulationMetrics;
 use super::shared::SharedValues;
 use super::topology::WorkloadTopology;
 use super::verdict::with_sources;
+use crate::chaos::StateRegistry;
 use crate::error::{SimulationError, SimulationResult};
 use crate::providers::SimProviders;
 use crate::sim::SimProcess;
@@ -126,6 +127,8 @@ pub(super) struct Progress {
     waker: RefCell<Option<Waker>>,
     pub(super) shutdown: CancellationToken,
     pub(super) shared: SharedValues,
+    /// What its invariants look at.
+    pub(super) registry: StateRegistry,
     shutdown_after: ShutdownAfter,
     pub(super) servers: Servers,
 }
@@ -139,6 +142,7 @@ impl Progress {
             waker: RefCell::new(None),
             shutdown: CancellationToken::new(),
             shared: SharedValues::default(),
+            registry: StateRegistry::new(),
             shutdown_after,
             servers: Servers::default(),
         }

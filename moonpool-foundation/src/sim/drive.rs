@@ -132,6 +132,7 @@ impl SimWorld {
                 }
             }
             self.check_escape(main.abroad.load(Ordering::Acquire))?;
+            self.check_invariants()?;
         }
     }
 
@@ -200,7 +201,7 @@ impl SimWorld {
         Ok(())
     }
 
-    fn enter(&self) -> SimulationResult<Driving> {
+    pub(super) fn enter(&self) -> SimulationResult<Driving> {
         if tokio::runtime::Handle::try_current().is_ok() {
             return Err(SimulationError::Escape(
                 "this world is driven from inside a tokio runtime, where tokio's own timers, \
@@ -241,6 +242,7 @@ impl SimWorld {
                 self.poll_task(task)?;
             }
             self.check_escape(false)?;
+            self.check_invariants()?;
         }
         Ok(())
     }

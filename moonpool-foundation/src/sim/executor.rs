@@ -104,6 +104,8 @@ pub struct PendingTask {
     pub process_name: String,
     /// Where it was spawned.
     pub spawned_at: &'static Location<'static>,
+    /// Whether its process is paused: it runs on when that is resumed.
+    pub paused: bool,
     /// What its last poll was waiting for; empty if that is nothing of the simulation's: a channel,
     /// a lock, another thread.
     pub waits_on: Vec<WaitReason>,
@@ -111,9 +113,10 @@ pub struct PendingTask {
 
 impl fmt::Display for PendingTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paused = if self.paused { " (paused)" } else { "" };
         write!(
             f,
-            "task `{}` of `{}` waits on ",
+            "task `{}` of `{}`{paused} waits on ",
             self.name, self.process_name
         )?;
         if self.waits_on.is_empty() {
@@ -412,6 +415,7 @@ impl Executor {
                 process: entry.process.id,
                 process_name: process_name(entry.process.id),
                 spawned_at: entry.spawned_at,
+                paused: self.held.contains_key(&entry.process.id),
                 waits_on: entry.waits[..entry.wait_count]
                     .iter()
                     .flatten()

@@ -1,7 +1,7 @@
 //! The state behind [`SimWorld`]: everything that a seed decides.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -9,21 +9,26 @@ use std::rc::{Rc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::breakage::Breakage;
+use super::addresses::Translator;
 use super::clock::SimInstant;
 use super::clocks::Clocks;
-use super::connections::{AttemptId, ConnectionId, Network, Side};
+use super::connections::{ConnectionId, Network};
 use super::digest::Digest;
+pub(crate) use super::event::Event;
 use super::events::{EventClass, EventKey, EventQueue};
 use super::executor::{Executor, PendingTask, PollCount};
-use super::faults::Faults;
+use super::faults::{Faults, Occasion};
 use super::join::JoinState;
 use super::lifecycle::Lifecycle;
+use super::notices::Notice;
 use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::{SimWorld, context, executor};
+use crate::chaos::assertions::{self, Tally};
+use crate::chaos::buggify::Buggify;
+use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
@@ -42,84 +47,7 @@ impl fmt::Debug for WeakSimWorld {
 #[derive(Debug)]
 pub(crate) struct Shared {
     world: RefCell<World>,
-}
-
-/// What happens at a point in virtual time.
-pub(crate) enum Event {
-    /// A sleep is over.
-    Wake(Waker),
-    /// The first segment of one direction reaches its reader.
-    Segment {
-        connection: ConnectionId,
-        from: Side,
-    },
-    /// A RST reaches this end, or its kernel gives up.
-    Break {
-        connection: ConnectionId,
-        to: Side,
-        breakage: Breakage,
-    },
-    /// A connect reaches the host it is for.
-    ConnectArrives(AttemptId),
-    /// Its answer is back.
-    ConnectAnswered(AttemptId),
-    /// A closure of the test's.
-    Call(Box<dyn FnOnce()>),
-    /// A mark of the test's: it only shows in digest and trace.
-    Mark(u64),
-}
-
-impl fmt::Debug for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wake(_) => f.write_str("timer fires"),
-            Self::Segment { connection, from } => {
-                write!(
-                    f,
-                    "segment arrives, connection {} from {from:?}",
-                    connection.number()
-                )
-            }
-            Self::Break {
-                connection,
-                to,
-                breakage,
-            } => {
-                let connection = connection.number();
-                write!(f, "connection {connection} breaks at {to:?}: {breakage:?}")
-            }
-            Self::ConnectArrives(attempt) => write!(f, "connect {} arrives", attempt.number()),
-            Self::ConnectAnswered(attempt) => {
-                write!(f, "connect {} is answered", attempt.number())
-            }
-            Self::Call(_) => f.write_str("scheduled closure"),
-            Self::Mark(mark) => write!(f, "mark {mark}"),
-        }
-    }
-}
-
-impl Event {
-    /// What the digest folds: the kind, and what it happens to.
-    fn fold_into(&self, digest: &mut Digest) {
-        let (kind, subject) = match self {
-            Self::Wake(_) => (1, 0),
-            Self::Segment { connection, from } => (2 + from.number(), connection.number()),
-            Self::Break {
-                connection,
-                to,
-                breakage,
-            } => {
-                let kind = 10 + 2 * to.number() + breakage.number();
-                (kind, connection.number())
-            }
-            Self::ConnectArrives(attempt) => (6, attempt.number()),
-            Self::ConnectAnswered(attempt) => (7, attempt.number()),
-            Self::Call(_) => (8, 0),
-            Self::Mark(mark) => (9, *mark),
-        };
-        digest.fold(kind);
-        digest.fold(subject);
-    }
+    pub(super) invariants: OnceCell<Invariants>,
 }
 
 /// The state behind [`SimWorld`]. Nobody holds a borrow of it while user code runs: wakers are
@@ -133,6 +61,7 @@ pub(crate) struct World {
     pub(super) scheduler: Stream,
     select: Stream,
     pub(super) network: Network,
+    pub(super) translator: Translator,
     pub(super) processes: Processes,
     pub(super) lifecycle: Lifecycle,
     pub(super) clocks: Clocks,
@@ -140,6 +69,8 @@ pub(crate) struct World {
     pub(super) digest: Digest,
     pub(super) trace: Recorder,
     pub(super) wakes: Vec<Waker>,
+    /// To be logged when nobody borrows the world.
+    pub(super) notices: Vec<Notice>,
     pub(super) events_processed: u64,
     pub(super) time_budget: Option<Duration>,
     pub(super) livelock_limit: u64,
@@ -147,6 +78,9 @@ pub(crate) struct World {
     pub(super) turns: PollCount,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
     pub(super) unreported_panic: Option<SimulationError>,
+    /// What assertions came to; while the world is driven, the thread has it.
+    pub(super) tally: Tally,
+    pub(super) buggify: Buggify,
     /// What the main future's last poll was waiting for.
     pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
     /// What sealed processes draw from: their draws must not disturb the living.
@@ -166,6 +100,7 @@ impl World {
             scheduler: Stream::new(seed, StreamId::Scheduler),
             select: Stream::new(seed, StreamId::Select),
             network: Network::default(),
+            translator: Translator::new(seed, &config),
             processes: Processes::new(seed),
             lifecycle: Lifecycle::new(seed),
             clocks: Clocks::new(seed, &config.chaos),
@@ -173,11 +108,14 @@ impl World {
             digest: Digest::new(seed),
             trace: Recorder::default(),
             wakes: Vec::new(),
+            notices: Vec::new(),
             events_processed: 0,
             time_budget: None,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
             turns: PollCount::default(),
             unreported_panic: None,
+            tally: Tally::default(),
+            buggify: Buggify::new(seed),
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
@@ -211,7 +149,15 @@ impl World {
                 connection,
                 to,
                 breakage,
-            } => self.break_end(connection, to, breakage),
+            } => self.break_due(connection, to, breakage),
+            Event::GiveUp { connection, from } => self.give_up(connection, from),
+            Event::Unclog {
+                connection,
+                side,
+                clogs,
+            } => self.unclog(connection, side, clogs),
+            Event::Restore(connection) => self.restore_connection(connection),
+            Event::Lift(block) => self.lift(block),
             Event::ConnectArrives(attempt) => self.connect_arrives(attempt),
             Event::ConnectAnswered(attempt) => self.connect_answered(attempt),
             Event::Call(closure) => call = Some(closure),
@@ -223,12 +169,29 @@ impl World {
         call
     }
 
-    pub(crate) fn bind_latency(&mut self) -> Duration {
-        self.faults.bind_latency(&mut self.digest)
+    /// What the ledger is told of a fault that meets `connection` now.
+    pub(super) fn occasion(&self, connection: ConnectionId) -> Occasion {
+        Occasion {
+            now: self.clock,
+            target: FaultTarget::Connection(connection.number()),
+        }
     }
 
-    pub(crate) fn accept_latency(&mut self) -> Duration {
-        self.faults.accept_latency(&mut self.digest)
+    fn occasion_of(&self, owner: ProcessRef) -> Occasion {
+        Occasion {
+            now: self.clock,
+            target: FaultTarget::Process(owner.id.number()),
+        }
+    }
+
+    pub(crate) fn bind_latency(&mut self, owner: ProcessRef) -> Duration {
+        let on = self.occasion_of(owner);
+        self.faults.bind_latency(on, &mut self.digest)
+    }
+
+    pub(crate) fn accept_latency(&mut self, owner: ProcessRef) -> Duration {
+        let on = self.occasion_of(owner);
+        self.faults.accept_latency(on, &mut self.digest)
     }
 
     pub(super) fn record(&mut self, process: Option<ProcessId>, what: String) {
@@ -254,6 +217,7 @@ impl Shared {
     pub(super) fn new(seed: u64, config: NetworkConfiguration) -> Rc<Self> {
         Rc::new(Self {
             world: RefCell::new(World::new(seed, config)),
+            invariants: OnceCell::new(),
         })
     }
 
@@ -269,11 +233,15 @@ impl Shared {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
         let mut world = self.world.borrow_mut();
         let result = f(&mut world);
-        if world.wakes.is_empty() {
+        if world.wakes.is_empty() && world.notices.is_empty() {
             return result;
         }
+        let notices = std::mem::take(&mut world.notices);
         let mut wakes = std::mem::take(&mut world.wakes);
         drop(world);
+        for notice in notices {
+            notice.log();
+        }
         for waker in wakes.drain(..) {
             waker.wake();
         }
@@ -456,6 +424,9 @@ impl Shared {
         message: String,
         site: context::PanicSite,
     ) -> SimulationError {
+        if let Some(failed) = assertions::take_failure() {
+            return self.with(|world| world.assertion_error(failed));
+        }
         let process = self.with(|world| world.processes.get(process.id).name.to_string());
         match site.escape {
             Some(advice) => SimulationError::Escape(format!(

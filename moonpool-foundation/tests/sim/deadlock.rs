@@ -82,3 +82,22 @@ fn a_sleep_for_ever_is_a_deadlock_and_not_a_run_to_the_end_of_time() {
     assert!(matches!(error, SimulationError::Deadlock { .. }), "{error}");
     assert_eq!(world.now(), Duration::ZERO);
 }
+
+#[test]
+fn the_report_tells_who_is_paused() {
+    let world = SimWorld::new();
+    let server = world.add_process("server");
+    let listener = server.network_provider();
+    server.task_provider().spawn_task("acceptor", async move {
+        let listener = listener.bind("server:80").await.unwrap();
+        drop(listener.accept().await);
+    });
+    world.run_until_empty().unwrap();
+    world.pause(server.id());
+    let error = world.block_on(std::future::pending::<()>()).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("task `acceptor` of `server` (paused) waits on accept"),
+        "{text}"
+    );
+}

@@ -14,6 +14,7 @@ use crate::messaging::UID;
 use crate::network::{NetworkProvider, TcpStreamTrait};
 use crate::task::TaskProvider;
 use crate::time::TimeProvider;
+use crate::{buggify, buggify_with_prob};
 
 use super::config::PeerConfig;
 use super::error::ConnectionError;
@@ -30,6 +31,10 @@ use super::timer::{Deadline, Timer};
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
+
+/// Chance of a write to fail in simulation, where `buggify!` has switched that on: the connection is
+/// torn down with all that was queued on it.
+const WRITE_FAILURE: f64 = 0.02;
 
 /// Ends the handles' hopes when the task is gone, in whatever way.
 struct EndGuard {
@@ -341,7 +346,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         S: tokio::io::AsyncRead + AsyncWrite + Unpin,
     {
         self.handle.begin_turn(cx);
-        let mut budget = TURN_BYTES;
+        // A turn may end in the middle of what is there to read.
+        let mut budget = if buggify!() { 1 } else { TURN_BYTES };
         loop {
             let now = self.time.now();
             match self.decide(now) {
@@ -460,6 +466,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             let Some(batch) = self.handle.state().lay_out() else {
                 return Ok(Progress::Blocked);
             };
+            if buggify_with_prob!(WRITE_FAILURE) {
+                self.handle.state().put_back(batch, 0);
+                return Err(ConnectionError::lost(&io::ErrorKind::BrokenPipe.into()));
+            }
             let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
             let count = batch.slices(&mut slices);
             let pieces = slices.get(..count).unwrap_or_default();

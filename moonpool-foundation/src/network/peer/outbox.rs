@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::messaging::WellKnownToken;
 use crate::messaging::wire::HEADER_SIZE;
+use crate::sometimes_assert;
 
 use super::config::PeerConfig;
 use super::error::ProtocolError;
@@ -319,6 +320,7 @@ impl Outbox {
     /// The connection is gone. Drops what cannot move to another one, and keeps what can. What was
     /// not written waits since `lost_at`, if it was a working connection that was lost.
     pub(super) fn end_connection(&mut self, lost_at: Option<Duration>) {
+        let dropped_before = self.counters.unreliable_dropped;
         let batch = std::mem::take(&mut self.batch);
         for mut frame in batch.into_frames().into_iter().rev() {
             match frame.kind() {
@@ -336,6 +338,11 @@ impl Outbox {
         }
         self.retained.append(&mut self.relay);
         self.drop_unreliable_frames();
+        sometimes_assert!(
+            unreliable_discarded_on_error,
+            self.counters.unreliable_dropped > dropped_before,
+            "unreliable packets went down with their connection"
+        );
         if lost_at.is_some() {
             let waiting = self.retained.iter_mut().chain(&mut self.queue);
             waiting.for_each(|frame| frame.waits_since = lost_at);

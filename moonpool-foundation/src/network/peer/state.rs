@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::always_assert;
 use crate::messaging::UID;
 
 use super::backoff::Backoff;
@@ -448,6 +449,11 @@ impl PeerState {
     }
 
     fn report(&mut self, ended: SessionEnded) {
+        always_assert!(
+            reported_ranges_adjoin,
+            ended.maybe_delivered.end == ended.not_delivered.start,
+            "{ended:?} leaves packets out"
+        );
         if self.closing.is_some() {
             self.note_undelivered(&ended);
         }

@@ -115,7 +115,7 @@ impl Future for Accept<'_> {
             if !world.with(|world| world.has_pending(listener.id)) {
                 break;
             }
-            let latency = world.with(|world| world.accept_latency());
+            let latency = world.with(|world| world.accept_latency(listener.owner));
             self.latency = Some(world.sleep(listener.owner, latency));
         }
         self.leave();

@@ -8,6 +8,7 @@ use moonpool_foundation::network::peer::{
 };
 use moonpool_foundation::{
     NetworkAddress, NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider,
+    buggify_with_prob,
 };
 
 use super::core::Core;
@@ -51,6 +52,10 @@ where
     }
 
     fn adopt(&self, core: &Core, stream: N::TcpStream, address: String) {
+        if buggify_with_prob!(0.05) {
+            // As if the host had run out of sockets.
+            return;
+        }
         let connections = self.sessions.connections();
         if connections >= self.max_connections || !self.sessions.accept(stream, address) {
             core.counters.accept_refused.add();

@@ -8,6 +8,7 @@ use crate::network::peer::exchange::{Answered, Exchange, Greeted, Inbound};
 use crate::network::peer::frame::Batch;
 use crate::network::peer::outbox::LaidOut;
 use crate::network::peer::session::{Hello, HelloAnswer};
+use crate::sometimes_assert;
 
 use super::{
     Attachment, EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS,
@@ -47,6 +48,11 @@ impl PeerState {
         let Some(exchange) = &mut self.exchange else {
             return Err(ConnectionError::Closed);
         };
+        sometimes_assert!(
+            connection_fenced,
+            was_open,
+            "a newer connection came before the old one ended"
+        );
         exchange.handle_closed();
         self.outbox.end_connection(was_open.then_some(now));
         if let Attachment::Begin(_) = attachment
@@ -171,8 +177,22 @@ impl PeerState {
         }
         let (answered, session) = exchange.handle_answer(now, token, payload)?;
         match answered {
-            Answered::Resumed { next_expected } => self.outbox.resume(next_expected)?,
-            Answered::Fresh if self.has_session() => self.end_session(true, Rest::Moves),
+            Answered::Resumed { next_expected } => {
+                sometimes_assert!(
+                    session_resumed,
+                    true,
+                    "a session went on with a new connection"
+                );
+                self.outbox.resume(next_expected)?;
+            }
+            Answered::Fresh if self.has_session() => {
+                sometimes_assert!(
+                    session_lost,
+                    true,
+                    "the other end did not know a session any more"
+                );
+                self.end_session(true, Rest::Moves);
+            }
             Answered::Fresh => {}
         }
         if let Some(exchange) = &mut self.exchange {
@@ -358,6 +378,11 @@ impl PeerState {
     }
 
     fn count_violation(&mut self, cause: &ConnectionError) {
+        sometimes_assert!(
+            connection_teardown_on_wire_error,
+            matches!(cause, ConnectionError::Wire(_)),
+            "a connection ended because of what arrived on it"
+        );
         if matches!(
             cause,
             ConnectionError::Wire(_) | ConnectionError::Protocol(_)
