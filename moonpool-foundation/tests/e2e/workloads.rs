@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    CloseOutcome, KillKind, MAX_PAYLOAD_SIZE, NetworkProvider, Peer, PeerConfig, PeerHandle,
-    PeerId, PeerSink, ProcessId, Providers, RandomProvider, ReceivedPacket, SessionAcceptor,
-    SessionEnded, SessionIdentity, SessionMode, SessionOwner, SimNetworkProvider, SimProviders,
-    SimTaskProvider, SimTimeProvider, SimulationMetrics, SimulationResult, TaskProvider,
-    TcpListenerTrait, TimeProvider, UID, WorkloadTopology, select, sometimes_assert,
+    CloseOutcome, KillKind, MAX_PAYLOAD_SIZE, NetworkAddress, NetworkProvider, PacketId, Peer,
+    PeerConfig, PeerHandle, PeerId, PeerSink, ProcessId, Providers, RandomProvider, ReceivedPacket,
+    SessionAcceptor, SessionEnded, SessionIdentity, SessionMode, SessionOwner, SimNetworkProvider,
+    SimProviders, SimTaskProvider, SimTimeProvider, SimulationMetrics, SimulationResult,
+    TaskProvider, TcpListenerTrait, TimeProvider, UID, WorkloadTopology, select, sometimes_assert,
     try_deserialize_packet,
 };
 use tokio::io::AsyncReadExt;
@@ -301,7 +301,7 @@ impl SessionOwner<SimNetworkProvider, SimTimeProvider, SimTaskProvider> for Owne
         PeerId(self.next.get())
     }
 
-    fn adopt(&self, peer: SimPeer) {
+    fn adopt(&self, peer: SimPeer, _serves: Option<NetworkAddress>) {
         let replaced = self.peers.borrow_mut().insert(peer.handle().id(), peer);
         drop(replaced);
     }
@@ -309,6 +309,11 @@ impl SessionOwner<SimNetworkProvider, SimTimeProvider, SimTaskProvider> for Owne
     fn evict(&self, peer: PeerId) {
         let evicted = self.peers.borrow_mut().remove(&peer);
         drop(evicted);
+    }
+
+    /// Nobody here has an address.
+    fn pass_over(&self, _: PeerId, _: &PeerHandle, _: Vec<(PacketId, PacketId)>) {
+        unreachable!("no session serves an address")
     }
 }
 
@@ -323,6 +328,7 @@ pub(crate) async fn session_server(
     });
     let owner = Rc::new(Owner::default());
     let sessions = SessionAcceptor::<SimNetworkProvider, _, _>::new(
+        providers.network().clone(),
         providers.time().clone(),
         providers.task().clone(),
         PeerConfig::default(),

@@ -25,7 +25,6 @@ use super::inbox::Inbox;
 use super::packet::ReceivedPacket;
 use super::reader::{Block, PacketReader};
 use super::receiver::Receiver;
-use super::session::Hello;
 use super::slot::{Kept, Permit, Slot};
 use super::state::{Action, Demand};
 use super::timer::Timer;
@@ -100,6 +99,14 @@ enum Progress {
     OutOfBudget,
 }
 
+/// What a peer without a connection does next.
+enum Next {
+    /// A connection was attached, or the one that it had was fenced.
+    Attached,
+    Dial,
+    Finish,
+}
+
 impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     pub(super) fn new(
         handle: &PeerHandle,
@@ -131,16 +138,13 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     pub(super) async fn dial<N: NetworkProvider>(self, network: N) {
         let mut timer = pin!(Timer::new(self.time.clone()));
         while self.wait_for_dial(timer.as_mut()).await {
-            let connected = self.connect(&network, timer.as_mut()).await;
-            let now = self.time.now();
-            match connected {
-                Ok(stream) => {
-                    let session =
-                        UID::new(self.task.internal_random(), self.task.internal_random());
-                    self.handle.state().handle_connected(now, session);
-                    self.converse(stream, timer.as_mut()).await;
+            match self.connect(&network, None, timer.as_mut()).await {
+                Some(Ok(stream)) => {
+                    let connection = self.greet(stream);
+                    self.converse(connection, timer.as_mut()).await;
                 }
-                Err(cause) => self.handle_closed(cause),
+                Some(Err(cause)) => self.handle_closed(cause),
+                None => {}
             }
         }
         self.finish();
@@ -152,63 +156,110 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
         let mut timer = pin!(Timer::new(self.time.clone()));
-        self.converse(stream, timer.as_mut()).await;
+        let connection = Connection::new(stream, self.handle.peer_name(), self.max_payload);
+        self.converse(connection, timer.as_mut()).await;
         self.finish();
     }
 
-    /// Converses on the connections that are attached to an accepted session, one after the other,
-    /// until the session is over.
-    pub(super) async fn serve_session<S>(self, slot: Rc<Slot<S>>, kept: Kept)
-    where
-        S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
-    {
+    /// The peer of a session: dials if it may and wants to, and converses on the connections that
+    /// are attached to it, one after the other, until it is over.
+    pub(super) async fn link<N: NetworkProvider>(
+        self,
+        network: N,
+        slot: Rc<Slot<N::TcpStream>>,
+        kept: Kept,
+    ) {
         let mut timer = pin!(Timer::new(self.time.clone()));
-        while self.wait_for_attachment(&slot, timer.as_mut()).await {
-            let Some((mut connection, hello)) = slot.take() else {
-                continue;
-            };
-            if let Err(cause) = self.attach(&hello) {
-                drop(connection);
-                self.handle_closed(cause);
-                continue;
-            }
-            let ended = poll_fn(|cx| {
-                // A newer connection fences this one: nothing more is read from it.
-                if slot.is_filled() {
-                    return Poll::Ready(None);
+        loop {
+            match self.wait_for_link(&slot, timer.as_mut()).await {
+                Next::Finish => break,
+                Next::Attached => {}
+                Next::Dial if kept.prepare_dial() => {
+                    self.handle_closed(ConnectionError::Superseded { generation: 0 });
+                    kept.pass_over();
                 }
-                self.poll_connection(cx, &mut connection, timer.as_mut())
-                    .map(Some)
-            })
-            .await;
-            drop(connection);
-            if let Some(cause) = ended {
-                self.handle_closed(cause);
-                kept.handle_detached();
+                Next::Dial => match self.connect(&network, Some(&slot), timer.as_mut()).await {
+                    None => {}
+                    Some(Ok(stream)) => {
+                        let connection = self.greet(stream);
+                        self.converse_linked(connection, &slot, &kept, timer.as_mut())
+                            .await;
+                    }
+                    Some(Err(cause)) => self.handle_closed(cause),
+                },
+            }
+            if let Some(connection) = slot.take() {
+                self.converse_linked(connection, &slot, &kept, timer.as_mut())
+                    .await;
             }
         }
         drop(kept);
         self.finish();
     }
 
-    fn attach(&self, hello: &Hello) -> Result<(), ConnectionError> {
+    fn greet<S: TcpStreamTrait>(&self, stream: S) -> Connection<S> {
+        let session = UID::new(self.task.internal_random(), self.task.internal_random());
         let now = self.time.now();
-        self.handle.state().handle_attached(now, hello)
+        self.handle.state().handle_connected(now, session);
+        Connection::new(stream, self.handle.peer_name(), self.max_payload)
     }
 
-    /// Without a connection: waits for one. False: the session is over.
-    async fn wait_for_attachment<S>(&self, slot: &Slot<S>, mut timer: Pin<&mut Timer<T>>) -> bool {
+    /// Reads and writes until the connection is over, or a newer one fences it.
+    async fn converse_linked<S>(
+        &self,
+        mut connection: Connection<S>,
+        slot: &Slot<S>,
+        kept: &Kept,
+        mut timer: Pin<&mut Timer<T>>,
+    ) where
+        S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
+    {
+        let mut is_known = self.handle.is_connected();
+        let ended = poll_fn(|cx| {
+            // A newer connection fences this one: nothing more is read from it.
+            if slot.is_filled() {
+                return Poll::Ready(None);
+            }
+            let polled = self.poll_connection(cx, &mut connection, timer.as_mut());
+            if !is_known && self.handle.is_connected() {
+                is_known = true;
+                kept.handle_answered();
+            }
+            polled.map(Some)
+        })
+        .await;
+        // The other end learns of it before anyone here acts on it.
+        drop(connection);
+        let Some(cause) = ended else {
+            return;
+        };
+        kept.prepare_close();
+        let is_ours = cause == ConnectionError::Ourselves;
+        self.handle_closed(cause);
+        if is_ours {
+            self.receiver.keep(&self.handle);
+        } else {
+            kept.pass_over();
+        }
+        if !self.handle.state().dials() {
+            kept.handle_detached();
+        }
+    }
+
+    /// Without a connection: waits for one, or until one is to be made.
+    async fn wait_for_link<S>(&self, slot: &Slot<S>, mut timer: Pin<&mut Timer<T>>) -> Next {
         poll_fn(|cx| {
             self.handle.begin_turn(cx);
             loop {
                 if slot.is_filled() {
-                    return Poll::Ready(true);
+                    return Poll::Ready(Next::Attached);
                 }
                 let now = self.time.now();
                 match self.decide(now) {
-                    Action::Finish => return Poll::Ready(false),
+                    Action::Connect => return Poll::Ready(Next::Dial),
+                    Action::Finish => return Poll::Ready(Next::Finish),
                     Action::Disconnect(cause) => self.handle_closed(cause),
-                    Action::Wait | Action::Connect | Action::Shutdown => {}
+                    Action::Wait | Action::Shutdown => {}
                 }
                 if self.must_wait(cx, now, timer.as_mut()) {
                     crate::wait::note(crate::wait::WaitReason::Message { token: None });
@@ -240,25 +291,31 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         .await
     }
 
+    /// Makes a connection. `None`: one that was accepted came first.
     async fn connect<N: NetworkProvider>(
         &self,
         network: &N,
+        slot: Option<&Slot<N::TcpStream>>,
         mut timer: Pin<&mut Timer<T>>,
-    ) -> Result<N::TcpStream, ConnectionError> {
-        let mut connecting = pin!(network.connect(self.handle.peer_name()));
+    ) -> Option<Result<N::TcpStream, ConnectionError>> {
+        let target = self.handle.dial_target();
+        let mut connecting = pin!(network.connect(&target));
         poll_fn(|cx| {
             self.handle.begin_turn(cx);
             loop {
+                if slot.is_some_and(Slot::is_filled) {
+                    return Poll::Ready(None);
+                }
                 let now = self.time.now();
                 match self.decide(now) {
-                    Action::Disconnect(cause) => return Poll::Ready(Err(cause)),
-                    Action::Finish => return Poll::Ready(Err(ConnectionError::Closed)),
+                    Action::Disconnect(cause) => return Poll::Ready(Some(Err(cause))),
+                    Action::Finish => return Poll::Ready(Some(Err(ConnectionError::Closed))),
                     Action::Wait | Action::Connect | Action::Shutdown => {}
                 }
                 if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                    return Poll::Ready(
+                    return Poll::Ready(Some(
                         connected.map_err(|error| ConnectionError::connect(&error)),
-                    );
+                    ));
                 }
                 if self.must_wait(cx, now, timer.as_mut()) {
                     return Poll::Pending;
@@ -269,11 +326,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     }
 
     /// Reads and writes until the connection is over.
-    async fn converse<S>(&self, stream: S, mut timer: Pin<&mut Timer<T>>)
+    async fn converse<S>(&self, mut connection: Connection<S>, mut timer: Pin<&mut Timer<T>>)
     where
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
-        let mut connection = Connection::new(stream, self.handle.peer_name(), self.max_payload);
         let cause = poll_fn(|cx| self.poll_connection(cx, &mut connection, timer.as_mut())).await;
         // The other end learns of it before anyone here acts on it.
         drop(connection);

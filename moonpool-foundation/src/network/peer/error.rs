@@ -131,6 +131,9 @@ pub enum ConnectionError {
         /// The generation it has.
         generation: u64,
     },
+    /// The address that was dialled leads back to this process. Its packets are delivered here.
+    #[error("the address is one of our own")]
+    Ourselves,
     /// `reconnect()` was called.
     #[error("dropped to reconnect")]
     Reconnect,

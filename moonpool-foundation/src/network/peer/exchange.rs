@@ -84,6 +84,8 @@ pub(super) struct Exchange {
     /// A ping was laid out on this connection, and nothing answered it yet.
     awaits_pong: bool,
     pub(super) round_trip: Option<Duration>,
+    /// When the last ping that was answered had left.
+    echoed: Option<Duration>,
 }
 
 impl Exchange {
@@ -102,6 +104,7 @@ impl Exchange {
             ping: None,
             awaits_pong: false,
             round_trip: None,
+            echoed: None,
         }
     }
 
@@ -114,17 +117,27 @@ impl Exchange {
         self.next_expected
     }
 
-    /// The exchange of a session that is to be accepted under this id.
-    pub(super) fn of_session(identity: SessionIdentity, max_payload: u32, session: UID) -> Self {
-        Self {
-            session: Session::Proposed(session),
-            ..Self::new(identity, max_payload)
+    /// Whether there is a session that a Hello was answered for.
+    pub(super) fn has_session(&self) -> bool {
+        self.session().is_some()
+    }
+
+    /// Its name.
+    pub(super) fn session(&self) -> Option<UID> {
+        match self.session {
+            Session::Established(session) => Some(session),
+            Session::None | Session::Proposed(_) => None,
         }
     }
 
-    /// Whether there is a session that a Hello was answered for.
-    pub(super) fn has_session(&self) -> bool {
-        matches!(self.session, Session::Established(_))
+    /// The highest generation that was sent, accepted or told for this session.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether a ping was answered that left at this time or later.
+    pub(super) fn has_echoed_since(&self, asked_at: Duration) -> bool {
+        self.echoed.is_some_and(|echoed| echoed >= asked_at)
     }
 
     /// Forgets the connection, not the session.
@@ -134,6 +147,7 @@ impl Exchange {
         self.pong = None;
         self.ping = None;
         self.awaits_pong = false;
+        self.echoed = None;
     }
 
     /// Forgets the session. One that is only proposed stays so.
@@ -183,6 +197,9 @@ impl Exchange {
             return Err(ProtocolError::NoHello { token }.into());
         }
         let answer = HelloAnswer::decode(payload)?;
+        if answer.incarnation == self.identity.incarnation {
+            return Err(ConnectionError::Ourselves);
+        }
         let (Session::Proposed(offered) | Session::Established(offered)) = self.session else {
             return Err(ProtocolError::UnexpectedOutcome.into());
         };
@@ -264,25 +281,25 @@ impl Exchange {
         }
     }
 
+    /// A session begins with a dialler's Hello, under a name that was drawn here.
+    pub(super) fn begin_accepted(&mut self, session: UID) {
+        self.session = Session::Established(session);
+        self.generation = 0;
+        self.next_expected = 1;
+    }
+
     /// A dialler's Hello was accepted for this session: lays the answer out. It is `Fresh` to a
     /// dialler that does not know the session's name, so that it learns it: it sees nothing of the
     /// session without the answer, so it has nothing of it. To others it is `Resumed`.
     pub(super) fn accept(&mut self, hello: &Hello, outbox: &mut Outbox) {
         let outcome = match self.session {
-            Session::Established(session) if session == hello.session => Outcome::Resumed {
+            Session::Established(session) if session != hello.session => Outcome::Fresh { session },
+            _ => Outcome::Resumed {
                 next_expected: self.next_expected,
             },
-            Session::Established(session) | Session::Proposed(session) => {
-                Outcome::Fresh { session }
-            }
-            Session::None => Outcome::Fresh {
-                session: hello.session,
-            },
         };
+        self.generation = self.generation.max(hello.generation);
         self.answer(hello, outcome, outbox);
-        if let Outcome::Fresh { session } = outcome {
-            self.begin(session);
-        }
     }
 
     /// Lays the answer to a Hello out.
@@ -393,6 +410,7 @@ impl Exchange {
         let sent = Duration::from_nanos(nonce);
         if sent <= now {
             self.round_trip = Some(now - sent);
+            self.echoed = self.echoed.max(Some(sent));
         }
     }
 

@@ -133,6 +133,21 @@ impl Frame {
         }
     }
 
+    /// Id, token and payload of a reliable packet.
+    pub(super) fn into_packet(self) -> Option<(PacketId, UID, Bytes)> {
+        let at = SEQUENCED_HEAD - 16;
+        let token: &[u8; 16] = self.head.get(at..)?.first_chunk()?;
+        let token = UID::from_le_bytes(*token);
+        let mut head = self.head.freeze();
+        let inline = head.split_off(SEQUENCED_HEAD);
+        let payload = if self.body.is_empty() {
+            inline
+        } else {
+            self.body
+        };
+        Some((self.id, token, payload))
+    }
+
     pub(super) fn kind(&self) -> FrameKind {
         self.kind
     }
@@ -299,10 +314,14 @@ impl Batch {
         self.frames.push_back(frame);
     }
 
-    /// Puts `frame` in front of everything of which no byte was written yet.
+    /// Puts `frame` in front of every packet of which no byte was written yet, but behind other
+    /// frames of the session: nothing may overtake an answer to a Hello.
     pub(super) fn push_urgent(&mut self, frame: Frame) {
         self.count_in(&frame);
-        let at = usize::from(self.written > 0);
+        let begun = usize::from(self.written > 0);
+        let behind = self.frames.iter().skip(begun);
+        let controls = behind.take_while(|frame| frame.kind() == FrameKind::Control);
+        let at = begun + controls.count();
         self.frames.insert(at, frame);
     }
 

@@ -45,6 +45,8 @@ enum Tracking {
 struct Shared {
     id: PeerId,
     name: String,
+    /// Where it dials, if not where its name says.
+    target: RefCell<Option<String>>,
     state: RefCell<PeerState>,
     /// What the next frame is cut from. Taken out while an encoder runs.
     chunk: Cell<BytesMut>,
@@ -78,6 +80,7 @@ impl PeerHandle {
         let shared = Shared {
             id,
             name,
+            target: RefCell::new(None),
             state: RefCell::new(state),
             chunk: Cell::default(),
             waker: Cell::new(None),
@@ -128,6 +131,38 @@ impl PeerHandle {
     #[must_use]
     pub fn peer_name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Where it dials.
+    pub(super) fn dial_target(&self) -> String {
+        let target = self.0.target.borrow();
+        target.clone().unwrap_or_else(|| self.0.name.clone())
+    }
+
+    /// Local code asks for this address, which an accepted session serves: from now on the peer
+    /// replaces a lost connection by dialling it, with what it has to send. A peer that dials
+    /// anyway is not affected.
+    pub fn allow_dial(&self, address: &NetworkAddress) {
+        if self.state().dials() {
+            return;
+        }
+        self.0
+            .target
+            .replace(Some(address.socket_addr().to_string()));
+        self.state().allow_dial();
+        self.signal();
+    }
+
+    /// Whether the peer makes connections by itself.
+    #[must_use]
+    pub fn dials(&self) -> bool {
+        self.state().dials()
+    }
+
+    /// Whether packets can flow, on a connection that the other end made.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.state().is_accepted()
     }
 
     /// Queues a packet that is delivered, or reported in a [`SessionEnded`]. Never waits.

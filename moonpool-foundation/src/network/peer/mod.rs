@@ -21,6 +21,7 @@ mod reader;
 mod receiver;
 mod session;
 mod session_acceptor;
+mod session_hub;
 mod session_table;
 mod slot;
 mod state;

@@ -474,6 +474,37 @@ impl Outbox {
         range
     }
 
+    /// Gives away everything that was not written. There must be neither a connection nor a session.
+    pub(super) fn cede(&mut self) -> VecDeque<Frame> {
+        let mut frames = std::mem::take(&mut self.queue);
+        frames.retain(|frame| {
+            if frame.is_reliable() {
+                self.release(frame);
+            } else {
+                self.drop_unreliable(frame);
+            }
+            frame.is_reliable()
+        });
+        self.settled = self.next_id;
+        frames
+    }
+
+    /// Takes in what another outbox gave away, behind everything else, and gives the ids that the
+    /// packets had and have. Limits do not apply: they were accepted.
+    pub(super) fn take_over(&mut self, frames: VecDeque<Frame>) -> Vec<(PacketId, PacketId)> {
+        let moved = frames.into_iter().map(|mut frame| {
+            let id = self.next_id;
+            self.next_id = id.next();
+            let before = std::mem::replace(&mut frame.id, id);
+            self.answers.handle_pushed(&frame);
+            self.reliable_held += 1;
+            self.reliable_bytes += frame.size();
+            self.queue.push_back(frame);
+            (before, id)
+        });
+        moved.collect()
+    }
+
     fn drop_queued(&mut self, frame: &Frame) {
         match frame.kind() {
             FrameKind::Reliable | FrameKind::Skip => {

@@ -117,6 +117,12 @@ pub trait PeerSink {
         let _ = (peer, id, limit);
     }
 
+    /// The address that the peer dials is one of our own. These packets, given with their ids and in
+    /// order, are all that it held; they are to be delivered here. The peer ends with that.
+    fn handle_ours(&self, peer: &PeerHandle, packets: Vec<(PacketId, UID, Bytes)>) {
+        let _ = (peer, packets);
+    }
+
     /// Whether something is to come over the session, a reply for example. While it is, an
     /// acknowledged peer asks a silent other end for a sign of life, does not close for being idle,
     /// and, if it dials, replaces a lost connection although nothing is queued.

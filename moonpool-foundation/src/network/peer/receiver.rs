@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::frame::Frame;
 use super::handle::PeerHandle;
 use super::inbox::Inbox;
 use super::packet::{PeerSink, ReceivedPacket};
@@ -41,6 +42,16 @@ impl Receiver {
             Self::Sink(sink) => sink.patience(handle),
             Self::Inbox(_) => None,
         }
+    }
+
+    /// Hands the packets out that turned out to be for this process.
+    pub(super) fn keep(&self, handle: &PeerHandle) {
+        let ceded = handle.state().cede();
+        let (Self::Sink(sink), Some(frames)) = (self, ceded) else {
+            return;
+        };
+        let packets = frames.into_iter().filter_map(Frame::into_packet);
+        sink.handle_ours(handle, packets.collect());
     }
 
     pub(super) fn report(&self, handle: &PeerHandle, event: Event) {

@@ -3,6 +3,7 @@
 //! The driver tells what happened (`handle_*`), asks what to do (`poll_*`) and does it. Nothing
 //! here has a clock, a socket or a source of randomness: `now` and random draws are arguments.
 
+mod address;
 mod answers;
 mod connection;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -78,7 +79,8 @@ enum Role {
     DialLazily,
     /// Ends with its connection.
     Accept,
-    /// Was accepted, outlives its connections, and waits for the next one to be attached.
+    /// Was accepted, outlives its connections, and waits for the next one to be attached. It becomes
+    /// one that dials when local code asks for the address that it serves.
     KeepSession,
 }
 
@@ -89,6 +91,23 @@ struct LastConnection {
     /// Whether it left something behind that waits: packets that were not acknowledged, or replies
     /// that are expected.
     is_missed: bool,
+}
+
+/// A newer process claims the other end's address, and the other end was asked whether it lives.
+/// New packets wait until that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Contest {
+    asked_at: Duration,
+    fails_at: Duration,
+}
+
+/// What a connection that was accepted does to the peer it is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attachment {
+    /// It carries the session on.
+    Resume,
+    /// It begins a session of this name. An older one is over.
+    Begin(UID),
 }
 
 /// What becomes of the packets that were never written, when a session ends.
@@ -183,6 +202,14 @@ pub(super) struct PeerState {
     demand: Demand,
     liveness: Liveness,
     outage: Outage,
+    /// The connection was not dialled from here.
+    is_accepted: bool,
+    /// While there is a connection.
+    contest: Option<Contest>,
+    /// Should the connection end now, another peer takes over.
+    has_heir: bool,
+    /// It ended, and its packets go elsewhere.
+    is_ceding: bool,
     /// While a session has no connection.
     last_connection: Option<LastConnection>,
     events: VecDeque<Event>,
@@ -222,12 +249,9 @@ impl PeerState {
     }
 
     /// A peer of a session that is accepted, to which connections are attached.
-    pub(super) fn of_session(config: PeerConfig, identity: SessionIdentity, session: UID) -> Self {
-        let max_payload = config.max_payload_bytes;
+    pub(super) fn of_session(config: PeerConfig, identity: SessionIdentity) -> Self {
         let mode = SessionMode::Acknowledged(identity);
-        let mut state = Self::new(config, mode, Role::KeepSession, Phase::DETACHED);
-        state.exchange = Some(Exchange::of_session(identity, max_payload, session));
-        state
+        Self::new(config, mode, Role::KeepSession, Phase::DETACHED)
     }
 
     fn new(config: PeerConfig, mode: SessionMode, role: Role, phase: Phase) -> Self {
@@ -254,6 +278,10 @@ impl PeerState {
             demand: Demand::default(),
             liveness: Liveness::default(),
             outage: Outage::None,
+            is_accepted: false,
+            contest: None,
+            has_heir: false,
+            is_ceding: false,
             last_connection: None,
             events: VecDeque::new(),
             undelivered: None,
@@ -375,6 +403,7 @@ impl PeerState {
 
     /// The peer was dropped.
     pub(super) fn handle_dropped(&mut self) {
+        self.is_ceding = false;
         if self.phase != Phase::Finished {
             self.metrics.last_error = Some(ConnectionError::Closed);
             self.phase = Phase::Finished;

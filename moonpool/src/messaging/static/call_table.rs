@@ -412,6 +412,38 @@ impl CallTable {
         Some(self.end(key, Err(ReplyError::MaybeDelivered)))
     }
 
+    /// The packets of a peer went to another one, as if they were sent there now: the calls that they
+    /// carry wait for replies from there. `packets` are the ids that they had and have, in order.
+    pub(crate) fn move_calls(
+        &mut self,
+        from: PeerId,
+        to: PeerId,
+        packets: &[(PacketId, PacketId)],
+    ) {
+        let mut moved = packets.iter().peekable();
+        let mut at = self.lists.get(&from).map(|list| list.first);
+        while let Some(key) = at {
+            let Some(Place::Listed { packet, next, .. }) = self.calls.get(key).map(|c| c.place)
+            else {
+                return;
+            };
+            at = next;
+            while moved.next_if(|(before, _)| *before < packet).is_some() {}
+            if let Some((_, now)) = moved.next_if(|(before, _)| *before == packet) {
+                self.unlink(key);
+                self.written(UID::new(self.nonce, key.to_bits()), to, *now);
+            }
+        }
+    }
+
+    /// The peer's address is our own: its calls wait for replies from here.
+    pub(crate) fn keep_calls_of(&mut self, peer: PeerId) {
+        while let Some(list) = self.lists.get(&peer) {
+            let first = list.first;
+            self.unlink(first);
+        }
+    }
+
     /// Ends the call that one packet carries. Searches the peer's list, which is for rare events.
     pub(crate) fn end_packet(
         &mut self,

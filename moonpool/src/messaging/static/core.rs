@@ -10,11 +10,13 @@ mod calls;
 mod requests;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use moonpool_foundation::network::peer::{
     ConnectionChange, PacketId, PeerConfigError, PeerHandle, PeerId, PeerSink, ReceivedPacket,
     SessionEnded,
@@ -114,6 +116,10 @@ pub(crate) struct Core {
     local: RefCell<LocalQueue>,
     /// Requests of this process to itself that are not answered.
     local_slots: Cell<usize>,
+    /// Starts the task that empties it.
+    start_local: RefCell<Option<Rc<dyn Fn()>>>,
+    /// Further addresses that turned out to lead here.
+    own_addresses: RefCell<BTreeSet<(IpAddr, u16)>>,
     limits: Limits,
     clock: Box<dyn Fn() -> Duration>,
     verify: Verify,
@@ -142,6 +148,8 @@ impl Core {
                 opener: RefCell::new(None),
                 local: RefCell::default(),
                 local_slots: Cell::new(0),
+                start_local: RefCell::default(),
+                own_addresses: RefCell::default(),
                 limits: params.limits,
                 clock: params.clock,
                 verify: params.verify,
@@ -197,9 +205,20 @@ impl Core {
     }
 
     pub(crate) fn is_local(&self, address: &NetworkAddress) -> bool {
-        self.address
+        let is_canonical = self
+            .address
             .get()
-            .is_some_and(|own| own.ip == address.ip && own.port == address.port)
+            .is_some_and(|own| own.ip == address.ip && own.port == address.port);
+        is_canonical || self.is_own_address(address)
+    }
+
+    fn is_own_address(&self, address: &NetworkAddress) -> bool {
+        let own = self.own_addresses.borrow();
+        !own.is_empty() && own.contains(&(address.ip, address.port))
+    }
+
+    pub(crate) fn set_local_starter(&self, start: impl Fn() + 'static) {
+        self.start_local.replace(Some(Rc::new(start)));
     }
 
     // Registration.
@@ -343,6 +362,48 @@ impl Core {
         wake(waker);
     }
 
+    /// A peer's other end is gone; its successor has a session already. What was not written goes
+    /// there, and so do the calls that wait for it.
+    pub(crate) fn handle_passed_over(
+        &self,
+        from: PeerId,
+        to: &PeerHandle,
+        packets: &[(PacketId, PacketId)],
+    ) {
+        self.calls.borrow_mut().move_calls(from, to.id(), packets);
+        let address = self.peers.borrow_mut().pass_over(from, to);
+        if let Some(address) = address {
+            to.allow_dial(&address);
+            let destination = (address.ip, address.port);
+            let mut failures = self.failures.borrow_mut();
+            let woken = failures.handle_finished(destination, from);
+            drop(failures);
+            woken.into_iter().for_each(Waker::wake);
+            self.handle_serving(&address, to);
+        }
+    }
+
+    /// A peer's address leads back here: its packets are delivered locally, now and from now on.
+    fn handle_ours(&self, peer: &PeerHandle, packets: Vec<(PacketId, UID, Bytes)>) {
+        if let Ok(address) = peer.peer_name().parse::<NetworkAddress>() {
+            tracing::debug!(%address, "this address is our own");
+            let mut own = self.own_addresses.borrow_mut();
+            own.insert((address.ip, address.port));
+        }
+        self.calls.borrow_mut().keep_calls_of(peer.id());
+        let mut waker = None;
+        for (_, token, payload) in packets {
+            // Beyond the limits, if need be: they were accepted.
+            let woken = self.local.borrow_mut().push(token, payload);
+            waker = waker.or(woken);
+        }
+        wake(waker);
+        let start = self.start_local.borrow().clone();
+        if let Some(start) = start {
+            start();
+        }
+    }
+
     pub(crate) fn handle_finished(&self, peer: PeerId) {
         self.end_calls_of(peer);
         self.cancel_requests_of(peer);
@@ -369,6 +430,17 @@ impl Core {
             peer.remote_incarnation(),
         );
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// From now on this peer serves an address that local code asked for.
+    pub(crate) fn handle_serving(&self, address: &NetworkAddress, peer: &PeerHandle) {
+        let destination = (address.ip, address.port);
+        let mut failures = self.failures.borrow_mut();
+        failures.handle_peer(destination, peer.id());
+        drop(failures);
+        if peer.is_connected() {
+            self.handle_connection(peer, ConnectionChange::Opened);
+        }
     }
 
     /// The process that a peer dials has no receiver for the token.
@@ -476,8 +548,8 @@ impl Core {
     pub(crate) fn stats(&self) -> TransportStats {
         let mut stats = self.counters.snapshot();
         let peers = self.peers.borrow();
-        stats.peers = peers.dialled_len();
-        stats.incoming_sessions = peers.len() - peers.dialled_len();
+        stats.peers = peers.dialling();
+        stats.incoming_sessions = peers.len() - peers.dialling();
         stats.incoming_connections = peers.accepted_connections();
         stats.tasks = peers.len();
         for peer in peers.handles() {
@@ -543,6 +615,12 @@ impl PeerSink for TransportSink {
     fn handle_session_ended(&self, peer: &PeerHandle, ended: SessionEnded) {
         if let Some(core) = self.core.upgrade() {
             core.handle_session_ended(peer, &ended);
+        }
+    }
+
+    fn handle_ours(&self, peer: &PeerHandle, packets: Vec<(PacketId, UID, Bytes)>) {
+        if let Some(core) = self.core.upgrade() {
+            core.handle_ours(peer, packets);
         }
     }
 

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
-    CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionAcceptor, SessionIdentity,
-    SessionMode,
+    CloseOutcome, PeerConfig, PeerHandle, SessionAcceptor, SessionIdentity,
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
@@ -55,12 +54,12 @@ where
     TP: TaskProvider,
 {
     core: Rc<Core>,
-    network: N,
     time: T,
     task: TP,
     pub(super) peer_config: PeerConfig,
     pub(super) default_timeout: Option<Duration>,
-    sink: Rc<dyn PeerSink>,
+    /// Makes peers, of connections dialled and accepted.
+    sessions: Rc<SessionAcceptor<N, T, TP>>,
     /// Accepts connections; none in a client.
     accept_task: RefCell<Option<JoinHandle<()>>>,
     /// Delivers messages to this process itself; started by the first one.
@@ -92,39 +91,43 @@ where
         peer_config: PeerConfig,
         default_timeout: Option<Duration>,
     ) -> Rc<Self> {
-        let sink = core.sink();
+        let sessions = SessionAcceptor::new(
+            network,
+            time.clone(),
+            task.clone(),
+            peer_config.clone(),
+            session_identity(&core),
+            core.sink(),
+            Rc::new(AcceptedPeers(Rc::downgrade(&core))),
+        );
         let transport = Rc::new(Self {
             core,
-            network,
             time,
             task,
             peer_config,
             default_timeout,
-            sink,
+            sessions: Rc::new(sessions),
             accept_task: RefCell::new(None),
             local_task: RefCell::new(None),
             deadline_task: RefCell::new(None),
         });
         let opener: Weak<dyn OpenPeer> = Rc::<Self>::downgrade(&transport);
         transport.core.set_opener(opener);
+        let weak = Rc::downgrade(&transport);
+        transport.core.set_local_starter(move || {
+            if let Some(transport) = weak.upgrade() {
+                transport.start_local_delivery();
+            }
+        });
         transport
     }
 
     /// Starts the task that accepts connections.
     pub(crate) fn listen(&self, listener: N::TcpListener, max_connections: usize) {
-        let core = Rc::downgrade(&self.core);
-        let sessions = SessionAcceptor::<N, T, TP>::new(
-            self.time.clone(),
-            self.task.clone(),
-            self.peer_config.clone(),
-            session_identity(&self.core),
-            self.sink.clone(),
-            Rc::new(AcceptedPeers(core.clone())),
-        );
         let acceptor = Acceptor {
             listener,
-            core,
-            sessions,
+            core: Rc::downgrade(&self.core),
+            sessions: Rc::clone(&self.sessions),
             time: self.time.clone(),
             max_connections,
         };
@@ -166,8 +169,9 @@ where
         self.core.incarnation
     }
 
-    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it. It does
-    /// not close for being idle while the handle is held.
+    /// The peer for an address: that of a session whose other end listens there, be it that it was
+    /// opened from here or there, or a new one, which begins to connect, and keeps at it. It does not
+    /// close for being idle while the handle is held.
     ///
     /// # Errors
     /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `PeerConfig`, `Closed`.
@@ -177,9 +181,15 @@ where
             let address = *address;
             return Err(TransportError::TlsNotSupported { address });
         }
-        let known = self.core.peers.borrow().dialled(address).cloned();
+        let known = self.core.peers.borrow_mut().open(address);
         match known {
-            Some(peer) => Ok(peer),
+            Some((peer, is_first)) => {
+                if is_first {
+                    peer.allow_dial(address);
+                    self.core.handle_serving(address, &peer);
+                }
+                Ok(peer)
+            }
             None => self.open_peer(address),
         }
     }
@@ -191,23 +201,12 @@ where
         }
         let id = self.core.peers.borrow_mut().next_id();
         tracing::debug!(%address, %id, "opening a peer");
-        let peer = Peer::with_sink(
-            self.network.clone(),
-            self.time.clone(),
-            self.task.clone(),
-            address.socket_addr().to_string(),
-            self.peer_config.clone(),
-            SessionMode::Acknowledged(session_identity(&self.core)),
-            id,
-            self.sink.clone(),
-        )
-        .closing_when_idle();
+        let peer = self.sessions.dial(address, id);
         let handle = peer.handle().clone();
         let mut peers = self.core.peers.borrow_mut();
-        peers.insert(&handle, Some(address), Box::new(peer));
-        let destination = (address.ip, address.port);
-        let mut failures = self.core.failures.borrow_mut();
-        failures.handle_peer(destination, id);
+        peers.insert(&handle, Some(address), true, Box::new(peer));
+        drop(peers);
+        self.core.handle_serving(address, &handle);
         Ok(handle)
     }
 
@@ -320,6 +319,7 @@ where
     pub async fn shutdown(&self, grace: Duration) {
         self.core.begin_close();
         stop(self.accept_task.take()).await;
+        self.sessions.end_greetings();
         let peers: Vec<PeerHandle> = self.core.peers.borrow().handles().cloned().collect();
         tracing::debug!(peers = peers.len(), "shutting down");
         let closing = peers.into_iter().map(|peer| async move {
@@ -363,6 +363,7 @@ where
                 task.abort();
             }
         }
+        self.sessions.end_greetings();
         self.core.finish_close();
     }
 }

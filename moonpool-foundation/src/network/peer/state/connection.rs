@@ -12,8 +12,8 @@ use crate::network::peer::session::{Hello, HelloAnswer};
 use crate::sometimes_assert;
 
 use super::{
-    EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS, Outage, PeerState,
-    Phase, Rest, Role,
+    Attachment, EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS, Outage,
+    PeerState, Phase, Rest, Role,
 };
 
 impl PeerState {
@@ -31,8 +31,8 @@ impl PeerState {
         }
     }
 
-    /// A connection was accepted whose Hello is for this session: begins it, or resumes it. What an
-    /// older connection still brings must not be handled any more.
+    /// A connection was accepted whose Hello is for this peer. What an older connection, or an
+    /// attempt to get one, still brings must not be handled any more.
     ///
     /// # Errors
     /// Why the connection has to end, and the session with it: call `handle_closed` with it.
@@ -40,26 +40,33 @@ impl PeerState {
         &mut self,
         now: Duration,
         hello: &Hello,
+        attachment: Attachment,
     ) -> Result<(), ConnectionError> {
-        let was_open = match self.phase {
-            Phase::Idle { .. } => false,
-            Phase::Open { .. } => true,
-            _ => return Err(ConnectionError::Closed),
-        };
+        let was_open = self.is_open();
+        if matches!(self.phase, Phase::Ending { .. } | Phase::Finished) {
+            return Err(ConnectionError::Closed);
+        }
         let Some(exchange) = &mut self.exchange else {
             return Err(ConnectionError::Closed);
         };
-        if was_open {
-            sometimes_assert!(
-                connection_fenced,
-                true,
-                "a newer connection came before the old one ended"
-            );
-            exchange.handle_closed();
-            self.outbox.end_connection(Some(now));
+        sometimes_assert!(
+            connection_fenced,
+            was_open,
+            "a newer connection came before the old one ended"
+        );
+        exchange.handle_closed();
+        self.outbox.end_connection(was_open.then_some(now));
+        if let Attachment::Begin(_) = attachment
+            && self.has_session()
+        {
+            self.end_session(true, Rest::Moves);
         }
-        if exchange.has_session() {
-            self.outbox.resume(exchange.expected_by(hello))?;
+        let Some(exchange) = &mut self.exchange else {
+            return Err(ConnectionError::Closed);
+        };
+        match attachment {
+            Attachment::Resume => self.outbox.resume(exchange.expected_by(hello))?,
+            Attachment::Begin(session) => exchange.begin_accepted(session),
         }
         exchange.accept(hello, &mut self.outbox);
         self.disconnect = None;
@@ -67,6 +74,11 @@ impl PeerState {
             closing.asked = false;
         }
         self.open(now);
+        self.is_accepted = true;
+        if self.contest.is_some() {
+            // Who resumes the session may still be a Hello that was long on its way.
+            self.contest(now);
+        }
         Ok(())
     }
 
@@ -80,6 +92,7 @@ impl PeerState {
             self.push_event(Event::Connection(ConnectionChange::Opened));
         }
         self.failures = 0;
+        self.is_accepted = false;
         self.metrics.reconnects += u64::from(self.metrics.connections > 0);
         self.metrics.connections += 1;
     }
@@ -109,6 +122,7 @@ impl PeerState {
             (Phase::Greeting { .. }, Some(_)) => self.handle_greeting(now, token, payload)?,
             _ => Inbound::Consumed,
         };
+        self.settle_contest();
         if let Inbound::Deliver { payload, .. } = inbound {
             let limit = self.config.max_payload_bytes as usize;
             if payload.len() > limit {
@@ -215,7 +229,8 @@ impl PeerState {
             exchange.lay_out_urgent(&mut self.outbox);
         }
         let limit = self.max_payload();
-        while is_open && self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
+        let is_free = is_open && self.contest.is_none();
+        while is_free && self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
             let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
             match self.outbox.lay_out_next(now, ack, limit as usize) {
                 LaidOut::Nothing => break,
@@ -273,6 +288,8 @@ impl PeerState {
         }
         self.outbox.end_connection(was_open.then_some(now));
         let failures = self.failures;
+        self.contest = None;
+        let cedes = std::mem::take(&mut self.has_heir) || cause == ConnectionError::Ourselves;
         let gives_up = self
             .config
             .max_connection_failures
@@ -282,6 +299,7 @@ impl PeerState {
         }
         let survives = self.survives(&cause);
         let finishes = gives_up
+            || cedes
             || cause == ConnectionError::Closed
             || (self.closing.is_some() && !self.owes())
             || match self.role {
@@ -294,7 +312,10 @@ impl PeerState {
                 Some(_) => self.has_session(),
                 None => was_open || was_closing,
             };
-            let rest = if finishes { Rest::Dropped } else { Rest::Moves };
+            let rest = match finishes && !cedes {
+                true => Rest::Dropped,
+                false => Rest::Moves,
+            };
             self.end_session(had_session, rest);
         } else if was_open {
             self.last_connection = Some(LastConnection {
@@ -302,6 +323,7 @@ impl PeerState {
                 is_missed: self.outbox.has_numbered() || self.demand.replies,
             });
         }
+        self.is_ceding = cedes;
         if !finishes {
             self.phase = match self.role {
                 Role::Accept | Role::KeepSession => Phase::DETACHED,
@@ -364,6 +386,7 @@ impl PeerState {
         match cause {
             // A newer connection of ours is there, or the user wanted it so.
             ConnectionError::Superseded { .. }
+            | ConnectionError::Ourselves
             | ConnectionError::Reconnect
             | ConnectionError::Closed => {}
             _ => {

@@ -22,7 +22,7 @@ use crate::network::peer::session::{
 };
 use crate::network::peer::terms::{Account, Expiry, PacketTerms};
 
-use super::{Action, Demand, Event, MAX_EVENTS, PeerState, Phase};
+use super::{Action, Attachment, Demand, Event, MAX_EVENTS, PeerState, Phase};
 
 const OURS: UID = UID::new(1, 1);
 const THEIRS: UID = UID::new(2, 2);
@@ -106,7 +106,7 @@ impl Script {
         let state = match role {
             0 => PeerState::dialling(config, mode),
             1 => PeerState::accepted(config, mode, Duration::ZERO),
-            _ => PeerState::of_session(config, identity, SESSION),
+            _ => PeerState::of_session(config, identity),
         };
         Self {
             state,
@@ -380,12 +380,14 @@ impl Script {
             return;
         }
         // An end that does not know the session's name has nothing of it.
-        let told = match &self.state.exchange {
-            Some(exchange) if exchange.has_session() => exchange.expected_by(&hello),
-            _ => 1,
+        let (told, attachment) = match &self.state.exchange {
+            Some(exchange) if exchange.has_session() => {
+                (exchange.expected_by(&hello), Attachment::Resume)
+            }
+            _ => (1, Attachment::Begin(SESSION)),
         };
         self.begin_connection();
-        match self.state.handle_attached(self.now, &hello) {
+        match self.state.handle_attached(self.now, &hello, attachment) {
             Ok(()) => self.next_written = Some(told),
             Err(cause) => self.lose(cause),
         }

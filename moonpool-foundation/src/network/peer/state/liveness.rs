@@ -17,7 +17,7 @@ use super::{EndStep, Event, PeerState, Phase, Role};
 const PING_AFTER: Duration = Duration::from_secs(1);
 
 /// How long it has to show a sign of life.
-const SILENT_AFTER: Duration = Duration::from_secs(2);
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(2);
 
 /// Bytes of one growing packet within that time that are a sign of life too.
 const SIGN_OF_LIFE_BYTES: usize = 64 * 1024;
@@ -189,10 +189,6 @@ impl PeerState {
         self.note_owed(now);
         let at = self.liveness.fails_at.or(self.liveness.ping_at());
         timeouts.add(Class::ordinary_if(self.outbox.unacknowledged() > 0), at);
-    }
-
-    pub(super) fn dials(&self) -> bool {
-        matches!(self.role, Role::DialEagerly | Role::DialLazily)
     }
 
     /// Notes how long a connection has been wanted in vain. To be called before packets and sessions

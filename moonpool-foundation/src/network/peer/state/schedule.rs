@@ -35,6 +35,7 @@ impl PeerState {
             self.handle_expiry(now);
         } else {
             self.handle_silence(now);
+            self.handle_contest(now);
         }
         self.handle_deadlines(now);
     }
@@ -124,7 +125,11 @@ impl PeerState {
                     timeouts.add(class, Some(not_before));
                 }
             }
-            Phase::Open { .. } => self.add_keepalive(now, &mut timeouts),
+            Phase::Open { .. } => {
+                let contest = self.contest.map(|contest| contest.fails_at);
+                timeouts.add(Class::Ordinary, contest);
+                self.add_keepalive(now, &mut timeouts);
+            }
             Phase::Connecting { deadline } | Phase::Greeting { deadline } => {
                 let is_in_use = self.is_in_use(now) || self.closing.is_some() || !self.dials();
                 timeouts.add(Class::ordinary_if(is_in_use), Some(*deadline));
@@ -228,7 +233,7 @@ impl PeerState {
     /// be wrong: reading and writing may have finished what they waited for.
     pub(in crate::network::peer) fn has_more_to_do(&self) -> bool {
         let is_written = self.outbox.batch().is_empty();
-        let has_stopped_short = is_written && self.outbox.has_queued();
+        let has_stopped_short = is_written && self.outbox.has_queued() && self.contest.is_none();
         let is_settled = is_written && self.outbox.unacknowledged() == 0;
         self.disconnect.is_some()
             || !self.events.is_empty()
