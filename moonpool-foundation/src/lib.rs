@@ -42,15 +42,25 @@
 //! wake from another thread, a runtime inside the runtime. What cannot be caught, `docs/determinism.md`
 //! lists together with the lints that find it at compile time.
 //!
+//! # What goes wrong on purpose
+//!
+//! Latencies, short reads and writes, closes, partitions, loss, flipped bits, drifting clocks, kills: the
+//! module `fault_injection` lists every fault, its probability, what it tests and how to switch it off.
+//! `NetworkConfiguration::disabled` is a network without any.
+//!
 //! # Features
 //!
 //! `sim` (on by default) is the simulator. With `default-features = false` only the traits, their
-//! tokio implementations, the wire format, peers and [`TokioRunner`] are compiled.
+//! tokio implementations, the wire format, peers and [`TokioRunner`] are compiled. `fuzzing` is
+//! internal: it opens the decoders to the fuzz targets.
 
 mod ambient;
 pub mod chaos;
 pub mod collections;
 mod error;
+#[cfg(feature = "sim")]
+#[doc = include_str!("../fault-injection.md")]
+pub mod fault_injection {}
 pub mod messaging;
 pub mod network;
 mod providers;
@@ -116,6 +126,11 @@ pub use sim::{
 pub use task::SimTaskProvider;
 #[cfg(feature = "sim")]
 pub use time::SimTimeProvider;
+
+/// The bodies of the fuzz targets. Not part of the API.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use network::peer::fuzzing;
 
 /// What the macros expand to. Not part of the API.
 #[doc(hidden)]

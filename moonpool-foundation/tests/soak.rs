@@ -29,7 +29,6 @@ const TOKEN: UID = UID::new(7, 8);
 /// Seeds if `MOONPOOL_ITERATIONS` says nothing.
 const SEEDS: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(5);
-const IDLE: Duration = Duration::from_secs(30);
 
 fn soak() -> SimulationBuilder {
     let mut builder = SimulationBuilder::new()
@@ -57,7 +56,8 @@ async fn serve(providers: SimProviders, topology: WorkloadTopology) -> Simulatio
             () = topology.shutdown_signal.cancelled() => return Ok(()),
             accepted = bytes.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    providers.task().spawn_task("echo", echo(providers.time().clone(), stream));
+                    let time = providers.time().clone();
+                    providers.task().spawn_task("echo", echo(stream, time));
                 }
             }
             accepted = packets.accept() => {
@@ -85,11 +85,10 @@ async fn serve(providers: SimProviders, topology: WorkloadTopology) -> Simulatio
     }
 }
 
-/// Echoes until the end, or until nothing has come for a while: the other end may have given up on a
-/// cut connection, which this one never learns.
-async fn echo(time: SimTimeProvider, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// A client whose socket times out says nothing, so a server that only reads must not wait for ever.
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, time: SimTimeProvider) {
     let mut bytes = [0; 256];
-    while let Ok(Ok(count @ 1..)) = time.timeout(IDLE, stream.read(&mut bytes)).await {
+    while let Ok(Ok(count @ 1..)) = time.timeout(12 * PATIENCE, stream.read(&mut bytes)).await {
         if stream.write_all(&bytes[..count]).await.is_err() {
             return;
         }

@@ -286,6 +286,7 @@ mod tests {
     use super::*;
 
     /// A network without faults: the demonstrations count what they get.
+    #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
     fn calm_world(seed: u64) -> SimWorld {
         let config = NetworkConfiguration::disabled();
         SimWorld::new_with_network_config_and_seed(config, seed).unwrap()

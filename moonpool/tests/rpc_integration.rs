@@ -23,6 +23,8 @@ mod final_api;
 mod interfaces;
 #[path = "rpc_integration/limits.rs"]
 mod limits;
+#[path = "rpc_integration/liveness.rs"]
+mod liveness;
 #[path = "rpc_integration/load.rs"]
 mod load;
 #[path = "rpc_integration/outcomes.rs"]

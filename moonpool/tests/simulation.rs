@@ -14,6 +14,8 @@ mod broken_connections;
 mod dying_servers;
 #[path = "simulation/invariants.rs"]
 mod invariants;
+#[path = "simulation/liveness.rs"]
+mod liveness;
 #[path = "simulation/local.rs"]
 mod local;
 #[path = "simulation/messages.rs"]

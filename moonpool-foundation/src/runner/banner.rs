@@ -21,7 +21,7 @@ const LISTED_PROCESSES: usize = 4;
 /// How many of them stand on one line.
 const PROCESSES_PER_LINE: usize = 4;
 /// Pending tasks that are listed; the rest is counted.
-const LISTED_TASKS: usize = 5;
+const LISTED_TASKS: usize = 4;
 /// Faults that are listed, the last ones.
 const LISTED_FAULTS: usize = 3;
 /// Lines of the headline, of which a panic's message can have many.

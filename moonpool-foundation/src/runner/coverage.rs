@@ -300,6 +300,16 @@ mod tests {
     }
 
     #[test]
+    fn seeds_beyond_the_end_of_the_campaign_add_nothing() {
+        let mut coverage = Coverage::new(Requirement::default(), false);
+        // The third was on its way when the second ended the campaign.
+        for (turn, stop_at) in [(2, usize::MAX), (0, usize::MAX), (1, 1)] {
+            coverage.add(turn, turn, held(0), stop_at);
+        }
+        assert_eq!(coverage.merged.assertions[0].checks, 4);
+    }
+
+    #[test]
     fn coverage_is_complete_at_the_same_seed_whatever_order_they_end_in() {
         let seeds = [held(0), held(0), held(2), held(1)];
         for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {

@@ -17,7 +17,7 @@ use super::workload::{Launch, Progress, Role, Workload};
 use crate::chaos::Attrition;
 use crate::error::SimulationResult;
 use crate::providers::SimProviders;
-use crate::sim::{ProcessId, SimProcess, SimWorld};
+use crate::sim::{ProcessId, SimProcess, SimWorld, TaskRole};
 use crate::time::TimeProvider;
 
 /// Virtual time that processes have to end by themselves, once the workloads have returned.
@@ -189,7 +189,13 @@ impl Launch<'_> {
                 }
                 drop(running);
             };
-            drop(world.spawn(name.clone(), handle.life(), registered_at, main));
+            drop(world.spawn(
+                name.clone(),
+                handle.life(),
+                TaskRole::Ordinary,
+                registered_at,
+                main,
+            ));
         };
         start();
         process.set_factory(Rc::new(start));

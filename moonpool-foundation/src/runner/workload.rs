@@ -19,7 +19,7 @@ use super::verdict::with_sources;
 use crate::chaos::StateRegistry;
 use crate::error::{SimulationError, SimulationResult};
 use crate::providers::SimProviders;
-use crate::sim::SimProcess;
+use crate::sim::{SimProcess, TaskRole};
 
 /// A registered workload or process.
 pub(super) struct Workload {
@@ -104,6 +104,7 @@ impl Launch<'_> {
         let handle = world.spawn(
             self.workload.name.clone(),
             self.process.life(),
+            TaskRole::Ordinary,
             self.workload.registered_at,
             future,
         );

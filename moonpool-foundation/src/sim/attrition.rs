@@ -11,7 +11,7 @@ use super::events::{EventClass, EventKey, index_u32};
 use super::process::{Death, ProcessId};
 use super::rng::{Stream, StreamId};
 use super::world::{Event, Shared, World};
-use crate::chaos::{Attrition, AttritionError, AttritionKind};
+use crate::chaos::{Attrition, AttritionError, AttritionKind, FaultSet};
 
 const TWO_TO_32: f64 = 4_294_967_296.0;
 
@@ -113,6 +113,8 @@ impl SimWorld {
 impl Shared {
     fn begin_attrition(self: &Rc<Self>, attrition: Attrition, victims: Vec<ProcessId>) {
         self.with(|world| {
+            let enabled = FaultSet::of(|kind| attrition.may_fire(kind));
+            world.lifecycle.enabled.add(enabled);
             let attritor = Attritor::new(world.seed, attrition, victims);
             world.lifecycle.attrition = Some(attritor);
         });

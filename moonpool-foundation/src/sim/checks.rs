@@ -150,9 +150,15 @@ impl SimWorld {
 }
 
 impl World {
-    /// The kinds that may have fired: `buggify!` only if some site was asked.
+    /// The kinds that may have fired: `buggify!` only if some site was asked, drift only if some clock
+    /// was read.
     fn enabled_faults(&self) -> FaultSet {
-        let mut enabled = self.faults.enabled();
+        let configured = self.faults.enabled();
+        let is_read = self.clocks.was_read();
+        let mut enabled = FaultSet::of(|kind| {
+            configured.contains(kind) && (is_read || kind != FaultKind::ClockDrift)
+        });
+        enabled.add(self.lifecycle.enabled);
         if self.buggify.was_asked() {
             enabled.add(FaultSet::of(|kind| kind == FaultKind::Buggify));
         }

@@ -22,7 +22,7 @@ use super::join::{JoinState, Tracked};
 use super::process::{ProcessId, ProcessRef};
 use super::rng::Stream;
 use super::slab::{Key, Slab};
-use super::wakes::{self, ReadyTask, TaskMeta, schedule};
+use super::wakes::{self, ReadyTask, TaskMeta, TaskRole, schedule};
 use crate::task::panic_message;
 use crate::wait::{self, MAX_NOTES, WaitReason};
 
@@ -203,6 +203,7 @@ impl Executor {
         &mut self,
         name: Cow<'static, str>,
         process: ProcessRef,
+        role: TaskRole,
         spawned_at: &'static Location<'static>,
         future: impl Future<Output = T> + 'static,
     ) -> Rc<JoinState<T>> {
@@ -214,6 +215,7 @@ impl Executor {
                 thread: thread_tag(),
                 key,
                 process,
+                role,
             };
             let tracked = Tracked::new(future, Rc::clone(&state), meta);
             let (runnable, cell) = async_task::Builder::new()

@@ -15,13 +15,15 @@ use super::events::{EventClass, EventKey};
 use super::process::{Death, KillKind, LifeState, ProcessId, ProcessRef};
 use super::rng::{Stream, StreamId};
 use super::world::{Event, Shared, World};
-use crate::chaos::{FaultKind, FaultTarget};
+use crate::chaos::{FaultKind, FaultSet, FaultTarget};
 
 /// What is drawn for lives and deaths.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     reboot: Stream,
     pub(super) attrition: Option<Attritor>,
+    /// The kinds that attrition may have fired.
+    pub(super) enabled: FaultSet,
     /// The run is about to end: nobody lives again any more.
     settled: bool,
 }
@@ -31,6 +33,7 @@ impl Lifecycle {
         Self {
             reboot: Stream::new(seed, StreamId::Fault(FaultKind::Reboot)),
             attrition: None,
+            enabled: FaultSet::default(),
             settled: false,
         }
     }

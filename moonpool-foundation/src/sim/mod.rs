@@ -55,6 +55,7 @@ pub(crate) use join::JoinState;
 pub(crate) use process::ProcessRef;
 pub(crate) use rng::{Draws, inert_draws};
 pub(crate) use slab::Key as AcceptorId;
+pub(crate) use wakes::TaskRole;
 pub(crate) use world::Shared;
 
 pub use ambient_rng::{

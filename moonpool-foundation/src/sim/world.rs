@@ -25,6 +25,7 @@ use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
+use super::wakes::TaskRole;
 use super::{SimWorld, context, executor};
 use crate::chaos::assertions::{self, Tally};
 use crate::chaos::buggify::Buggify;
@@ -74,6 +75,8 @@ pub(crate) struct World {
     pub(super) events_processed: u64,
     pub(super) time_budget: Option<Duration>,
     pub(super) livelock_limit: u64,
+    /// Nothing but background events was left, and no task but transport drivers ran since.
+    pub(super) only_drivers_ran: bool,
     /// Polls and events at the current instant.
     pub(super) turns: PollCount,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
@@ -86,6 +89,9 @@ pub(crate) struct World {
     /// What sealed processes draw from: their draws must not disturb the living.
     inert: (Stream, Digest),
 }
+
+/// Traffic between drivers that takes longer than this was held up, by a fault for example.
+const KEEPALIVE_FLIGHT: Duration = Duration::from_secs(1);
 
 /// Polls of one task at one instant beyond which it counts as a livelock.
 const DEFAULT_LIVELOCK_LIMIT: u64 = 1_000_000;
@@ -112,6 +118,7 @@ impl World {
             events_processed: 0,
             time_budget: None,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
+            only_drivers_ran: false,
             turns: PollCount::default(),
             unreported_panic: None,
             tally: Tally::default(),
@@ -128,7 +135,22 @@ impl World {
     }
 
     pub(super) fn schedule(&mut self, at: SimInstant, event: Event) -> EventKey {
-        self.events.push(at, EventClass::Foreground, event)
+        let is_traffic = matches!(
+            event,
+            Event::Segment { .. }
+                | Event::Break { .. }
+                | Event::ConnectArrives(_)
+                | Event::ConnectAnswered(_)
+        );
+        // Whoever caused it was a driver, and so will be whoever it wakes first. Where there are many
+        // of them, some such event is queued at any time. One that is late is waited for.
+        let is_soon = at <= self.clock.after(KEEPALIVE_FLIGHT);
+        let class = if self.only_drivers_ran && is_traffic && is_soon {
+            EventClass::Background
+        } else {
+            EventClass::Foreground
+        };
+        self.events.push(at, class, event)
     }
 
     /// Moves the clock to the next event and applies it. A closure is handed back, to be called
@@ -310,6 +332,7 @@ impl Shared {
         &self,
         name: Cow<'static, str>,
         owner: ProcessRef,
+        role: TaskRole,
         spawned_at: &'static Location<'static>,
         future: impl Future<Output = T> + 'static,
     ) -> Option<Rc<JoinState<T>>> {
@@ -319,7 +342,7 @@ impl Shared {
                 return None;
             }
             let future = future.take()?;
-            Some(world.executor.spawn(name, owner, spawned_at, future))
+            Some(world.executor.spawn(name, owner, role, spawned_at, future))
         });
         // A sealed process's future is dropped here, outside the borrow.
         drop(future);

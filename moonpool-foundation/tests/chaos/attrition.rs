@@ -202,6 +202,18 @@ fn a_campaign_kills_its_processes_and_not_its_workloads_and_every_kind_fires() {
 }
 
 #[test]
+fn a_kind_that_attrition_never_got_to_is_reported() {
+    let brief = Attrition {
+        kinds: vec![AttritionKind::Pause],
+        interval: 60 * SECOND..=60 * SECOND,
+        ..often(1)
+    };
+    let report = campaign().attrition(brief).set_iterations(2).run();
+    assert!(report.dead_faults.contains(&FaultKind::Pause));
+    assert!(!report.dead_faults.contains(&FaultKind::Kill));
+}
+
+#[test]
 fn a_random_configuration_draws_attrition_within_what_is_given() {
     let given = Attrition {
         kinds: vec![AttritionKind::Pause, AttritionKind::Reboot],

@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    BuggifyProbabilities, BuggifyResult, Check, FaultKind, NetworkConfiguration, SimWorld,
-    SimulationBuilder, SimulationMetrics, SimulationReport, TaskProvider, TimeProvider, buggify,
-    buggify_init, buggify_reset, buggify_with_prob,
+    BuggifyProbabilities, BuggifyResult, Check, FaultKind, KillKind, NetworkConfiguration, Phases,
+    SimWorld, SimulationBuilder, SimulationMetrics, SimulationReport, TaskProvider, TimeProvider,
+    buggify, buggify_init, buggify_reset, buggify_with_prob,
 };
 
 const ALWAYS: (f64, f64) = (1.0, 1.0);
@@ -150,7 +150,9 @@ fn the_dead_do_not_change_what_the_living_get() {
     struct Asks(Rc<dyn Fn() -> bool>);
     impl Drop for Asks {
         fn drop(&mut self) {
-            assert!(!(self.0)());
+            for _ in 0..20 {
+                assert!(!(self.0)());
+            }
         }
     }
     let draws = |dying: bool| {
@@ -164,10 +166,34 @@ fn the_dead_do_not_change_what_the_living_get() {
             std::future::pending::<()>().await;
         });
         world.run_until_empty().unwrap();
-        world.kill(victim.id(), moonpool_foundation::KillKind::Crash);
+        let inside = world.world_process().providers();
         world
-            .block_on(async move { (0..20).map(|_| ask()).collect::<Vec<bool>>() })
+            .block_on(async move {
+                let world = inside.world().unwrap();
+                assert!(world.kill(victim.id(), KillKind::Crash));
+                (0..20).map(|_| ask()).collect::<Vec<bool>>()
+            })
             .unwrap()
     };
     assert_eq!(draws(true), draws(false));
+}
+
+#[test]
+fn healing_ends_buggify() {
+    let second = Duration::from_secs(1);
+    let report = SimulationBuilder::new()
+        .set_iterations(20)
+        .with_buggify(probabilities(ALWAYS))
+        .phases(Phases {
+            chaos: second..2 * second,
+            ..Phases::default()
+        })
+        .register_workload("asking", move |_, _, time, _, _| async move {
+            assert!(buggify!());
+            time.sleep(3 * second).await;
+            assert!(!buggify!());
+            Ok(SimulationMetrics::default())
+        })
+        .run();
+    report.assert_passed();
 }

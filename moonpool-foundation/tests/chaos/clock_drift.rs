@@ -27,7 +27,7 @@ fn ahead(world: &SimWorld, name: &str, readings: u32) -> Vec<Duration> {
     let read = |_| {
         world.run_for(MILLISECOND).unwrap();
         let timer = time.timer();
-        timer.checked_sub(time.now()).expect("never behind")
+        timer.checked_sub(time.now()).unwrap()
     };
     (0..readings).map(read).collect()
 }
@@ -61,12 +61,15 @@ fn a_clock_never_goes_back() {
 }
 
 #[test]
-fn the_clocks_of_two_processes_differ() {
+fn the_clock_of_one_process_does_not_move_that_of_another() {
     let world = drifting(2);
     let one = world.add_process("one").time_provider();
     let other = world.add_process("other").time_provider();
-    let differing = (0..10).filter(|_| one.timer() != other.timer()).count();
-    assert_eq!(differing, 10);
+    let ahead = (0..100).map(|_| one.timer()).max().unwrap();
+    assert!(ahead > MAX * 9 / 10, "{ahead:?}");
+    let first = other.timer();
+    assert!(first <= MAX / 2, "{first:?}");
+    assert_ne!(first, Duration::ZERO);
 }
 
 #[test]

@@ -150,6 +150,22 @@ fn a_cut_stalls_both_directions_keeps_the_data_and_is_restored() {
 }
 
 #[test]
+fn a_connection_that_is_gone_leaves_no_event_of_its_clogs_and_cuts() {
+    let mut pair = Pair::new(quiet(), 1);
+    let long = 1000 * SECOND;
+    pair.world.cut_connection(pair.connection, long);
+    for side in [ConnectionSide::Dialer, ConnectionSide::Acceptor] {
+        pair.world.clog_read(pair.connection, side, long);
+        pair.world.clog_write(pair.connection, side, long);
+    }
+    assert_eq!(pair.world.leftovers().events, 5);
+    pair.world.close_connection_abort(pair.connection);
+    drop((pair.dialled(), pair.accepted()));
+    let left = pair.world.leftovers();
+    assert_eq!((left.connections, left.events), (0, 0));
+}
+
+#[test]
 fn a_reset_does_not_pass_a_cut() {
     let mut pair = Pair::new(quiet(), 1);
     pair.server_writes(b"unread").unwrap();

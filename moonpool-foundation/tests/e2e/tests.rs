@@ -2,8 +2,8 @@
 
 use moonpool_foundation::chaos::oracle;
 use moonpool_foundation::{
-    InvariantCheck, NetworkConfiguration, SimProviders, SimulationBuilder, SimulationReport,
-    WorkloadTopology,
+    BuggifyProbabilities, InvariantCheck, NetworkConfiguration, SimProviders, SimulationBuilder,
+    SimulationReport, WorkloadTopology,
 };
 
 use crate::operations::Weights;
@@ -175,4 +175,45 @@ fn bare_peers_do_not_keep_the_promise_of_sessions() {
         failures.all(|seed| seed.verdict.name() == "Invariant"),
         "{report}"
     );
+}
+
+#[test]
+fn writes_of_a_peer_fail_now_and_then_and_sessions_survive_that() {
+    let often = BuggifyProbabilities::new(1.0, 0.25).unwrap();
+    let campaign = |probabilities| {
+        sessions(1, Weights::CALM)
+            .with_network_config(NetworkConfiguration::fast_local())
+            .with_buggify(probabilities)
+            .set_iterations(100)
+            .run()
+    };
+    // Nothing else breaks a connection here.
+    assert_reached(&campaign(often), &["session_resumed"]);
+    let calm = campaign(BuggifyProbabilities::OFF);
+    let resumed = calm
+        .assertion_results
+        .iter()
+        .find(|r| r.name == "session_resumed");
+    assert_eq!(resumed.unwrap().held, 0);
+}
+
+#[test]
+fn flipped_bits_are_caught_by_checksums_and_no_changed_packet_arrives() {
+    let mut network = NetworkConfiguration::disabled();
+    network.chaos.bit_flip_probability = 0.02;
+    let names = [
+        "checksum_caught_corruption",
+        "connection_teardown_on_wire_error",
+    ];
+    let over_sessions = sessions(1, Weights::CALM)
+        .with_network_config(network.clone())
+        .set_iterations(100)
+        .run();
+    assert_reached(&over_sessions, &names);
+    let raw = bare(1, Weights::CALM)
+        .process("server", wire_server)
+        .with_network_config(network)
+        .set_iterations(100)
+        .run();
+    assert_reached(&raw, &["wire_server_wire_error"]);
 }

@@ -162,15 +162,23 @@ fn a_connection_without_traffic_outlives_a_partition() {
 #[test]
 fn a_connect_across_a_partition_hangs_until_its_timeout() {
     let hosts = hosts(5);
-    let (_dialled, _accepted) = hosts.connected();
+    let listening = hosts.server.network_provider();
+    let listener = hosts.world.block_on(listening.bind("server:80")).unwrap();
     hosts
         .world
         .partition_pair(&hosts.client, &hosts.server, 600 * SECOND);
     let network = hosts.client.network_provider();
+    let time = hosts.world.time_provider();
+    let mut connecting = std::pin::pin!(network.connect("server:80"));
     let began = hosts.world.now();
-    let connected = hosts.world.block_on(network.connect("server:80")).unwrap();
+    let waited = time.timeout(100 * SECOND, connecting.as_mut());
+    assert!(hosts.world.block_on(waited).unwrap().is_err());
+    // Nothing of it has reached the server.
+    assert!(hosts.world.connections().is_empty());
+    let connected = hosts.world.block_on(connecting).unwrap();
     assert_eq!(connected.unwrap_err().kind(), ErrorKind::TimedOut);
     assert_eq!((hosts.world.now() - began).as_secs(), 127);
+    drop(listener);
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub(crate) fn gauges(stats: &TransportStats) -> Vec<(&'static str, usize)> {
         ("incoming_sessions", stats.incoming_sessions),
         ("pending_calls", stats.pending_calls),
         ("open_requests", stats.open_requests),
+        ("watches", stats.watches),
+        ("missing_endpoints", stats.missing_endpoints),
         ("queued_packets", stats.queued_packets),
         ("queued_bytes", stats.queued_bytes),
         ("local_packets", stats.local_packets),

@@ -56,6 +56,13 @@ pub struct PeerConfig {
     /// replies expected ends after the same time; others, and without patience all, after 60 s.
     /// `None` waits for ever. Only for peers that dial.
     pub patience: Option<Duration>,
+    /// Close after this long without a packet sent or received, if no reply is expected, nobody
+    /// watches and nobody holds a handle. The accepting end waits a fifth longer. `None` never does.
+    /// Only for acknowledged sessions. 180 s, as FoundationDB's `CONNECTION_MONITOR_IDLE_TIMEOUT`.
+    pub idle_close: Option<Duration>,
+    /// How long there has to be no working connection, although one is wanted, for the other end to
+    /// count as failed. Only for peers that dial. 3 s.
+    pub failed_after: Duration,
 }
 
 impl Default for PeerConfig {
@@ -77,6 +84,8 @@ impl Default for PeerConfig {
             unreliable_bytes: 8 * 1024 * 1024,
             inbox_packets: 4_096,
             patience: None,
+            idle_close: Some(Duration::from_secs(180)),
+            failed_after: Duration::from_secs(3),
         }
     }
 }
@@ -149,6 +158,8 @@ impl PeerConfig {
             ("unreliable_bytes", self.unreliable_bytes == 0),
             ("inbox_packets", self.inbox_packets == 0),
             ("patience", self.patience == Some(Duration::ZERO)),
+            ("idle_close", self.idle_close == Some(Duration::ZERO)),
+            ("failed_after", self.failed_after.is_zero()),
         ];
         match nothing.iter().find(|(_, is_zero)| *is_zero) {
             Some((field, _)) => Err(PeerConfigError::Zero { field }),

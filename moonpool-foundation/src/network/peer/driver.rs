@@ -27,8 +27,8 @@ use super::reader::{Block, PacketReader};
 use super::receiver::Receiver;
 use super::session::Hello;
 use super::slot::{Kept, Permit, Slot};
-use super::state::Action;
-use super::timer::{Deadline, Timer};
+use super::state::{Action, Demand};
+use super::timer::Timer;
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
@@ -102,7 +102,7 @@ enum Progress {
 
 impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     pub(super) fn new(
-        handle: PeerHandle,
+        handle: &PeerHandle,
         receiver: Receiver,
         time: T,
         task: TP,
@@ -113,12 +113,12 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             Receiver::Inbox(inbox) => Some(Rc::clone(inbox)),
         };
         let guard = EndGuard {
-            handle: handle.clone(),
+            handle: handle.untracked(),
             inbox,
         };
         let max_payload = config.max_payload_bytes as usize;
         Self {
-            handle,
+            handle: handle.untracked(),
             receiver,
             time,
             task,
@@ -470,16 +470,15 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
         self.handle.take_dirty();
-        let is_connected = self.handle.is_connected();
-        let expects_replies = !is_connected && self.receiver.expects_replies(&self.handle);
-        let patience = if is_connected {
+        let demand = self.demand();
+        let patience = if self.handle.is_connected() {
             None
         } else {
             self.receiver.patience(&self.handle)
         };
         let action = {
             let mut state = self.handle.state();
-            state.set_expects_replies(expects_replies);
+            state.set_demand(demand);
             state.set_patience(patience);
             state.handle_timeout(now);
             state.poll_action(now)
@@ -488,19 +487,23 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         action
     }
 
+    fn demand(&self) -> Demand {
+        self.handle
+            .demand(self.receiver.expects_replies(&self.handle))
+    }
+
     /// Whether there is nothing to do but wait. Arms the timer, and lets handles wake the task.
     fn must_wait(&self, cx: &mut Context<'_>, now: Duration, timer: Pin<&mut Timer<T>>) -> bool {
         self.report_events();
         self.handle.wake_ready();
-        let (deadline, is_due) = {
+        // What was read since may be what was expected.
+        let demand = self.demand();
+        let (timeouts, is_due) = {
             let mut state = self.handle.state();
-            let is_background = state.is_detached();
-            let deadline = state
-                .poll_timeout(now)
-                .map(|at| Deadline { at, is_background });
-            (deadline, state.has_more_to_do())
+            state.set_demand(demand);
+            (state.poll_timeout(now), state.has_more_to_do())
         };
-        if is_due || timer.poll(cx, now, deadline).is_ready() || self.handle.take_dirty() {
+        if is_due || timer.poll(cx, now, timeouts).is_ready() || self.handle.take_dirty() {
             return false;
         }
         self.handle.end_turn();
@@ -511,10 +514,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         tracing::debug!(peer = self.handle.peer_name(), %cause, "no connection");
         let now = self.time.now();
         let jitter = self.task.internal_random();
-        let expects_replies = self.receiver.expects_replies(&self.handle);
+        let demand = self.demand();
         {
             let mut state = self.handle.state();
-            state.set_expects_replies(expects_replies);
+            state.set_demand(demand);
             state.handle_closed(now, cause, jitter);
         }
         self.report_events();
@@ -640,7 +643,7 @@ mod tests {
         let state = PeerState::accepted(config.clone(), SessionMode::Plain, Duration::ZERO);
         let handle = PeerHandle::new(PeerId(0), String::new(), state);
         let (time, task) = (TokioTimeProvider::new(), TokioTaskProvider::new());
-        Driver::new(handle, Receiver::Sink(sink), time, task, &config)
+        Driver::new(&handle, Receiver::Sink(sink), time, task, &config)
     }
 
     #[test]

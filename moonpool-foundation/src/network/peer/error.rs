@@ -137,6 +137,10 @@ pub enum ConnectionError {
     /// `close()` was called, or the peer was dropped.
     #[error("closed")]
     Closed,
+    /// Nothing was sent, received or expected for as long as the configuration says. The next packet
+    /// makes a connection anew.
+    #[error("closed because it was idle")]
+    Idle,
     /// Too many attempts failed in a row.
     #[error("gave up after {failures} failed attempts")]
     GaveUp {

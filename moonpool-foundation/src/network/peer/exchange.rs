@@ -11,10 +11,10 @@ use super::outbox::Outbox;
 use super::session::{Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION};
 
 /// Received packets after which an acknowledgement goes out by itself.
-const ACK_PACKETS: u32 = 64;
+pub(super) const ACK_PACKETS: u32 = 64;
 
 /// Received bytes after which an acknowledgement goes out by itself.
-const ACK_BYTES: usize = 64 * 1024;
+pub(super) const ACK_BYTES: usize = 64 * 1024;
 
 /// What a packet turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub(super) struct Exchange {
     unacked_bytes: usize,
     pong: Option<u64>,
     ping: Option<u64>,
+    /// A ping was laid out on this connection, and nothing answered it yet.
+    awaits_pong: bool,
     pub(super) round_trip: Option<Duration>,
 }
 
@@ -98,6 +100,7 @@ impl Exchange {
             unacked_bytes: 0,
             pong: None,
             ping: None,
+            awaits_pong: false,
             round_trip: None,
         }
     }
@@ -130,6 +133,7 @@ impl Exchange {
         self.unacked_bytes = 0;
         self.pong = None;
         self.ping = None;
+        self.awaits_pong = false;
     }
 
     /// Forgets the session. One that is only proposed stays so.
@@ -384,6 +388,7 @@ impl Exchange {
     }
 
     fn handle_pong(&mut self, now: Duration, nonce: u64) {
+        self.awaits_pong = false;
         // The nonce of a ping is the time it was laid out.
         let sent = Duration::from_nanos(nonce);
         if sent <= now {
@@ -396,8 +401,14 @@ impl Exchange {
         self.ping = Some(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Whether the other end was asked, or is about to be, and has not answered.
+    pub(super) fn is_asking(&self) -> bool {
+        self.ping.is_some() || self.awaits_pong
+    }
+
     /// Lays out what is owed at once.
     pub(super) fn lay_out_urgent(&mut self, outbox: &mut Outbox) {
+        self.awaits_pong |= self.ping.is_some();
         let pings = [
             (WellKnownToken::SessionPong, self.pong.take()),
             (WellKnownToken::SessionPing, self.ping.take()),

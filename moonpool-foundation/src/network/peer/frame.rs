@@ -165,6 +165,12 @@ impl Frame {
         1 + usize::from(!self.body.is_empty())
     }
 
+    /// The packet as it would be written.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn laid_out(&self) -> Vec<u8> {
+        [&self.head[..], &self.body[..]].concat()
+    }
+
     /// The acknowledgement that was filled in.
     fn ack(&self) -> u64 {
         let filled = self.head.get(HEADER_SIZE + 8..);

@@ -14,7 +14,7 @@ use super::error::{PeerError, SendError};
 use super::frame::Prefix;
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
-use super::state::{PeerState, Refusal};
+use super::state::{Demand, PeerState, Refusal};
 use super::terms::{AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
 
@@ -30,8 +30,17 @@ const COPY_LIMIT: usize = 1024;
 
 /// A cheap, cloneable handle to a peer. It keeps the peer's state, not its connection: dropping the
 /// [`Peer`](super::Peer) ends that, and handles then report [`PeerError::Closed`].
-#[derive(Clone)]
-pub struct PeerHandle(Rc<Shared>);
+///
+/// A peer does not close for being idle while a handle is held, unless it is an
+/// [untracked](Self::untracked) one. A clone always counts.
+pub struct PeerHandle(Rc<Shared>, Tracking);
+
+/// Whether a handle counts as a use of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tracking {
+    Tracked,
+    Untracked,
+}
 
 struct Shared {
     id: PeerId,
@@ -46,6 +55,9 @@ struct Shared {
     is_dirty: Cell<bool>,
     is_ready_wanted: Cell<bool>,
     has_ended: Cell<bool>,
+    /// Handles that count as a use of the peer.
+    references: Cell<usize>,
+    watches: Cell<usize>,
     ready: Waiters,
     ended: Waiters,
 }
@@ -63,7 +75,7 @@ pub enum CloseOutcome {
 
 impl PeerHandle {
     pub(super) fn new(id: PeerId, name: String, state: PeerState) -> Self {
-        Self(Rc::new(Shared {
+        let shared = Shared {
             id,
             name,
             state: RefCell::new(state),
@@ -73,9 +85,37 @@ impl PeerHandle {
             is_dirty: Cell::new(false),
             is_ready_wanted: Cell::new(false),
             has_ended: Cell::new(false),
+            references: Cell::new(1),
+            watches: Cell::new(0),
             ready: Waiters::default(),
             ended: Waiters::default(),
-        }))
+        };
+        Self(Rc::new(shared), Tracking::Tracked)
+    }
+
+    /// A handle that does not keep an idle peer from closing: for whoever forgets the peer when it
+    /// has [finished](super::PeerSink::handle_finished). Its clones do keep it.
+    #[must_use]
+    pub fn untracked(&self) -> Self {
+        Self(Rc::clone(&self.0), Tracking::Untracked)
+    }
+
+    /// Asks the peer to find out whether the other end is there, until the watch is dropped: it
+    /// connects and reconnects although nothing is queued, and asks a silent other end for a sign of
+    /// life. What it finds is told to its [sink](super::PeerSink::handle_connection).
+    pub fn watch(&self) -> PeerWatch {
+        self.0.watches.set(self.0.watches.get() + 1);
+        self.signal();
+        PeerWatch(self.untracked())
+    }
+
+    /// What handles and watches need the peer for.
+    pub(super) fn demand(&self, replies: bool) -> Demand {
+        Demand {
+            replies,
+            watches: self.0.watches.get() > 0,
+            references: self.0.references.get() > 0,
+        }
     }
 
     /// The name that the peer's creator gave it.
@@ -460,6 +500,47 @@ impl PeerHandle {
         // A waker would keep the task's memory for as long as the handle lives.
         drop(self.0.waker.take());
         self.0.ended.wake_all();
+    }
+}
+
+impl Clone for PeerHandle {
+    fn clone(&self) -> Self {
+        self.0.references.set(self.0.references.get() + 1);
+        Self(Rc::clone(&self.0), Tracking::Tracked)
+    }
+}
+
+impl Drop for PeerHandle {
+    fn drop(&mut self) {
+        if self.1 == Tracking::Tracked {
+            self.0.references.set(self.0.references.get() - 1);
+        }
+    }
+}
+
+/// Keeps a peer [looking](PeerHandle::watch) for its other end. Dropping it ends that.
+#[must_use = "dropping it ends the watch"]
+pub struct PeerWatch(PeerHandle);
+
+impl PeerWatch {
+    /// The peer.
+    #[must_use]
+    pub fn peer(&self) -> &PeerHandle {
+        &self.0
+    }
+}
+
+impl Drop for PeerWatch {
+    fn drop(&mut self) {
+        let watches = &self.0.0.watches;
+        watches.set(watches.get() - 1);
+        self.0.signal();
+    }
+}
+
+impl fmt::Debug for PeerWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PeerWatch").field(&self.0).finish()
     }
 }
 

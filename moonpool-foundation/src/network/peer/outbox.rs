@@ -62,6 +62,7 @@ pub(super) struct Outbox {
     /// Written on this connection and not acknowledged. Without a connection: all that have a
     /// sequence number.
     retained: VecDeque<Frame>,
+    retained_bytes: usize,
     batch: Batch,
     /// Have a number from an earlier connection, and are to be laid out again.
     relay: VecDeque<Frame>,
@@ -99,6 +100,7 @@ impl Outbox {
                 bytes: config.unreliable_bytes,
             },
             retained: VecDeque::new(),
+            retained_bytes: 0,
             batch: Batch::default(),
             relay: VecDeque::new(),
             queue: VecDeque::new(),
@@ -164,9 +166,13 @@ impl Outbox {
         }
         let withdrawn = match self.batch.withdraw(id) {
             Some(withdrawn) => Some(withdrawn),
-            None => [&mut self.retained, &mut self.relay]
-                .into_iter()
-                .find_map(|frames| withdraw_numbered(frames, id)),
+            None => match withdraw_numbered(&mut self.retained, id) {
+                Some(withdrawn) => {
+                    self.retained_bytes -= withdrawn.saved;
+                    Some(withdrawn)
+                }
+                None => withdraw_numbered(&mut self.relay, id),
+            },
         };
         match withdrawn {
             None => Withdrawal::Unknown,
@@ -293,6 +299,7 @@ impl Outbox {
                 if self.sequenced {
                     frame.is_exposed = true;
                     self.complete_withdrawal(&mut frame);
+                    self.retained_bytes += frame.size();
                     self.retained.push_back(frame);
                 } else {
                     self.release(&frame);
@@ -340,6 +347,7 @@ impl Outbox {
             let Some(frame) = self.retained.pop_front() else {
                 break;
             };
+            self.retained_bytes -= frame.size();
             self.release(&frame);
             self.settled = frame.id.next();
             self.acknowledged += 1;
@@ -365,6 +373,7 @@ impl Outbox {
             }
         }
         self.retained.append(&mut self.relay);
+        self.retained_bytes = self.retained.iter().map(Frame::size).sum();
         self.drop_unreliable_frames();
         sometimes_assert!(
             unreliable_discarded_on_error,
@@ -414,6 +423,7 @@ impl Outbox {
                 sent,
             })?;
         self.relay = std::mem::take(&mut self.retained);
+        self.retained_bytes = 0;
         for frame in &mut self.relay {
             frame.is_exposed = false;
         }
@@ -424,6 +434,7 @@ impl Outbox {
     /// the ids of it; what was not is left for the next session, save answers. There must be no
     /// connection.
     pub(super) fn end_session(&mut self) -> Range<PacketId> {
+        self.retained_bytes = 0;
         for mut frame in std::mem::take(&mut self.retained).into_iter().rev() {
             if frame.is_reliable() && !frame.is_exposed && frame.terms.account == Account::Own {
                 frame.sequence = 0;
@@ -542,6 +553,12 @@ impl Outbox {
 
     pub(super) fn unacknowledged(&self) -> usize {
         self.retained.len()
+    }
+
+    /// Whether what was written and not acknowledged takes up half of what may be held.
+    pub(super) fn is_half_unacknowledged(&self) -> bool {
+        self.retained.len() >= self.reliable_limits.packets.div_ceil(2)
+            || self.retained_bytes >= self.reliable_limits.bytes.div_ceil(2)
     }
 
     pub(super) fn unreliable(&self) -> (usize, usize) {

@@ -85,6 +85,18 @@ pub struct SessionEnded {
     pub maybe_delivered: Range<PacketId>,
 }
 
+/// What became of the connection of a peer that dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionChange {
+    /// There is a working connection: connected, and in acknowledged mode greeted.
+    Opened,
+    /// The working connection was lost. Not told when this end closed it in order.
+    Lost,
+    /// There was no working connection for [`failed_after`](super::PeerConfig::failed_after),
+    /// although one was wanted, or the peer gave up. Told once, until there is one again.
+    Failed,
+}
+
 /// Receives what a peer's connection brings.
 ///
 /// Called from the peer's driver, with nothing of the peer borrowed: it may call back into any
@@ -106,8 +118,8 @@ pub trait PeerSink {
     }
 
     /// Whether something is to come over the session, a reply for example. While it is, an
-    /// acknowledged peer that dials replaces a lost connection although nothing is queued. Asked
-    /// while there is none.
+    /// acknowledged peer asks a silent other end for a sign of life, does not close for being idle,
+    /// and, if it dials, replaces a lost connection although nothing is queued.
     fn expects_replies(&self, peer: &PeerHandle) -> bool {
         let _ = peer;
         false
@@ -118,6 +130,11 @@ pub trait PeerSink {
     fn patience(&self, peer: &PeerHandle) -> Option<Duration> {
         let _ = peer;
         None
+    }
+
+    /// The connection of a peer that dials was made or lost, or could not be made for long.
+    fn handle_connection(&self, peer: &PeerHandle, change: ConnectionChange) {
+        let _ = (peer, change);
     }
 
     /// The peer is finished for good: closed, given up, or its accepted connection is gone.

@@ -51,7 +51,9 @@ impl Receiver {
             (Self::Sink(sink), Event::Withdrawn { id, limit }) => {
                 sink.handle_withdrawn(handle, id, limit);
             }
+            (Self::Sink(sink), Event::Connection(change)) => sink.handle_connection(handle, change),
             (Self::Inbox(inbox), Event::SessionEnded(ended)) => inbox.push_report(ended),
+            (Self::Inbox(_), Event::Connection(_)) => {}
             // Plain mode learns of no limit of the other end's.
             (Self::Inbox(_), Event::Withdrawn { .. }) => {}
         }

@@ -27,13 +27,13 @@ use super::state::PeerState;
 use super::{Peer, task_name};
 
 /// Sessions that are kept at most, those without a connection included.
-const MAX_SESSIONS: usize = 65_536;
+pub(super) const MAX_SESSIONS: usize = 65_536;
 
 /// Connections that may be without a complete Hello at one time.
-const MAX_HANDSHAKES: usize = 1_024;
+pub(super) const MAX_HANDSHAKES: usize = 1_024;
 
 /// Bytes of the largest first packet: a Hello of a later version may be longer than ours.
-const MAX_HELLO_BYTES: usize = 1_024;
+pub(super) const MAX_HELLO_BYTES: usize = 1_024;
 
 /// Owns the peers of accepted sessions: each until it is finished, or evicted.
 pub trait SessionOwner<N, T, TP> {
@@ -136,7 +136,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
                 drop(done);
             }
         };
-        let task = shared.task.spawn_task("moonpool-greeting", greeting);
+        let task = shared.task.spawn_driver("moonpool-greeting", greeting);
         shared.greetings.borrow_mut().insert(number, task);
         true
     }
@@ -287,7 +287,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
         let place = {
             let places = self.places.borrow();
             let place = places.get(&peer);
-            place.map(|place| (Rc::clone(&place.slot), place.handle.clone()))
+            place.map(|place| (Rc::clone(&place.slot), place.handle.untracked()))
         };
         if let Some((slot, handle)) = place {
             tracing::debug!(%peer, "a session is resumed");
@@ -309,19 +309,20 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
         let slot = Rc::new(Slot::new(connection, hello));
         let place = Place {
             slot: Rc::clone(&slot),
-            handle: handle.clone(),
+            handle: handle.untracked(),
         };
         self.places.borrow_mut().insert(id, place);
         let receiver = Receiver::Sink(Rc::clone(&self.sink));
         let (time, task) = (self.time.clone(), self.task.clone());
-        let driver = Driver::new(handle.clone(), receiver, time, task, &self.config);
+        let driver = Driver::new(&handle, receiver, time, task, &self.config);
         let kept = Kept {
             keeper: self.this.clone(),
             peer: id,
         };
         let driver = driver.serve_session(slot, kept);
-        let driver = self.task.spawn_task(task_name(&handle), driver);
-        self.owner.adopt(Peer::assemble(handle, None, driver));
+        let driver = self.task.spawn_driver(task_name(&handle), driver);
+        let peer = Peer::assemble(handle, None, driver);
+        self.owner.adopt(peer.closing_when_idle());
     }
 }
 

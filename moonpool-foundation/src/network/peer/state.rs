@@ -5,6 +5,9 @@
 
 mod answers;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
+mod liveness;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -24,27 +27,22 @@ use super::exchange::{Exchange, Remote};
 use super::frame::Prefix;
 use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
-use super::packet::{PacketId, SessionEnded, Withdrawal};
+use super::packet::{ConnectionChange, PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
 use super::terms::PacketTerms;
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
 
+pub(super) use liveness::{Demand, Timeouts};
+
+use liveness::{Liveness, Outage};
+
 /// How long a session is kept after its last connection.
 const SESSION_KEPT: Duration = Duration::from_secs(60);
 
 /// How long a lazy dialler that lost its connection still counts as used, if nothing is queued.
 const RECENT_USE: Duration = Duration::from_secs(3);
-
-/// How long packets stay unacknowledged, without a packet from there, before the other end is asked.
-const PING_AFTER: Duration = Duration::from_secs(1);
-
-/// How long it has to show a sign of life.
-const SILENT_AFTER: Duration = Duration::from_secs(2);
-
-/// Bytes of one growing packet within that time that are a sign of life too.
-const SIGN_OF_LIFE_BYTES: usize = 64 * 1024;
 
 /// Reports that wait for the driver before no more packets are withdrawn.
 const MAX_EVENTS: usize = 1024;
@@ -69,6 +67,7 @@ pub(super) enum Action {
 pub(super) enum Event {
     SessionEnded(SessionEnded),
     Withdrawn { id: PacketId, limit: u32 },
+    Connection(ConnectionChange),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,19 +89,6 @@ struct LastConnection {
     /// Whether it left something behind that waits: packets that were not acknowledged, or replies
     /// that are expected.
     is_missed: bool,
-}
-
-/// Whether the other end of a connection is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Liveness {
-    /// When the last complete packet arrived, or the connection opened.
-    heard_at: Duration,
-    /// Since when packets are unacknowledged, as far as the driver noticed.
-    owed_since: Option<Duration>,
-    /// The ping that nothing followed, and when it is too late.
-    fails_at: Option<Duration>,
-    /// Bytes that arrived since, of a packet that is not complete.
-    grown_bytes: usize,
 }
 
 /// What becomes of the packets that were never written, when a session ends.
@@ -188,13 +174,15 @@ pub(super) struct PeerState {
     /// A handle sent something since the driver ran last.
     was_used: bool,
     used_until: Duration,
-    /// Replies are expected over the session.
-    expects_replies: bool,
     /// Of those who wait for something, if it is longer than the configuration's.
     longer_patience: Option<Duration>,
     /// When the last working connection was lost, or the first one was dialled.
     unconnected_since: Option<Duration>,
+    /// When it was used, or needed, last, apart from what arrived. `None`: it is new.
+    used_at: Option<Duration>,
+    demand: Demand,
     liveness: Liveness,
+    outage: Outage,
     /// While a session has no connection.
     last_connection: Option<LastConnection>,
     events: VecDeque<Event>,
@@ -260,10 +248,12 @@ impl PeerState {
             disconnect: None,
             was_used: false,
             used_until: Duration::ZERO,
-            expects_replies: false,
             longer_patience: None,
             unconnected_since: None,
+            used_at: None,
+            demand: Demand::default(),
             liveness: Liveness::default(),
+            outage: Outage::None,
             last_connection: None,
             events: VecDeque::new(),
             undelivered: None,
@@ -347,11 +337,6 @@ impl PeerState {
     /// Takes a reliable packet back.
     pub(super) fn withdraw(&mut self, id: PacketId) -> Withdrawal {
         self.outbox.withdraw(id)
-    }
-
-    /// Whether something is to come over the session, so that a lost connection is to be replaced.
-    pub(super) fn set_expects_replies(&mut self, expects: bool) {
-        self.expects_replies = expects;
     }
 
     /// How long somebody waits for a connection, if that is longer than the configuration says.
@@ -480,8 +465,16 @@ impl PeerState {
             _ if self.owes() => true,
             _ if self.closing.is_some() => false,
             Role::DialEagerly => true,
-            Role::DialLazily => self.expects_replies || now < self.used_until,
+            Role::DialLazily => self.demand.watches || self.is_in_use(now),
         }
+    }
+
+    /// Whether a connection is wanted for more than to know whether there can be one.
+    fn is_in_use(&self, now: Duration) -> bool {
+        self.owes()
+            || self.demand.replies
+            || now < self.used_until
+            || self.role == Role::DialEagerly
     }
 
     /// Whether packets are held that another connection can deliver.

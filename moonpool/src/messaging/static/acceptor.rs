@@ -83,7 +83,9 @@ where
         };
         let handle = peer.handle().clone();
         tracing::debug!(id = %handle.id(), address = handle.peer_name(), "a session begins");
-        core.peers.borrow_mut().insert(handle, None, Box::new(peer));
+        core.peers
+            .borrow_mut()
+            .insert(&handle, None, Box::new(peer));
     }
 
     fn evict(&self, peer: PeerId) {

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use moonpool_foundation::network::peer::{
-    PacketId, PeerConfigError, PeerHandle, PeerId, PeerSink, ReceivedPacket, SessionEnded,
+    ConnectionChange, PacketId, PeerConfigError, PeerHandle, PeerId, PeerSink, ReceivedPacket,
+    SessionEnded,
 };
 use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownId, WellKnownToken};
@@ -27,6 +28,8 @@ use calls::Looks;
 use super::call_table::CallTable;
 use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
 use super::envelope::{Envelope, EnvelopeError};
+use super::failure_monitor::FailureTable;
+use super::failure_watch::OpenPeer;
 use super::local_queue::LocalQueue;
 use super::open_requests::OpenRequests;
 use super::peer_info::Verify;
@@ -105,6 +108,9 @@ pub(crate) struct Core {
     looks: RefCell<Looks>,
     open_requests: RefCell<OpenRequests>,
     pub(crate) peers: RefCell<PeerTable>,
+    pub(crate) failures: RefCell<FailureTable>,
+    /// The transport, for what needs its providers.
+    opener: RefCell<Option<Weak<dyn OpenPeer>>>,
     local: RefCell<LocalQueue>,
     /// Requests of this process to itself that are not answered.
     local_slots: Cell<usize>,
@@ -132,6 +138,8 @@ impl Core {
                 looks: RefCell::default(),
                 open_requests: RefCell::default(),
                 peers: RefCell::new(PeerTable::new()),
+                failures: RefCell::new(FailureTable::new()),
+                opener: RefCell::new(None),
                 local: RefCell::default(),
                 local_slots: Cell::new(0),
                 limits: params.limits,
@@ -141,6 +149,17 @@ impl Core {
                 counters: Counters::default(),
             }
         })
+    }
+
+    /// Who makes peers.
+    pub(crate) fn set_opener(&self, opener: Weak<dyn OpenPeer>) {
+        self.opener.replace(Some(opener));
+    }
+
+    /// The peer that dials an address, made if there is none.
+    pub(crate) fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        let opener = self.opener.borrow().as_ref().and_then(Weak::upgrade);
+        opener.ok_or(TransportError::Closed)?.open_peer(address)
     }
 
     /// What peers report to.
@@ -328,7 +347,38 @@ impl Core {
         self.end_calls_of(peer);
         self.cancel_requests_of(peer);
         let removed = self.peers.borrow_mut().remove(peer);
+        if let Some(destination) = removed.as_ref().and_then(|entry| entry.destination) {
+            let woken = self
+                .failures
+                .borrow_mut()
+                .handle_finished(destination, peer);
+            woken.into_iter().for_each(Waker::wake);
+        }
         drop(removed);
+    }
+
+    /// A peer's connection was made or lost, or its address has failed.
+    fn handle_connection(&self, peer: &PeerHandle, change: ConnectionChange) {
+        let Some(destination) = self.peers.borrow().destination(peer.id()) else {
+            return;
+        };
+        let woken = self.failures.borrow_mut().handle_change(
+            destination,
+            peer.id(),
+            change,
+            peer.remote_incarnation(),
+        );
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// The process that a peer dials has no receiver for the token.
+    pub(crate) fn handle_not_found(&self, peer: &PeerHandle, token: UID) {
+        let destination = self.peers.borrow().destination(peer.id());
+        if let (Some(destination), Some(incarnation)) = (destination, peer.remote_incarnation()) {
+            self.failures
+                .borrow_mut()
+                .handle_not_found(destination, token, incarnation);
+        }
     }
 
     // Messages to this process itself.
@@ -412,6 +462,8 @@ impl Core {
         let callers = self.end_all_calls();
         let peers = self.peers.borrow_mut().drain();
         drop(peers);
+        let watches = self.failures.borrow_mut().close();
+        watches.into_iter().for_each(Waker::wake);
         callers.into_iter().for_each(Waker::wake);
         let handlers = self.open_requests.borrow_mut().end_all();
         handlers.into_iter().for_each(Waker::wake);
@@ -439,6 +491,9 @@ impl Core {
             .borrow()
             .len()
             .saturating_sub(BUILT_IN_ENDPOINTS);
+        let failures = self.failures.borrow();
+        stats.watches = failures.waiting();
+        stats.missing_endpoints = failures.missing();
         stats.pending_calls = self.calls.borrow().waiting();
         stats.open_requests = self.open_requests.borrow().len();
         let local = self.local.borrow();
@@ -499,6 +554,12 @@ impl PeerSink for TransportSink {
     fn patience(&self, peer: &PeerHandle) -> Option<Duration> {
         let core = self.core.upgrade()?;
         core.calls.borrow().patience_with(peer.id())
+    }
+
+    fn handle_connection(&self, peer: &PeerHandle, change: ConnectionChange) {
+        if let Some(core) = self.core.upgrade() {
+            core.handle_connection(peer, change);
+        }
     }
 
     fn handle_withdrawn(&self, peer: &PeerHandle, id: PacketId, _limit: u32) {

@@ -1,75 +1,21 @@
 //! The envelope: what precedes the codec's bytes in every packet between two transports.
 //!
-//! Everything is little-endian and packed. A *message* (one-way if it has no reply token, else a
-//! request):
+//! A message (one-way if it has no reply token, else a request), a reply, or the cancellation of a
+//! request. `docs/wire-format.md` describes them byte by byte, with what moonpool's own receivers are
+//! sent, and what is reserved.
 //!
-//! | offset | size | field |
-//! | --- | --- | --- |
-//! | 0 | 1 | version, [`VERSION`] |
-//! | 1 | 1 | kind, 0 |
-//! | 2 | 2 | flags |
-//! | 4 | 16 | reply token, `first` then `second`, if flag 0x0001 |
-//! | .. | 8 | what remains of the deadline, in nanoseconds: a duration, never a clock time; if flag 0x0002. In a request it stands at offset 20 ([`DEADLINE_OFFSET`]), where it is written anew for each transmission |
-//! | .. | 27 + n | trace context, if flag 0x0004: trace id 16, parent id 8, trace flags 1 (the bytes of a W3C `traceparent`), length n of `tracestate` 2, `tracestate` n |
-//! | .. | 2 + .. | metadata, if flag 0x0008: number of pairs 2, then per pair: key length 2, key (UTF-8), value length 4, value |
-//! | .. | rest | the message, as its codec writes it |
-//!
-//! A *reply*:
-//!
-//! | offset | size | field |
-//! | --- | --- | --- |
-//! | 0 | 1 | version |
-//! | 1 | 1 | kind, 1 |
-//! | 2 | 2 | flags; 0x0008 as above |
-//! | 4 | .. | metadata, if flagged |
-//! | .. | 1 | status: 0 for a reply, else the error |
-//! | .. | rest | status 0: the reply, as its codec writes it; else the error's fields |
-//!
-//! | status | error | fields |
-//! | --- | --- | --- |
-//! | 1 | `BrokenPromise` | |
-//! | 2 | `ConnectionFailed` | |
-//! | 3 | `MaybeDelivered` | |
-//! | 4 | `Timeout` | |
-//! | 5 | `Serialization` | text length 4, text (UTF-8) |
-//! | 6 | `EndpointNotFound` | |
-//! | 7 | `Unauthorized` | |
-//! | 8 | `Overloaded` | |
-//! | 9 | `PayloadTooLarge` | |
-//! | 10 | `ReplyTooLarge` | |
-//! | 11 | `Cancelled` | |
-//! | 12 | `Application` | code 4, text length 4, text (UTF-8) |
-//!
-//! A *cancellation* tells that a request's caller waits no more. It goes to the token that the
-//! request went to, behind it in the same session:
-//!
-//! | offset | size | field |
-//! | --- | --- | --- |
-//! | 0 | 1 | version |
-//! | 1 | 1 | kind, 8 |
-//! | 2 | 2 | flags: none are known |
-//! | 4 | 16 | the request's reply token, `first` then `second` |
-//!
-//! The messages of moonpool's own receivers have these bodies, and their envelopes nothing optional
-//! but a request's reply token:
-//!
-//! | token | message | body |
-//! | --- | --- | --- |
-//! | 0, `EndpointNotFound` | one-way | the request's reply token 16, the token that nobody has 16 |
-//! | 1, `Ping` | request | any bytes |
-//! | | its reply | incarnation 16, `first` then `second`; the request's bytes |
-//! | 2, `UnauthorizedEndpoint` | one-way | the request's reply token 16, the token that was refused 16 |
-//!
-//! Bytes after an error's fields, after a cancellation's and after the two tokens are ignored, so
-//! that fields can be added. Kinds 2 to 7 and flags 0x0010 to 0x0080 are reserved for streams of
-//! replies. A set flag that is not listed here makes
-//! the packet undecodable, since its meaning may be that another field follows; peers agree on
-//! feature bits before they use one.
+//! A set flag that is not known makes the packet undecodable, since its meaning may be that another
+//! field follows; peers agree on feature bits before they use one.
 //!
 //! Decoding is total: any bytes give a message, a reply, a cancellation, or an error, without
 //! allocating.
 
 mod extras;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+mod golden;
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use super::builder::FlowTransportBuilder;
 use super::core::{Admission, Core, Phase};
 use super::deadline_timer;
 use super::envelope;
+use super::failure_watch::{FailureMonitor, OpenPeer};
 use super::stats::TransportStats;
 use crate::error::TransportError;
 
@@ -92,7 +93,7 @@ where
         default_timeout: Option<Duration>,
     ) -> Rc<Self> {
         let sink = core.sink();
-        Rc::new(Self {
+        let transport = Rc::new(Self {
             core,
             network,
             time,
@@ -103,7 +104,10 @@ where
             accept_task: RefCell::new(None),
             local_task: RefCell::new(None),
             deadline_task: RefCell::new(None),
-        })
+        });
+        let opener: Weak<dyn OpenPeer> = Rc::<Self>::downgrade(&transport);
+        transport.core.set_opener(opener);
+        transport
     }
 
     /// Starts the task that accepts connections.
@@ -124,7 +128,7 @@ where
             time: self.time.clone(),
             max_connections,
         };
-        let task = self.task.spawn_task("moonpool-accept", acceptor.run());
+        let task = self.task.spawn_driver("moonpool-accept", acceptor.run());
         self.accept_task.replace(Some(task));
     }
 
@@ -162,7 +166,8 @@ where
         self.core.incarnation
     }
 
-    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it.
+    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it. It does
+    /// not close for being idle while the handle is held.
     ///
     /// # Errors
     /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `PeerConfig`, `Closed`.
@@ -195,11 +200,21 @@ where
             SessionMode::Acknowledged(session_identity(&self.core)),
             id,
             self.sink.clone(),
-        );
+        )
+        .closing_when_idle();
         let handle = peer.handle().clone();
         let mut peers = self.core.peers.borrow_mut();
-        peers.insert(handle.clone(), Some(address), Box::new(peer));
+        peers.insert(&handle, Some(address), Box::new(peer));
+        let destination = (address.ip, address.port);
+        let mut failures = self.core.failures.borrow_mut();
+        failures.handle_peer(destination, id);
         Ok(handle)
+    }
+
+    /// What is known of the addresses and endpoints that this transport talks to.
+    #[must_use]
+    pub fn failure_monitor(&self) -> FailureMonitor {
+        FailureMonitor::new(self.core.clone())
     }
 
     /// Sends a one-way message that is delivered at most once, in order with the other reliable
@@ -322,6 +337,17 @@ where
     #[must_use]
     pub fn is_closing(&self) -> bool {
         !self.core.is_open()
+    }
+}
+
+impl<N, T, TP> OpenPeer for FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        self.get_or_open_peer(address)
     }
 }
 

@@ -19,6 +19,8 @@ mod deadline_queue;
 mod deadline_timer;
 mod endpoint_map;
 pub mod envelope;
+mod failure_monitor;
+mod failure_watch;
 mod flow_transport;
 mod interface;
 mod local_queue;
@@ -44,6 +46,8 @@ mod test_support;
 pub use builder::FlowTransportBuilder;
 pub use call::Call;
 pub use endpoint_map::{EndpointMap, InvalidToken};
+pub use failure_monitor::{AddressState, EndpointState};
+pub use failure_watch::{FailureMonitor, FailureWatch};
 pub use flow_transport::FlowTransport;
 #[doc(hidden)]
 pub use interface::{Check, Registrar, checked_interface_id, interface_id};

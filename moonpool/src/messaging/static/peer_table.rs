@@ -9,14 +9,14 @@ use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::network::peer::{PeerHandle, PeerId};
 
 /// What makes two addresses the same destination. Flags say how to talk to it, not where it is.
-type Destination = (IpAddr, u16);
+pub(crate) type Destination = (IpAddr, u16);
 
 /// A peer, owned: dropping the entry ends the peer's driver. The owner is not named because its
 /// type carries the providers.
 pub(crate) struct PeerEntry {
     pub(crate) handle: PeerHandle,
     /// Where it dials; `None` for an accepted connection.
-    destination: Option<Destination>,
+    pub(crate) destination: Option<Destination>,
     _owner: Box<dyn Any>,
 }
 
@@ -53,16 +53,16 @@ impl PeerTable {
     /// Takes a peer in, with the address it dials if it does.
     pub(crate) fn insert(
         &mut self,
-        handle: PeerHandle,
+        handle: &PeerHandle,
         dials: Option<&NetworkAddress>,
         owner: Box<dyn Any>,
     ) {
         let destination = dials.map(|address| (address.ip, address.port));
         if let Some(destination) = destination {
-            self.dialled.insert(destination, handle.clone());
+            self.dialled.insert(destination, handle.untracked());
         }
         let entry = PeerEntry {
-            handle: handle.clone(),
+            handle: handle.untracked(),
             destination,
             _owner: owner,
         };
@@ -93,6 +93,11 @@ impl PeerTable {
     /// The peer with this id.
     pub(crate) fn handle(&self, id: PeerId) -> Option<&PeerHandle> {
         self.peers.get(&id).map(|entry| &entry.handle)
+    }
+
+    /// Where the peer with this id dials.
+    pub(crate) fn destination(&self, id: PeerId) -> Option<Destination> {
+        self.peers.get(&id)?.destination
     }
 
     /// All peers, in order of their ids.

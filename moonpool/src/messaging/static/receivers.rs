@@ -173,6 +173,9 @@ impl MessageReceiver for NoticeReceiver {
                 tracing::debug!(%endpoint_token, error = %self.error, "a request was refused");
                 let from = packet.packet.peer_id();
                 core.end_call(reply_token, from, Err(self.error.clone()));
+                if let (ReplyError::EndpointNotFound, Some(peer)) = (&self.error, packet.peer()) {
+                    core.handle_not_found(peer, endpoint_token);
+                }
             }
             Err(error) => core.handle_undecodable(packet.token(), &error),
         }

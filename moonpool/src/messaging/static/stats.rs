@@ -20,6 +20,10 @@ pub struct TransportStats {
     pub pending_calls: usize,
     /// Gauge: requests that were admitted and not answered.
     pub open_requests: usize,
+    /// Gauge: watches of the failure monitor that are pending.
+    pub watches: usize,
+    /// Gauge: endpoints that the failure monitor remembers as not found.
+    pub missing_endpoints: usize,
     /// Gauge: packets to peers, not written or not acknowledged.
     pub queued_packets: usize,
     /// Gauge: bytes of the same.

@@ -7,12 +7,13 @@ use crate::network::peer::error::{ConnectionError, ProtocolError};
 use crate::network::peer::exchange::{Answered, Exchange, Greeted, Inbound};
 use crate::network::peer::frame::Batch;
 use crate::network::peer::outbox::LaidOut;
+use crate::network::peer::packet::ConnectionChange;
 use crate::network::peer::session::{Hello, HelloAnswer};
 use crate::sometimes_assert;
 
 use super::{
-    EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS, PeerState, Phase,
-    Rest, Role,
+    EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS, Outage, PeerState,
+    Phase, Rest, Role,
 };
 
 impl PeerState {
@@ -73,10 +74,11 @@ impl PeerState {
         self.phase = Phase::Open { since: now };
         self.last_connection = None;
         self.unconnected_since = None;
-        self.liveness = Liveness {
-            heard_at: now,
-            ..Liveness::default()
-        };
+        self.liveness = Liveness::opened(now);
+        self.outage = Outage::None;
+        if self.dials() {
+            self.push_event(Event::Connection(ConnectionChange::Opened));
+        }
         self.failures = 0;
         self.metrics.reconnects += u64::from(self.metrics.connections > 0);
         self.metrics.connections += 1;
@@ -85,7 +87,7 @@ impl PeerState {
     /// Bytes were read.
     pub(in crate::network::peer) fn handle_read(&mut self, bytes: usize) {
         self.metrics.bytes_received += u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.liveness.grown_bytes = self.liveness.grown_bytes.saturating_add(bytes);
+        self.liveness.handle_read(bytes);
     }
 
     /// A packet arrived.
@@ -98,8 +100,7 @@ impl PeerState {
         token: UID,
         payload: &'a [u8],
     ) -> Result<Inbound<'a>, ConnectionError> {
-        self.liveness.heard_at = now;
-        self.liveness.fails_at = None;
+        self.liveness.handle_packet(now);
         let inbound = match (&self.phase, &mut self.exchange) {
             (Phase::Open { .. }, None) => self.handle_plain(now, token, payload)?,
             (Phase::Open { .. }, Some(exchange)) => {
@@ -205,7 +206,12 @@ impl PeerState {
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
     pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {
         let is_open = self.is_open();
-        if is_open && let Some(exchange) = &mut self.exchange {
+        // A full batch has no place for pongs either, or an end that asks and never reads would make
+        // it grow without limit. Nothing is lost: until a frame has left, none of them could.
+        if is_open
+            && self.outbox.batch().has_room()
+            && let Some(exchange) = &mut self.exchange
+        {
             exchange.lay_out_urgent(&mut self.outbox);
         }
         let limit = self.max_payload();
@@ -262,12 +268,18 @@ impl PeerState {
             self.unconnected_since = Some(now);
         }
         self.count_violation(&cause);
+        if was_open && self.dials() {
+            self.push_event(Event::Connection(ConnectionChange::Lost));
+        }
         self.outbox.end_connection(was_open.then_some(now));
         let failures = self.failures;
         let gives_up = self
             .config
             .max_connection_failures
             .is_some_and(|max| failures >= max);
+        if gives_up {
+            self.fail();
+        }
         let survives = self.survives(&cause);
         let finishes = gives_up
             || cause == ConnectionError::Closed
@@ -287,7 +299,7 @@ impl PeerState {
         } else if was_open {
             self.last_connection = Some(LastConnection {
                 lost_at: now,
-                is_missed: self.outbox.has_numbered() || self.expects_replies,
+                is_missed: self.outbox.has_numbered() || self.demand.replies,
             });
         }
         if !finishes {
@@ -340,7 +352,10 @@ impl PeerState {
     fn survives(&self, cause: &ConnectionError) -> bool {
         let is_over = matches!(
             cause,
-            ConnectionError::RemoteClosed | ConnectionError::Closed | ConnectionError::Protocol(_)
+            ConnectionError::RemoteClosed
+                | ConnectionError::Closed
+                | ConnectionError::Idle
+                | ConnectionError::Protocol(_)
         );
         self.exchange.is_some() && !is_over
     }
@@ -378,6 +393,8 @@ impl PeerState {
                 self.was_used = true;
                 Duration::ZERO
             }
+            // It was not the other end's fault.
+            ConnectionError::Idle => Duration::ZERO,
             ConnectionError::Incompatible { .. } => INCOMPATIBLE_PROBE,
             _ => self.backoff.next_delay(jitter),
         };

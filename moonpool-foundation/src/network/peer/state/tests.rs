@@ -27,10 +27,11 @@ use crate::network::peer::session::{
     Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION,
 };
 use crate::network::peer::{
-    ConnectionError, PacketId, PeerConfig, PeerError, PeerId, SendError, SessionEnded, SessionMode,
+    ConnectionChange, ConnectionError, PacketId, PeerConfig, PeerError, PeerId, SendError,
+    SessionEnded, SessionMode,
 };
 
-use super::{Action, Event, PeerState};
+use super::{Action, Demand, Event, PeerState};
 
 const ZERO: Duration = Duration::ZERO;
 const TOKEN: UID = UID::new(7, 8);
@@ -118,6 +119,7 @@ impl Kit {
         let kit = Self::dialler(config);
         kit.handle.reconnect();
         kit.greet(ZERO);
+        assert_eq!(kit.changes(), [ConnectionChange::Opened]);
         kit
     }
 
@@ -261,10 +263,38 @@ impl Kit {
     }
 
     fn timeout(&self, now: Duration) -> Option<Duration> {
-        self.handle.state().poll_timeout(now)
+        self.handle.state().poll_timeout(now).ordinary
     }
 
+    fn background_timeout(&self, now: Duration) -> Option<Duration> {
+        self.handle.state().poll_timeout(now).background
+    }
+
+    fn expect_replies(&self, replies: bool) {
+        let demand = Demand {
+            replies,
+            ..Demand::default()
+        };
+        self.handle.state().set_demand(demand);
+    }
+
+    /// What is reported of packets and sessions.
     fn events(&self) -> Vec<Event> {
+        let mut events = self.all_events();
+        events.retain(|event| !matches!(event, Event::Connection(_)));
+        events
+    }
+
+    /// What is reported of connections.
+    fn changes(&self) -> Vec<ConnectionChange> {
+        let change = |event| match event {
+            Event::Connection(change) => Some(change),
+            _ => None,
+        };
+        self.all_events().into_iter().filter_map(change).collect()
+    }
+
+    fn all_events(&self) -> Vec<Event> {
         std::iter::from_fn(|| self.handle.state().poll_event()).collect()
     }
 }
