@@ -42,20 +42,29 @@
 //! wake from another thread, a runtime inside the runtime. What cannot be caught, `docs/determinism.md`
 //! lists together with the lints that find it at compile time.
 //!
+//! # What goes wrong on purpose
+//!
+//! Latencies, short reads and writes, closes, partitions, loss, flipped bits, drifting clocks, kills: the
+//! module `fault_injection` lists every fault, its probability, what it tests and how to switch it off.
+//! `NetworkConfiguration::disabled` is a network without any.
+//!
 //! # Features
 //!
 //! `sim` (on by default) is the simulator. With `default-features = false` only the traits, their
-//! tokio implementations, the wire format and peers are compiled.
+//! tokio implementations, the wire format, peers and [`TokioRunner`] are compiled. `fuzzing` is
+//! internal: it opens the decoders to the fuzz targets.
 
 mod ambient;
 pub mod chaos;
 pub mod collections;
 mod error;
+#[cfg(feature = "sim")]
+#[doc = include_str!("../fault-injection.md")]
+pub mod fault_injection {}
 pub mod messaging;
 pub mod network;
 mod providers;
 pub mod random;
-#[cfg(feature = "sim")]
 pub mod runner;
 mod select;
 #[cfg(feature = "sim")]
@@ -66,8 +75,10 @@ pub mod wait;
 
 #[cfg(feature = "sim")]
 pub use chaos::{
-    ChaosConfiguration, ConnectFailureMode, FaultCounts, FaultId, FaultIdError, FaultKind,
-    FaultRecord, FaultTarget,
+    AssertionKind, Attrition, AttritionError, AttritionKind, BuggifyProbabilities,
+    BuggifyProbabilityError, ChaosConfiguration, ConnectFailureMode, FaultCounts, FaultId,
+    FaultIdError, FaultKind, FaultRecord, FaultTarget, InvariantCheck, InvariantOutcome, Place,
+    StateRegistry, States, buggify_init, buggify_reset,
 };
 pub use error::{SimulationError, SimulationResult};
 pub use messaging::{Endpoint, NetworkAddress, UID};
@@ -97,23 +108,45 @@ pub use providers::SimProviders;
 pub use random::SimRandomProvider;
 #[cfg(feature = "sim")]
 pub use runner::{
-    Check, IterationControl, Phases, Regressions, RunError, SeedReport, SimulationBuilder,
-    SimulationMetrics, SimulationReport, Verdict, WorkloadTopology,
+    AssertionResult, BuggifyResult, Check, IterationControl, Phases, Regressions, RunError,
+    SeedReport, SimulationBuilder, SimulationRates, SimulationReport,
+};
+pub use runner::{
+    SimulationMetrics, TokioReport, TokioRunReport, TokioRunner, Verdict, WorkloadTopology,
 };
 #[cfg(feature = "sim")]
 pub use sim::{
-    ConnectionSide, KillKind, Leftovers, PendingTask, ProcessId, SchedulePolicy, SimConnection,
-    SimProcess, SimWorld, SleepFuture, TraceMode, TraceStep, WeakSimWorld, get_current_sim_seed,
-    reset_sim_rng, set_sim_seed, sim_random, sim_random_range, sim_random_range_or_default,
+    CloseDirection, ConnectionSide, Host, KillKind, Leftovers, PendingTask, ProcessAddressError,
+    ProcessId, SchedulePolicy, SimConnection, SimProcess, SimWorld, SleepFuture, TraceMode,
+    TraceStep, WeakSimWorld, clog_random_pair, disconnect_pair_for, enable_connection_failures,
+    get_current_sim_seed, reset_sim_rng, set_sim_seed, sim_random, sim_random_range,
+    sim_random_range_or_default, swizzle,
 };
 #[cfg(feature = "sim")]
 pub use task::SimTaskProvider;
 #[cfg(feature = "sim")]
 pub use time::SimTimeProvider;
 
+/// The bodies of the fuzz targets. Not part of the API.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use network::peer::fuzzing;
+
 /// What the macros expand to. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(feature = "sim")]
+    pub use crate::chaos::assertions::{
+        AssertionSite, RegisteredAssertion, is_buggified, is_simulated,
+    };
+    #[cfg(feature = "sim")]
+    pub use crate::chaos::buggify::{BuggifySite, RegisteredBuggify};
+    #[cfg(not(feature = "sim"))]
+    pub use crate::chaos::macros::never;
+    #[cfg(feature = "sim")]
+    pub use crate::chaos::{AssertionKind, Place};
     pub use crate::select::select_start;
+    #[cfg(feature = "sim")]
+    pub use inventory;
     pub use tokio;
 }

@@ -77,6 +77,14 @@ impl TokioProviders {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// The same with names of hosts; see [`TokioNetworkProvider::with_hosts`].
+    pub fn with_hosts(hosts: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self {
+            network: TokioNetworkProvider::with_hosts(hosts),
+            ..Self::default()
+        }
+    }
 }
 
 impl Providers for TokioProviders {

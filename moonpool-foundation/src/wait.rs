@@ -48,6 +48,11 @@ pub enum WaitReason {
         /// The endpoint's token the request was sent to.
         token: UID,
     },
+    /// What becomes of the connection to an address.
+    Watch {
+        /// The address.
+        remote: SocketAddr,
+    },
     /// A message to arrive in a queue: a request stream, a peer's inbox.
     Message {
         /// The queue's token, if it has one.
@@ -65,6 +70,7 @@ impl fmt::Display for WaitReason {
             Self::Write { remote } => write!(f, "write to {remote}"),
             Self::Join { task } => write!(f, "join of task {task}"),
             Self::Reply { token } => write!(f, "reply from endpoint {token}"),
+            Self::Watch { remote } => write!(f, "watch of {remote}"),
             Self::Message { token: Some(token) } => write!(f, "message for endpoint {token}"),
             Self::Message { token: None } => write!(f, "message from a peer"),
         }

@@ -8,5 +8,9 @@
 
 mod network {
     mod conformance;
+    #[cfg(feature = "sim")]
+    mod latency;
+    #[cfg(feature = "sim")]
+    mod partition;
     mod peer;
 }

@@ -20,6 +20,8 @@ mod processes;
 mod regressions;
 #[path = "runner/report.rs"]
 mod report;
+#[path = "runner/tokio.rs"]
+mod tokio_runner;
 #[path = "runner/verdicts.rs"]
 mod verdicts;
 #[path = "runner/workloads.rs"]

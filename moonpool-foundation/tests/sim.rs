@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "sim/addresses.rs"]
+mod addresses;
 #[path = "sim/breakage.rs"]
 mod breakage;
 #[path = "sim/deadlock.rs"]

@@ -9,14 +9,18 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use moonpool_foundation::{SimWorld, TaskProvider, TimeProvider};
+use moonpool_foundation::{
+    NetworkConfiguration, NetworkProvider, SimWorld, TaskProvider, TcpListenerTrait, TimeProvider,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Keeps the fields of every span, in the order they were made.
+/// Keeps the fields of every span, in the order they were made, and the level and fields of events
+/// of sockets.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<String>>>);
+struct Spans(Arc<Mutex<Vec<String>>>, Arc<Mutex<Vec<String>>>);
 
 struct Fields(String);
 
@@ -38,7 +42,12 @@ impl Subscriber for Spans {
     }
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, _: &Event<'_>) {}
+    fn event(&self, event: &Event<'_>) {
+        let metadata = event.metadata();
+        let mut fields = Fields(format!("{} ", metadata.level()));
+        event.record(&mut fields);
+        self.1.lock().unwrap().push(fields.0);
+    }
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
 }
@@ -63,4 +72,50 @@ fn every_poll_is_stamped() {
             "at=2s seed=77 process=node task=sleeper "
         ]
     );
+}
+
+#[test]
+fn what_happens_to_a_connection_is_logged_with_its_number_and_at_its_level() {
+    let spans = Spans::default();
+    tracing::subscriber::with_default(spans.clone(), || {
+        let config = NetworkConfiguration::disabled();
+        let world = SimWorld::new_with_network_config(config).unwrap();
+        let network = world.network_provider();
+        world
+            .block_on(async {
+                let listener = network.bind("127.0.0.1:80").await.unwrap();
+                let mut dialled = network.connect("127.0.0.1:80").await.unwrap();
+                let (mut accepted, _) = listener.accept().await.unwrap();
+                dialled.write_all(b"hello").await.unwrap();
+                accepted.read_u8().await.unwrap();
+                let connection = world.connections()[0];
+                world.cut_connection(connection, Duration::from_secs(1));
+                world.close_connection_abort(connection);
+                accepted.read_exact(&mut [0; 5]).await.unwrap_err();
+            })
+            .unwrap();
+    });
+    let events = spans.1.lock().unwrap().clone();
+    let of_connections: Vec<_> = events
+        .iter()
+        .filter(|event| event.contains("connection="))
+        .map(|event| event.split(" connection=0 ").collect::<Vec<_>>())
+        .collect();
+    assert!(
+        of_connections.iter().all(|event| event.len() == 2),
+        "{of_connections:?}"
+    );
+    for (level, text) in [
+        ("INFO", "connection established"),
+        ("TRACE", "bytes=5"),
+        ("TRACE", "bytes=1"),
+        ("DEBUG", "is cut"),
+        ("DEBUG", "read fails"),
+        ("INFO", "connection closed"),
+    ] {
+        let found = events
+            .iter()
+            .any(|event| event.starts_with(level) && event.contains(text));
+        assert!(found, "no {level} {text} in {events:#?}");
+    }
 }

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use moonpool::foundation::{
-    NetworkConfiguration, SimProviders, SimulationBuilder, SimulationMetrics, WorkloadTopology,
+    Attrition, NetworkConfiguration, SimProviders, SimulationBuilder, SimulationMetrics,
+    WorkloadTopology,
 };
 use moonpool::prelude::*;
 use moonpool::{SimulationError, SimulationResult};
@@ -61,6 +62,29 @@ async fn call<P: Providers>(
     Ok(SimulationMetrics::default())
 }
 
+/// Beats until it is told to stop, or dies.
+async fn beat<P: Providers>(providers: P, topology: WorkloadTopology) -> SimulationResult<()> {
+    while !topology.shutdown_signal.is_cancelled() {
+        providers.time().timer();
+        providers.time().sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// Processes die and come back in the little time that the calls take.
+fn attrition() -> Attrition {
+    let millis = |min, max| Duration::from_millis(min)..=Duration::from_millis(max);
+    Attrition {
+        probability: 0.3,
+        interval: millis(1, 10),
+        downtime: millis(1, 20),
+        reboot: millis(1, 5),
+        grace: millis(1, 5),
+        pause: millis(1, 20),
+        ..Attrition::default()
+    }
+}
+
 fn server_address(ip: &str) -> SimulationResult<NetworkAddress> {
     format!("{ip}:4500").parse().map_err(boxed)
 }
@@ -84,6 +108,9 @@ fn main() -> ExitCode {
         .register_providers_workload("server", serve::<SimProviders>)
         .register_providers_workload("client-1", call::<SimProviders>)
         .register_providers_workload("client-2", call::<SimProviders>)
+        .process("beat-1", beat::<SimProviders>)
+        .process("beat-2", beat::<SimProviders>)
+        .attrition(attrition())
         .run();
     for seed in &report.individual_metrics {
         println!(

@@ -204,7 +204,8 @@ fn real_calls(window: usize, calls: usize) -> f64 {
 
 /// One simulated run of `calls` sequential calls between two processes.
 fn simulated_calls(seed: u64, calls: usize) {
-    let world = SimWorld::new_with_seed(seed);
+    let config = NetworkConfiguration::disabled();
+    let world = SimWorld::new_with_network_config_and_seed(config, seed).unwrap();
     let server = world.add_process("server").providers();
     let client = world.add_process("client").providers();
     let address = NetworkAddress::new(world.process("server").unwrap().ip(), 7000);

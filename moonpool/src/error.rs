@@ -109,9 +109,19 @@ pub enum TransportError {
         /// The token.
         token: UID,
     },
-    /// As many calls wait as there can be reply tokens.
+    /// As many calls wait as the builder's `max_pending_calls` allows. Wait for replies, or shed
+    /// load.
     #[error("too many calls wait for their replies")]
     TooManyCalls,
+    /// A call has more than 64 pairs of metadata, or more than 8 KiB of them and of trace state. Put
+    /// into the message what belongs to it.
+    #[error("the metadata is larger than 64 pairs or 8 KiB")]
+    MetadataTooLarge,
+    /// The limits and times for peers that the transport was built with make no sense together: it
+    /// can send nothing. `build_listening()` refuses them; `build()` cannot fail, so every attempt to
+    /// send says it. Correct the configuration.
+    #[error("the peer configuration is invalid: {0}")]
+    PeerConfig(#[source] PeerConfigError),
     /// The transport, or its peer for the address, is shut down.
     #[error("the transport is shut down")]
     Closed,
@@ -145,11 +155,14 @@ impl From<TransportError> for ReplyError {
     fn from(error: TransportError) -> Self {
         match error {
             TransportError::QueueFull | TransportError::TooManyCalls => Self::Overloaded,
-            TransportError::PayloadTooLarge { .. } => Self::PayloadTooLarge,
+            TransportError::PayloadTooLarge { .. } | TransportError::MetadataTooLarge => {
+                Self::PayloadTooLarge
+            }
             TransportError::Codec(error) => Self::serialization("request", &error),
             TransportError::ReservedToken { .. } => Self::EndpointNotFound,
             TransportError::TlsNotSupported { .. }
             | TransportError::NoDestination { .. }
+            | TransportError::PeerConfig(_)
             | TransportError::Closed => Self::ConnectionFailed,
         }
     }

@@ -40,25 +40,35 @@ mod error;
 pub mod messaging;
 
 pub use error::{BuildError, NotSent, RegisterError, TransportError};
-pub use messaging::envelope::EnvelopeError;
+pub use messaging::envelope::{EnvelopeError, Metadata, TraceContext};
 pub use messaging::{
-    Client, EndpointMap, FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface,
-    InvalidToken, MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue,
+    AddressState, Call, Client, EndpointMap, EndpointState, FailureMonitor, FailureWatch,
+    FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface, InvalidToken,
+    MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue, PeerInfo, PingReply,
     QueueLimits, QueueStats, ReplyError, ReplyFuture, ReplyPromise, ReplyRoute, Request,
     RequestStream, Server, SharedNetNotifiedQueue, TransportStats, send_request,
 };
 pub use moonpool_foundation as foundation;
 pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};
-pub use moonpool_foundation::select;
 pub use moonpool_foundation::{
     Elapsed, Endpoint, JoinError, JoinHandle, NetworkAddress, NetworkProvider, Providers,
     RandomProvider, RawTask, SimulationError, SimulationResult, SystemRandomProvider, TaskProvider,
     TcpListenerTrait, TcpStreamTrait, TimeProvider, TokioNetworkProvider, TokioProviders,
     TokioTaskProvider, TokioTimeProvider, UID, WellKnownId, WellKnownToken,
 };
+pub use moonpool_foundation::{
+    always_assert, buggify, buggify_with_prob, select, sometimes_assert,
+};
 #[cfg(feature = "postcard")]
 pub use moonpool_traits::PostcardCodec;
 pub use moonpool_traits::{CodecError, JsonCodec, MessageCodec};
+
+/// The body of a fuzz target. Not part of the API.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::messaging::envelope::fuzzing::envelope;
+}
 
 /// What most services import.
 pub mod prelude {

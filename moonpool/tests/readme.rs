@@ -44,7 +44,9 @@ async fn add_three<P: Providers>(p: &P, server: NetworkAddress) -> Result<u64, R
 // end of service
 
 // test
-use moonpool::foundation::{SimProviders, SimulationBuilder, SimulationMetrics};
+use moonpool::foundation::{
+    NetworkConfiguration, SimProviders, SimulationBuilder, SimulationMetrics,
+};
 
 #[test]
 // end of use
@@ -53,6 +55,7 @@ use moonpool::foundation::{SimProviders, SimulationBuilder, SimulationMetrics};
 fn no_addition_is_lost() {
     let server: NetworkAddress = "10.0.0.1:4500".parse().unwrap();
     SimulationBuilder::new()
+        .with_network_config(NetworkConfiguration::disabled())
         .register_providers_workload("counter", move |p: SimProviders, _| async move {
             p.task().spawn_task("serve", serve(p.clone(), server));
             Ok(SimulationMetrics::default())
@@ -100,6 +103,7 @@ fn readme_prints_this_code() {
 fn the_corrected_service_passes() {
     let server: NetworkAddress = "10.0.0.1:4500".parse().unwrap();
     SimulationBuilder::new()
+        .with_network_config(NetworkConfiguration::disabled())
         .register_providers_workload("counter", move |p: SimProviders, _| async move {
             let builder = FlowTransportBuilder::from_providers(&p).local_address(server);
             let transport = builder.build_listening().await.unwrap();

@@ -6,7 +6,15 @@
     reason = "a test ends with a panic; clippy allows it in #[test] functions but not in helpers"
 )]
 
+#[path = "rpc_integration/access.rs"]
+mod access;
+#[path = "rpc_integration/cancellation.rs"]
+mod cancellation;
 mod common;
+#[path = "rpc_integration/deadlines.rs"]
+mod deadlines;
+#[path = "rpc_integration/every_outcome.rs"]
+mod every_outcome;
 #[path = "rpc_integration/failures.rs"]
 mod failures;
 #[path = "rpc_integration/final_api.rs"]
@@ -15,6 +23,8 @@ mod final_api;
 mod interfaces;
 #[path = "rpc_integration/limits.rs"]
 mod limits;
+#[path = "rpc_integration/liveness.rs"]
+mod liveness;
 #[path = "rpc_integration/load.rs"]
 mod load;
 #[path = "rpc_integration/outcomes.rs"]

@@ -10,14 +10,20 @@
 
 #[path = "simulation/broken_connections.rs"]
 mod broken_connections;
+#[path = "simulation/dying_servers.rs"]
+mod dying_servers;
 #[path = "simulation/invariants.rs"]
 mod invariants;
+#[path = "simulation/liveness.rs"]
+mod liveness;
 #[path = "simulation/local.rs"]
 mod local;
 #[path = "simulation/messages.rs"]
 mod messages;
 #[path = "simulation/operations.rs"]
 mod operations;
+#[path = "simulation/simultaneous_dials.rs"]
+mod simultaneous_dials;
 #[path = "simulation/test_scenarios.rs"]
 mod test_scenarios;
 #[path = "simulation/workloads.rs"]

@@ -240,6 +240,31 @@ impl fmt::Display for FaultRecord {
     }
 }
 
+/// Some kinds of fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FaultSet(u64);
+
+impl FaultSet {
+    /// The kinds for which `is_in` holds.
+    pub(crate) fn of(is_in: impl Fn(FaultKind) -> bool) -> Self {
+        let kinds = FaultKind::ALL.iter().filter(|kind| is_in(**kind));
+        Self(kinds.fold(0, |bits, kind| bits | 1 << kind.index()))
+    }
+
+    pub(crate) fn contains(self, kind: FaultKind) -> bool {
+        self.0 & 1 << kind.index() != 0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Adds the kinds of `other`.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
 /// How often each kind fired; skipped firings are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultCounts([u64; FaultKind::COUNT]);

@@ -5,7 +5,8 @@ mod well_known;
 pub mod wire;
 
 pub use types::{
-    Endpoint, NetworkAddress, ParseAddressError, ParseUidError, ReservedInterfaceId, UID,
+    Endpoint, NetworkAddress, ParseAddressError, ParseEndpointError, ParseUidError,
+    ReservedInterfaceId, UID,
 };
 pub use well_known::{InvalidWellKnownId, WELL_KNOWN_RESERVED_COUNT, WellKnownId, WellKnownToken};
 pub use wire::{

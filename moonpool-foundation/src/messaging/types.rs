@@ -303,6 +303,38 @@ impl fmt::Display for Endpoint {
     }
 }
 
+impl FromStr for Endpoint {
+    type Err = ParseEndpointError;
+
+    /// Reads what `Display` writes: a token, `@`, an address.
+    fn from_str(text: &str) -> Result<Self, ParseEndpointError> {
+        let Some((token, address)) = text.split_once('@') else {
+            return Err(ParseEndpointError::NoSeparator {
+                text: text.to_owned(),
+            });
+        };
+        Ok(Self::new(address.parse()?, token.parse()?))
+    }
+}
+
+/// The text is not an endpoint: `token@ip:port` was expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseEndpointError {
+    /// Nothing separates a token from an address.
+    #[error("`{text}` has no `@` between a token and an address")]
+    NoSeparator {
+        /// What was read.
+        text: String,
+    },
+    /// What precedes the `@` is no token.
+    #[error(transparent)]
+    Token(#[from] ParseUidError),
+    /// What follows the `@` is no address.
+    #[error(transparent)]
+    Address(#[from] ParseAddressError),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,6 +419,25 @@ mod tests {
         ] {
             assert!(text.parse::<NetworkAddress>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn text_that_is_no_endpoint_says_which_part_is_wrong() {
+        let token = "01020304050607081112131415161718";
+        let read = |text: &str| text.parse::<Endpoint>();
+        let endpoint = read(&format!("{token}@[::1]:80(tls)")).unwrap();
+        assert_eq!(endpoint.token.to_string(), token);
+        assert_eq!(endpoint.address.to_string(), "[::1]:80(tls)");
+        assert!(matches!(
+            read(token),
+            Err(ParseEndpointError::NoSeparator { .. })
+        ));
+        assert!(matches!(
+            read("12@[::1]:80"),
+            Err(ParseEndpointError::Token(_))
+        ));
+        let no_address = read(&format!("{token}@here"));
+        assert!(matches!(no_address, Err(ParseEndpointError::Address(_))));
     }
 
     #[test]

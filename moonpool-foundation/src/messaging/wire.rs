@@ -9,6 +9,7 @@
 //!
 //! The length is outside the checksum. So it is judged by itself, before a byte is buffered or
 //! allocated for it. Everything here is total: no input panics, and none makes it allocate.
+//! `docs/wire-format.md` goes on where this ends: with sessions and envelopes.
 
 use super::types::UID;
 

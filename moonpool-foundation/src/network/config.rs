@@ -102,6 +102,11 @@ pub struct NetworkConfiguration {
     /// and everything behind it: by 200 ms, and twice as much each time. Five losses in a row end the
     /// connection with `TimedOut`.
     pub packet_loss_probability: f64,
+    /// Whether an accepted connection shows a peer address made up by a network address translator:
+    /// one of 100.64.0.0/10 (or 2001:db8::/32), which nobody can connect to. It is no fault, and
+    /// hides nothing from faults: they act on processes. Off by default; after FoundationDB's
+    /// `Sim2Listener` (`sim2.actor.cpp`).
+    pub nat_addresses: bool,
     /// What else goes wrong.
     pub chaos: ChaosConfiguration,
 }
@@ -147,6 +152,7 @@ impl NetworkConfiguration {
             random_close_cooldown: Duration::from_secs(5),
             random_close_explicit_ratio: 0.3,
             packet_loss_probability: 0.0,
+            nat_addresses: false,
             chaos: ChaosConfiguration::disabled(),
         }
     }

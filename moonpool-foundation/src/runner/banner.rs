@@ -6,6 +6,7 @@ use std::fmt;
 use super::orchestrator::{Recording, SeedRun};
 use super::phases::Phases;
 use super::plan::{Network, Plan};
+use super::processes::attrition_of;
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::{Divergence, Verdict};
 use crate::chaos::FaultKind;
@@ -16,11 +17,11 @@ const LISTED_SEEDS: usize = 6;
 /// Workloads whose names are part of the configuration's line.
 const LISTED_WORKLOADS: usize = 3;
 /// Processes that are listed; the rest is counted.
-const LISTED_PROCESSES: usize = 6;
+const LISTED_PROCESSES: usize = 4;
 /// How many of them stand on one line.
-const PROCESSES_PER_LINE: usize = 3;
+const PROCESSES_PER_LINE: usize = 4;
 /// Pending tasks that are listed; the rest is counted.
-const LISTED_TASKS: usize = 6;
+const LISTED_TASKS: usize = 4;
 /// Faults that are listed, the last ones.
 const LISTED_FAULTS: usize = 3;
 /// Lines of the headline, of which a panic's message can have many.
@@ -72,7 +73,7 @@ fn entry(f: &mut fmt::Formatter<'_>, title: &str, text: &str) -> fmt::Result {
 }
 
 /// Columns of a list that goes over several lines.
-const LIST_WIDTH: usize = 110;
+const LIST_WIDTH: usize = 120;
 
 /// `text` with lines of the list's width, broken behind commas and semicolons.
 fn wrapped(text: &str) -> String {
@@ -129,9 +130,18 @@ impl Failure<'_> {
             plan.time_budget,
             plan.check.name(),
         );
+        if let Some(attrition) = attrition_of(plan, failed.seed) {
+            configuration.push_str(&format!(
+                "; attrition p {:.2} of {:?}, at most {} down",
+                attrition.probability, attrition.kinds, attrition.max_dead
+            ));
+        }
         if let Some(phases) = &plan.phases {
             let Phases { chaos, quiet } = phases;
             configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));
+        }
+        if let Some(attrition) = &plan.attrition {
+            configuration.push_str(&format!("; {attrition:?}"));
         }
         if !plan.skipped_faults.is_empty() {
             let count = plan.skipped_faults.len();

@@ -10,17 +10,19 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::checks::Checks;
 use super::environment::{Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
+use super::metrics::SimulationMetrics;
 use super::phases::Phases;
 use super::plan::{Network, Plan, Seeds, Shard};
 use super::regressions::{RegressionFile, Regressions};
 use super::replay::Invocation;
-use super::report::{SimulationMetrics, SimulationReport};
+use super::report::SimulationReport;
 use super::topology::WorkloadTopology;
 use super::workload::{self, ShutdownAfter, Workload};
-use crate::chaos::FaultId;
+use crate::chaos::{Attrition, FaultId};
 use crate::error::SimulationResult;
 use crate::network::NetworkConfiguration;
 use crate::network::sim::SimNetworkProvider;
@@ -66,6 +68,7 @@ const DEFAULT_TIME_BUDGET: Duration = Duration::from_secs(3600);
 /// | `MOONPOOL_SHARD` | `i/n`: only every n-th seed runs, from the i-th on, so that the n shards together run each seed once, and check the same ones |
 /// | `MOONPOOL_SKIP_FAULTS` | faults as a failure prints them, `kind#ordinal` separated by commas: these do not happen |
 /// | `MOONPOOL_JOBS` | how many seeds to run at once |
+/// | `MOONPOOL_MINIMIZE` | `1`: faults that the first failure does not need are looked for, by up to 500 runs of it without some; the command to replay it skips them |
 /// | `MOONPOOL_CHECK` | `all`, `sampled` or `off`: see [`Check`] |
 /// | `MOONPOOL_TRACE` | a directory: the steps of failing seeds, and of those that `MOONPOOL_SEED` names, are written there as JSON lines (`.jsonl`) and for Perfetto (`.trace.json`) |
 ///
@@ -110,9 +113,11 @@ pub struct SimulationBuilder {
     livelock_limit: Option<u64>,
     shutdown_after: ShutdownAfter,
     phases: Option<Phases>,
+    pub(super) attrition: Option<Attrition>,
     skipped_faults: BTreeSet<FaultId>,
     regressions: Regressions,
     stop_on_failure: bool,
+    pub(super) checks: Checks,
 }
 
 impl Default for SimulationBuilder {
@@ -136,9 +141,11 @@ impl SimulationBuilder {
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             phases: None,
+            attrition: None,
             skipped_faults: BTreeSet::new(),
             regressions: Regressions::default(),
             stop_on_failure: false,
+            checks: Checks::default(),
         }
     }
 
@@ -146,7 +153,11 @@ impl SimulationBuilder {
     ///
     /// `name` is its process's: `name:port` reaches it. Names are unique.
     #[track_caller]
-    pub fn register_workload<F, Fut>(self, name: impl Into<Cow<'static, str>>, workload: F) -> Self
+    pub fn register_workload<F, Fut>(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        workload: F,
+    ) -> Self
     where
         F: Fn(
                 SimRandomProvider,
@@ -160,7 +171,8 @@ impl SimulationBuilder {
             + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        self.register_providers_workload(name, move |providers: SimProviders, topology| {
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), move |providers: SimProviders, topology| {
             workload(
                 providers.random().clone(),
                 providers.network().clone(),
@@ -224,7 +236,17 @@ impl SimulationBuilder {
         F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
     {
-        let workload = Workload::new(name.into(), Location::caller(), workload);
+        self.checks.note_workload::<F>();
+        self.add_workload(name.into(), workload)
+    }
+
+    #[track_caller]
+    fn add_workload<F, Fut>(mut self, name: Cow<'static, str>, workload: F) -> Self
+    where
+        F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = SimulationResult<SimulationMetrics>> + 'static,
+    {
+        let workload = Workload::new(name, Location::caller(), workload);
         self.workloads.push(workload);
         self
     }
@@ -290,14 +312,14 @@ impl SimulationBuilder {
     }
 
     /// Virtual time that a seed may use; one hour by default. A seed that wants more fails with
-    /// [`Verdict::TimeBudget`].
+    /// [`Verdict::TimeBudget`](crate::Verdict::TimeBudget).
     pub fn set_time_budget(mut self, budget: Duration) -> Self {
         self.time_budget = budget;
         self
     }
 
     /// How often one task may be polled at one instant; a million times by default. A seed in which
-    /// one is polled more often fails with [`Verdict::Livelock`].
+    /// one is polled more often fails with [`Verdict::Livelock`](crate::Verdict::Livelock).
     pub fn set_livelock_limit(mut self, polls: u64) -> Self {
         self.livelock_limit = Some(polls);
         self
@@ -379,6 +401,7 @@ impl SimulationBuilder {
         execution::warn_of_unknown_variables();
         let trace = environment.trace.clone();
         let replayed = environment.seeds.clone();
+        let minimize = environment.minimize;
         let is_exploring = environment.skip_faults.is_some();
         let plan = self.plan(environment)?;
         let invocation = Invocation::current(&lookup);
@@ -394,6 +417,7 @@ impl SimulationBuilder {
         let execution = Execution {
             plan: &plan,
             trace,
+            minimize,
             replayed: replayed.unwrap_or_default(),
             invocation,
             regressions: regressions.filter(|_| !is_exploring),
@@ -425,6 +449,9 @@ impl SimulationBuilder {
         if let Some(phases) = &self.phases {
             phases.validate()?;
         }
+        if let Some(attrition) = &self.attrition {
+            attrition.validate()?;
+        }
         let jobs = environment.jobs.or(self.jobs);
         let jobs = jobs.or_else(|| std::thread::available_parallelism().ok());
         let mut plan = Plan::new(&self.workloads, &self.network)?;
@@ -439,9 +466,12 @@ impl SimulationBuilder {
         plan.livelock_limit = self.livelock_limit;
         plan.shutdown_after = self.shutdown_after;
         plan.phases = self.phases.clone();
+        plan.attrition = self.attrition.clone();
         let skipped = environment.skip_faults;
         plan.skipped_faults = skipped.unwrap_or_else(|| self.skipped_faults.clone());
         plan.stop_on_failure = self.stop_on_failure;
+        let is_part = environment.seeds.is_some() || plan.shard != Shard::WHOLE;
+        self.checks.apply(&mut plan, is_part);
         Ok(plan)
     }
 
@@ -555,6 +585,35 @@ mod tests {
         assert_eq!(shard("9/9"), Ok(vec![]));
         let replay = [("MOONPOOL_SHARD", "2/2"), ("MOONPOOL_SEED", "5")];
         assert_eq!(run(&whole, &replay), Ok(vec![5]));
+    }
+
+    #[test]
+    fn the_replay_of_a_minimised_failure_skips_what_it_does_not_need() {
+        let builder = SimulationBuilder::new()
+            .set_iterations(1)
+            .with_network_config(NetworkConfiguration::disabled())
+            .process("victim", |_, _| std::future::pending())
+            .register_workload("killer", |_, _, _, _, topology| async move {
+                let world = topology.world().unwrap();
+                let victim = world.process("victim").unwrap().id();
+                let kill = || {
+                    let killed = world.kill(victim, crate::KillKind::Crash);
+                    world.restart(victim);
+                    killed
+                };
+                let killed = [kill(), kill(), kill()];
+                match killed[1] {
+                    true => Err(crate::SimulationError::workload("the second kill")),
+                    false => Ok(SimulationMetrics::default()),
+                }
+            });
+        let lookup = |name: &str| (name == "MOONPOOL_MINIMIZE").then(|| "1".into());
+        let report = builder.run_in(Location::caller(), lookup).unwrap();
+        let replay = report.replay_command.clone().unwrap_or_default();
+        assert!(
+            replay.starts_with("MOONPOOL_SEED=0 MOONPOOL_SKIP_FAULTS='kill#1,kill#3' "),
+            "{replay}"
+        );
     }
 
     #[test]

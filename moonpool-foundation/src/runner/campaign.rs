@@ -1,18 +1,23 @@
 //! Many seeds at once: whatever the number of threads, one report.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::coverage::{Coverage, SiteResults};
+use super::metrics::SimulationMetrics;
 use super::orchestrator::{self, SeedRun};
 use super::plan::Plan;
-use super::report::{SeedReport, SimulationMetrics};
+use super::progress::SeedProgress;
+use super::report::SeedReport;
 use super::verdict::{Divergence, Nondeterminism, Verdict};
+use crate::sim::SiteCounts;
 
 /// Runs every seed of `plan`, or those up to the first failure if it says so. The reports are in
 /// the order of the seeds.
-pub(super) fn run(plan: &Plan<'_>) -> Vec<SeedReport> {
-    let queue = Queue::new(plan.time_limit);
+pub(super) fn run(plan: &Plan<'_>) -> (Vec<SeedReport>, SiteResults) {
+    let queue = Queue::new(plan);
     let jobs = plan.jobs.min(plan.seeds.len());
     let mut done = if jobs <= 1 {
         undisturbed(|| work(plan, &queue))
@@ -21,11 +26,15 @@ pub(super) fn run(plan: &Plan<'_>) -> Vec<SeedReport> {
     };
     done.sort_unstable_by_key(|(position, _)| *position);
     let stop_at = queue.stop_at.load(Ordering::Acquire);
-    done.into_iter()
+    let coverage = queue.coverage.into_inner();
+    let coverage = coverage.unwrap_or_else(PoisonError::into_inner);
+    let reports = done
+        .into_iter()
         // What was run beyond the first failure depends on the number of threads.
         .take_while(|(position, _)| *position <= stop_at)
         .map(|(_, report)| report)
-        .collect()
+        .collect();
+    (reports, coverage.results())
 }
 
 /// Calls `f` on this thread, or on another if this one is inside a tokio runtime: there tokio's own
@@ -42,6 +51,8 @@ pub(super) fn undisturbed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
 struct Queue {
     turn: AtomicUsize,
     stop_at: AtomicUsize,
+    coverage: Mutex<Coverage>,
+    progress: SeedProgress,
     began: Instant,
     time_limit: Option<Duration>,
 }
@@ -51,18 +62,23 @@ impl Queue {
         clippy::disallowed_methods,
         reason = "a time limit is real time; it decides how many seeds run, and nothing within one"
     )]
-    fn new(time_limit: Option<Duration>) -> Self {
+    fn new(plan: &Plan<'_>) -> Self {
         Self {
             turn: AtomicUsize::new(0),
             stop_at: AtomicUsize::new(usize::MAX),
+            coverage: Mutex::new(Coverage::new(
+                plan.coverage.clone(),
+                plan.stops_when_covered,
+            )),
+            progress: SeedProgress::begin(plan.seeds_to_run()),
             began: Instant::now(),
-            time_limit,
+            time_limit: plan.time_limit,
         }
     }
 
-    /// The next seed and its position, or `None` if none is to begin any more. Positions are given
+    /// The next turn, position and seed, or `None` if none is to begin any more. Positions are given
     /// out in order and each that is given out is run, so all before one that ends the campaign are.
-    fn next(&self, plan: &Plan<'_>) -> Option<(usize, u64)> {
+    fn next(&self, plan: &Plan<'_>) -> Option<(usize, usize, u64)> {
         // A campaign without seeds would pass whatever the code does, so the first always runs.
         let begun = self.turn.load(Ordering::Relaxed) > 0;
         if begun && self.is_time_up() {
@@ -73,7 +89,19 @@ impl Queue {
         if position > self.stop_at.load(Ordering::Acquire) {
             return None;
         }
-        Some((position, plan.seeds.get(position)?))
+        Some((turn, position, plan.seeds.get(position)?))
+    }
+
+    /// Adds what the sites of a seed came to. Seeds beyond the end of the campaign add nothing.
+    /// Tells how many of the required sites have been reached, and how many there are.
+    fn cover(&self, turn: usize, position: usize, counts: SiteCounts) -> (usize, usize) {
+        let mut coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
+        let stop_at = self.stop_at.load(Ordering::Acquire);
+        coverage.add(turn, position, counts, stop_at);
+        if let Some(last) = coverage.stop_at() {
+            self.stop_at.fetch_min(last, Ordering::AcqRel);
+        }
+        coverage.reached()
     }
 
     fn is_time_up(&self) -> bool {
@@ -94,11 +122,15 @@ fn side_by_side(plan: &Plan<'_>, queue: &Queue, jobs: usize) -> Vec<(usize, Seed
 /// Runs seeds until there are none, each with its position.
 fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
     let mut done = Vec::new();
-    while let Some((position, seed)) = queue.next(plan) {
-        let report = judge(plan, position, seed);
+    while let Some((turn, position, seed)) = queue.next(plan) {
+        let (report, counts) = judge(plan, position, seed);
         if plan.stop_on_failure && !report.verdict.is_passed() {
             queue.stop_at.fetch_min(position, Ordering::AcqRel);
         }
+        let reached = queue.cover(turn, position, counts);
+        queue
+            .progress
+            .seed_done(report.verdict.is_passed(), reached);
         done.push((position, report));
     }
     done
@@ -109,9 +141,9 @@ fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
     clippy::disallowed_methods,
     reason = "what a seed costs is real time; it decides nothing"
 )]
-fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> SeedReport {
+fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> (SeedReport, SiteCounts) {
     let began = Instant::now();
-    let first = orchestrator::run_seed(plan, seed);
+    let mut first = orchestrator::run_seed(plan, seed);
     let metrics = SimulationMetrics {
         wall_time: began.elapsed(),
         simulated_time: first.simulated_time,
@@ -119,18 +151,21 @@ fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> SeedReport {
         digest: first.digest,
     };
     let (leftovers, faults) = (first.leftovers, first.faults);
+    // Of the first run alone: a second one checks, and adds nothing.
+    let counts = std::mem::take(&mut first.sites);
     let verdict = if plan.check.covers(position, first.verdict.is_passed()) {
         compared(first, orchestrator::run_seed(plan, seed))
     } else {
         first.verdict
     };
-    SeedReport {
+    let report = SeedReport {
         seed,
         verdict,
         metrics,
         leftovers,
         faults,
-    }
+    };
+    (report, counts)
 }
 
 /// The verdict over two runs of one seed.

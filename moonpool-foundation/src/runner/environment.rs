@@ -57,6 +57,8 @@ pub(super) struct Environment {
     pub(super) shard: Option<Shard>,
     pub(super) skip_faults: Option<BTreeSet<FaultId>>,
     pub(super) check: Option<Check>,
+    /// Whether faults that the first failure does not need are looked for.
+    pub(super) minimize: bool,
     /// Where the steps of failing seeds, and of those that `MOONPOOL_SEED` names, are written.
     pub(super) trace: Option<PathBuf>,
 }
@@ -76,6 +78,7 @@ impl Environment {
             shard: parse(SHARD, read(SHARD.0), shard)?,
             skip_faults: read(SKIP_FAULTS).map(faults).transpose()?,
             check: parse(CHECK, read(CHECK.0), check)?,
+            minimize: parse(MINIMIZE, read(MINIMIZE.0), switch)?.unwrap_or(false),
             // Any text can be a directory; whether it can be written to shows when it is.
             trace: lookup(TRACE)
                 .filter(|dir| !dir.is_empty())
@@ -105,6 +108,10 @@ const SHARD: Variable = (
     "i/n, the i-th of n parts of the campaign, with i from 1 to n",
 );
 pub(super) const SKIP_FAULTS: &str = "MOONPOOL_SKIP_FAULTS";
+const MINIMIZE: Variable = (
+    "MOONPOOL_MINIMIZE",
+    "`1`, to find the faults that the first failure needs, or `0`",
+);
 const TRACE: &str = "MOONPOOL_TRACE";
 const CHECK: Variable = ("MOONPOOL_CHECK", "`all`, `sampled` or `off`");
 
@@ -117,6 +124,7 @@ pub(super) fn is_unknown(name: &str) -> bool {
         JOBS.0,
         SHARD.0,
         SKIP_FAULTS,
+        MINIMIZE.0,
         CHECK.0,
         TRACE,
     ];
@@ -154,6 +162,14 @@ fn duration(text: &str) -> Option<Duration> {
         _ => return None,
     };
     (!duration.is_zero()).then_some(duration)
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text {
+        "1" => Some(true),
+        "0" => Some(false),
+        _ => None,
+    }
 }
 
 fn shard(text: &str) -> Option<Shard> {
@@ -209,6 +225,7 @@ mod tests {
             ("MOONPOOL_SHARD", "2/3"),
             ("MOONPOOL_SKIP_FAULTS", "cut#3, partial-write#1"),
             ("MOONPOOL_CHECK", "all"),
+            ("MOONPOOL_MINIMIZE", "1"),
             ("MOONPOOL_TRACE", "traces"),
         ]);
         assert_eq!(
@@ -225,6 +242,7 @@ mod tests {
                         .into()
                 ),
                 check: Some(Check::All),
+                minimize: true,
                 trace: Some("traces".into()),
             })
         );
@@ -299,6 +317,11 @@ mod tests {
                 "MOONPOOL_SKIP_FAULTS",
                 "cut#1,snow#2",
                 "MOONPOOL_SKIP_FAULTS takes faults as a failure prints them, kind#ordinal separated by commas (there is no fault kind `snow`), not `cut#1,snow#2`",
+            ),
+            (
+                "MOONPOOL_MINIMIZE",
+                "yes",
+                "MOONPOOL_MINIMIZE takes `1`, to find the faults that the first failure needs, or `0`, not `yes`",
             ),
             (
                 "MOONPOOL_CHECK",

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use crate::chaos::AttritionError;
 use crate::network::NetworkConfigError;
 
 /// Why a campaign could not start. No seed has run then.
@@ -22,6 +23,9 @@ pub enum RunError {
     /// The network configuration cannot be simulated.
     #[error("network configuration: {0}")]
     Network(#[from] NetworkConfigError),
+    /// The attrition cannot be simulated.
+    #[error("attrition: {0}")]
+    Attrition(#[from] AttritionError),
     /// The phases leave no time for what they are for.
     #[error("phases: {reason}")]
     Phases {

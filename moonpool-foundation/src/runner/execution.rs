@@ -1,16 +1,19 @@
 //! A campaign from its plan to what is printed: seeds are run, failures are looked at once more, and
 //! whoever watches is told.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::banner::Failure;
+use super::coverage::SiteResults;
 use super::plan::Plan;
 use super::regressions::{Recorder, RegressionFile};
 use super::replay::Invocation;
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::Verdict;
-use super::{campaign, divergence, environment, orchestrator, trace_files};
+use super::{campaign, divergence, environment, minimize, orchestrator, trace_files};
+use crate::chaos::FaultId;
 use crate::sim::TraceMode;
 
 /// A campaign that is about to run.
@@ -18,6 +21,8 @@ pub(super) struct Execution<'a> {
     pub(super) plan: &'a Plan<'a>,
     /// Where steps are written.
     pub(super) trace: Option<PathBuf>,
+    /// Whether faults that the first failure does not need are looked for.
+    pub(super) minimize: bool,
     /// The seeds that `MOONPOOL_SEED` names.
     pub(super) replayed: Vec<u64>,
     pub(super) invocation: Invocation,
@@ -36,14 +41,17 @@ impl Execution<'_> {
     pub(super) fn run(&self) -> SimulationReport {
         let plan = self.plan;
         let began = Instant::now();
-        let kept = campaign::run(&plan.with_seeds(self.kept_seeds.clone()));
+        // Kept seeds count nowhere but in their verdicts.
+        let (kept, _) = campaign::run(&plan.with_seeds(self.kept_seeds.clone()));
         let kept_run = kept.len();
+        let mut sites = SiteResults::default();
         let mut seeds: Vec<SeedReport> = kept
             .into_iter()
             .filter(|seed| !seed.verdict.is_passed())
             .collect();
         if seeds.is_empty() || !plan.stop_on_failure {
-            let campaign = campaign::run(plan);
+            let (campaign, reached) = campaign::run(plan);
+            sites = reached;
             seeds.retain(|kept| campaign.iter().all(|seed| seed.seed != kept.seed));
             seeds.extend(campaign);
         }
@@ -55,15 +63,56 @@ impl Execution<'_> {
         if let Some((seed, found)) = nondeterminism {
             found.divergence = campaign::undisturbed(|| divergence::find(plan, seed));
         }
-        let mut report = SimulationReport::of(seeds, wall_time);
+        let mut report = SimulationReport::of(seeds, sites, wall_time);
         report.regressions_run = kept_run;
         self.trace(&report);
         if let Some(text) = failure(plan, &mut report, &self.invocation) {
             // On the calling thread, whose output libtest captures.
             eprint!("{text}");
         }
+        if self.minimize {
+            self.minimize(&mut report);
+        }
         report.recorder = self.recorder(&report);
         report
+    }
+
+    /// Looks for the faults that the first failure needs, and lets its replay skip the others.
+    fn minimize(&self, report: &mut SimulationReport) {
+        let Some(failed) = report.failures().next() else {
+            return;
+        };
+        let (seed, name) = (failed.seed, failed.verdict.name());
+        let with_skipped = |skipped: &BTreeSet<FaultId>| Plan {
+            skipped_faults: self.plan.skipped_faults.union(skipped).copied().collect(),
+            ..self.plan.clone()
+        };
+        let (fired, skipped) = campaign::undisturbed(|| {
+            let recorded =
+                orchestrator::run_recorded(self.plan, seed, TraceMode::Recent, 0..u64::MAX);
+            let fired = recorded.1.faults.iter().filter(|fault| !fault.skipped);
+            let fired: Vec<FaultId> = fired.map(|fault| fault.id).collect();
+            let skipped = minimize::skippable(&fired, |skipped| {
+                let run = orchestrator::run_seed(&with_skipped(skipped), seed);
+                run.verdict.name() == name
+            });
+            (fired, skipped)
+        });
+        let needed = fired.iter().filter(|fault| !skipped.contains(fault));
+        let needed: Vec<String> = needed.map(ToString::to_string).collect();
+        let all = with_skipped(&skipped).skipped_faults;
+        let replay = self.invocation.replay_command(seed, &all);
+        eprintln!(
+            "minimised: {} of {} faults can be skipped; needed: {}\nreplay         {replay}",
+            skipped.len(),
+            fired.len(),
+            if needed.is_empty() {
+                "none".to_owned()
+            } else {
+                needed.join(", ")
+            },
+        );
+        report.replay_command = Some(replay);
     }
 
     /// Keeps the first failing seed, should the test fail.
@@ -167,7 +216,8 @@ mod tests {
     /// What is printed for a campaign of `builder` under `cargo test`.
     fn printed(builder: &SimulationBuilder) -> String {
         let plan = builder.plan(Environment::default()).unwrap();
-        let mut report = SimulationReport::of(campaign::run(&plan), Duration::ZERO);
+        let (seeds, sites) = campaign::run(&plan);
+        let mut report = SimulationReport::of(seeds, sites, Duration::ZERO);
         let invocation = Invocation {
             package: Some("my-service".into()),
             thread: Some("orders::are_answered".into()),
@@ -229,7 +279,7 @@ mod tests {
         let mut crowded = SimulationBuilder::new()
             .use_random_config()
             .phases(crate::runner::Phases::default())
-            .with_seed_range(7..40);
+            .with_seed_range(7..20);
         for number in 0..30 {
             let name = format!("a-workload-with-quite-a-long-name-{number}");
             crowded = crowded.register_workload(name, |_, network, time, _, topology| async move {
@@ -246,7 +296,7 @@ mod tests {
         assert!(text.lines().count() <= 50, "{text}");
         assert!(text.contains("\ndrawn          "), "{text}");
         assert!(text.contains("\n               probabilities: "), "{text}");
-        assert!(text.contains("and 24 more\n"), "{text}");
+        assert!(text.contains("and 26 more\n"), "{text}");
         let last = text.lines().rev().nth(1).unwrap_or_default();
         assert!(last.starts_with("replay         MOONPOOL_SEED=7"), "{text}");
     }

@@ -3,14 +3,17 @@
 use std::future::poll_fn;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan::Plan;
+use super::processes;
 use super::verdict::Verdict;
 use super::workload::{self, Launch, Progress, Workload};
-use crate::chaos::{FaultCounts, FaultRecord};
+use crate::chaos::invariants::Invariants;
+use crate::chaos::{FaultCounts, FaultRecord, StateRegistry};
 use crate::error::SimulationError;
-use crate::sim::{Leftovers, SimProcess, SimWorld, TraceMode, TraceStep};
+use crate::sim::{Leftovers, SimProcess, SimWorld, SiteCounts, TraceMode, TraceStep};
 
 /// One run of one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(super) struct SeedRun {
     pub(super) events_processed: u64,
     pub(super) leftovers: Leftovers,
     pub(super) faults: FaultCounts,
+    /// How often assertions and `buggify!` sites were reached.
+    pub(super) sites: SiteCounts,
 }
 
 /// What a run left for people to read.
@@ -79,8 +84,10 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
     }
     let drivers = workload::drivers(plan.workloads);
     let progress = Rc::new(Progress::new(drivers, plan.shutdown_after));
+    watch(plan, world, &progress.registry);
     launch(plan, world, &progress);
-    let verdict = match finish(plan, world, &progress) {
+    processes::start_attrition(plan, world, &progress);
+    let verdict = match finish(plan, world, &progress).and_then(|()| settle(world, &progress)) {
         Err(verdict) => verdict,
         Ok(()) => match progress.failure() {
             None => Verdict::Passed,
@@ -97,6 +104,7 @@ fn drive(plan: &Plan<'_>, world: &SimWorld) -> SeedRun {
         events_processed: world.events_processed(),
         leftovers: world.leftovers(),
         faults: world.fault_counts(),
+        sites: world.take_site_counts(),
     }
 }
 
@@ -115,6 +123,28 @@ fn launch(plan: &Plan<'_>, world: &SimWorld, progress: &Rc<Progress>) {
             topology: plan.places[index].topology(progress),
             progress: Rc::clone(progress),
         });
+    }
+}
+
+/// Whether everything that was asserted held, and what holds at the end does.
+fn settle(world: &SimWorld, progress: &Progress) -> Result<(), Verdict> {
+    let failed = |error| Verdict::of(error, || pending_tasks(world));
+    world.check_assertions().map_err(failed)?;
+    match progress.failure() {
+        None => world.check_invariants_at_end().map_err(failed),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Lets the world look at what is published in `registry`.
+fn watch(plan: &Plan<'_>, world: &SimWorld, registry: &StateRegistry) {
+    match plan.buggify {
+        Some(probabilities) => world.set_buggify(probabilities),
+        None => world.set_default_buggify(),
+    }
+    if !plan.invariants.is_empty() {
+        let checks = Arc::clone(&plan.invariants);
+        world.set_invariants(Invariants::new(registry.clone(), checks));
     }
 }
 
@@ -190,12 +220,12 @@ fn pending_tasks(world: &SimWorld) -> Vec<String> {
     tasks.iter().map(ToString::to_string).collect()
 }
 
-/// Every process, and whether it lived at the end.
+/// Every process, and how it was at the end.
 fn process_states(world: &SimWorld) -> Vec<String> {
     let processes = world.all_processes();
     let described = processes.iter().map(|process| {
-        let state = if process.is_alive() { "alive" } else { "dead" };
-        format!("{} {} {state}", process.name(), process.ip())
+        let (name, ip, state) = (process.name(), process.ip(), process.state_name());
+        format!("{name} {ip} {state}")
     });
     described.collect()
 }

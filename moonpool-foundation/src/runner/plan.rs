@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::coverage::Requirement;
 use super::environment::Check;
 use super::phases::Phases;
 use super::topology::WorkloadTopology;
 use super::workload::{Progress, ShutdownAfter, Workload};
-use crate::chaos::FaultId;
+use crate::chaos::{Attrition, BuggifyProbabilities, FaultId, InvariantCheck};
 use crate::network::{NetworkConfigError, NetworkConfiguration};
 use crate::sim::SimWorld;
 
@@ -27,6 +29,7 @@ impl Place {
             peer_ips: self.peer_ips.clone(),
             peer_names: self.peer_names.clone(),
             shutdown_signal: progress.shutdown.clone(),
+            state_registry: progress.registry.clone(),
             shared: progress.shared.clone(),
             providers: None,
         }
@@ -86,6 +89,11 @@ impl Shard {
         (index < count).then_some(Self { index, count })
     }
 
+    /// How many of so many positions are this shard's.
+    fn share(self, positions: usize) -> usize {
+        positions.saturating_sub(self.index).div_ceil(self.count)
+    }
+
     /// The position in the whole campaign of this shard's `turn`-th seed.
     pub(super) fn position(self, turn: usize) -> Option<usize> {
         turn.checked_mul(self.count)?.checked_add(self.index)
@@ -120,6 +128,7 @@ pub(super) struct Plan<'a> {
     pub(super) livelock_limit: Option<u64>,
     pub(super) shutdown_after: ShutdownAfter,
     pub(super) phases: Option<Phases>,
+    pub(super) attrition: Option<Attrition>,
     pub(super) skipped_faults: BTreeSet<FaultId>,
     pub(super) seeds: Seeds,
     pub(super) shard: Shard,
@@ -129,6 +138,12 @@ pub(super) struct Plan<'a> {
     pub(super) check: Check,
     pub(super) stop_on_failure: bool,
     pub(super) places: Vec<Place>,
+    /// `None`: as the network has it.
+    pub(super) buggify: Option<BuggifyProbabilities>,
+    pub(super) invariants: Arc<[InvariantCheck]>,
+    pub(super) coverage: Requirement,
+    /// The campaign ends with the seed with which all required sites have held.
+    pub(super) stops_when_covered: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -164,6 +179,7 @@ impl<'a> Plan<'a> {
             livelock_limit: None,
             shutdown_after: ShutdownAfter::default(),
             phases: None,
+            attrition: None,
             skipped_faults: BTreeSet::new(),
             seeds: Seeds::List(Vec::new()),
             shard: Shard::WHOLE,
@@ -172,6 +188,10 @@ impl<'a> Plan<'a> {
             check: Check::default(),
             stop_on_failure: false,
             places: (0..hosts.len()).map(place).collect(),
+            buggify: None,
+            invariants: Arc::new([]),
+            coverage: Requirement::default(),
+            stops_when_covered: false,
         })
     }
 
@@ -181,12 +201,27 @@ impl<'a> Plan<'a> {
         let names: Vec<&str> = names.collect();
         let decisive = (
             (names, self.network, self.time_budget, self.livelock_limit),
-            (self.shutdown_after, &self.phases, &self.skipped_faults),
+            (
+                self.shutdown_after,
+                &self.phases,
+                &self.attrition,
+                &self.skipped_faults,
+                self.buggify,
+            ),
         );
         let text = format!("{decisive:?}");
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
+    }
+
+    /// How many seeds this shard runs, unless time ends it.
+    pub(super) fn seeds_to_run(&self) -> Option<u64> {
+        let count = self.shard.share(self.seeds.len());
+        match self.time_limit {
+            None => u64::try_from(count).ok(),
+            Some(_) => None,
+        }
     }
 
     /// The same campaign over other seeds, all of which run.
@@ -195,7 +230,27 @@ impl<'a> Plan<'a> {
             seeds: Seeds::List(seeds),
             shard: Shard::WHOLE,
             time_limit: None,
+            stops_when_covered: false,
             ..self.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drawn_network_is_a_function_of_its_seed() {
+        assert_eq!(Network::Swarm.of(7), Network::Swarm.of(7));
+        assert_ne!(Network::Swarm.of(7), Network::Swarm.of(8));
+    }
+
+    #[test]
+    fn shards_share_every_position() {
+        for positions in 0..20 {
+            let shares = (1..=3).map(|number| Shard::new(number, 3).unwrap().share(positions));
+            assert_eq!(shares.sum::<usize>(), positions);
         }
     }
 }

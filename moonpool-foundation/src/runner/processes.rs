@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use super::builder::SimulationBuilder;
 
+use super::plan::{Network, Plan};
 use super::topology::WorkloadTopology;
 use super::workload::{Launch, Progress, Role, Workload};
+use crate::chaos::Attrition;
 use crate::error::SimulationResult;
 use crate::providers::SimProviders;
-use crate::sim::{SimProcess, SimWorld};
+use crate::sim::{ProcessId, SimProcess, SimWorld, TaskRole};
 use crate::time::TimeProvider;
 
 /// Virtual time that processes have to end by themselves, once the workloads have returned.
@@ -76,10 +78,67 @@ impl SimulationBuilder {
         F: Fn(SimProviders, WorkloadTopology) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = SimulationResult<()>> + 'static,
     {
+        self.checks.note_workload::<F>();
         let process = Workload::process(name.into(), Location::caller(), factory);
         self.workloads.push(process);
         self
     }
+}
+
+impl SimulationBuilder {
+    /// Lets processes (not workloads) die, restart and stand still at drawn times. None by default.
+    /// With [`use_random_config`](Self::use_random_config) each seed draws how often, for how long and
+    /// which of the given kinds ([`Attrition::random_for_seed`]); the bound stays as given.
+    ///
+    /// ```
+    /// use moonpool_foundation::{
+    ///     Attrition, FaultKind, SimulationBuilder, SimulationMetrics, TimeProvider,
+    /// };
+    /// use std::time::Duration;
+    ///
+    /// let report = SimulationBuilder::new()
+    ///     .set_iterations(10)
+    ///     .attrition(Attrition { probability: 0.3, ..Attrition::default() })
+    ///     .process("server", |_providers, _topology| std::future::pending())
+    ///     .register_workload("client", |_random, _network, time, _task, _topology| async move {
+    ///         time.sleep(Duration::from_secs(60)).await;
+    ///         Ok(SimulationMetrics::default())
+    ///     })
+    ///     .run();
+    /// report.assert_passed();
+    /// assert!(report.faults.of(FaultKind::Kill) > 0);
+    /// ```
+    pub fn attrition(mut self, attrition: Attrition) -> Self {
+        self.attrition = Some(attrition);
+        self
+    }
+}
+
+/// The attrition of `seed`: as the builder was told, or drawn within that if its network is.
+pub(super) fn attrition_of(plan: &Plan<'_>, seed: u64) -> Option<Attrition> {
+    let given = plan.attrition.as_ref()?;
+    match plan.network {
+        Network::Fixed(_) => Some(given.clone()),
+        Network::Swarm => {
+            let mut drawn = Attrition::random_for_seed(seed, given.max_dead);
+            drawn.kinds.retain(|kind| given.kinds.contains(kind));
+            (!drawn.kinds.is_empty()).then_some(drawn)
+        }
+    }
+}
+
+/// Lets the plan's attrition begin among the processes of a seed.
+pub(super) fn start_attrition(plan: &Plan<'_>, world: &SimWorld, progress: &Progress) {
+    let Some(attrition) = attrition_of(plan, world.seed()) else {
+        return;
+    };
+    let victims: Vec<ProcessId> = {
+        let processes = progress.servers.list.borrow();
+        processes.iter().map(SimProcess::id).collect()
+    };
+    // What was given was validated with the plan, and what is drawn is valid.
+    let started = world.start_attrition(attrition, victims);
+    debug_assert_eq!(started, Ok(()));
 }
 
 impl Workload {
@@ -130,7 +189,13 @@ impl Launch<'_> {
                 }
                 drop(running);
             };
-            drop(world.spawn(name.clone(), handle.life(), registered_at, main));
+            drop(world.spawn(
+                name.clone(),
+                handle.life(),
+                TaskRole::Ordinary,
+                registered_at,
+                main,
+            ));
         };
         start();
         process.set_factory(Rc::new(start));
@@ -152,6 +217,7 @@ impl Servers {
         if self.list.borrow().is_empty() {
             return Ok(());
         }
+        world.settle_processes();
         let tokens: Vec<_> = self
             .list
             .borrow()

@@ -5,25 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::coverage::{AssertionResult, BuggifyResult, SiteResults};
+use super::metrics::{self, SimulationMetrics, ratio};
 use super::regressions::Recorder;
 use super::verdict::Verdict;
-use crate::chaos::FaultCounts;
+use crate::chaos::{FaultCounts, FaultKind};
 use crate::sim::Leftovers;
-
-/// What running cost. A workload returns one (`SimulationMetrics::default()` will do: the runner
-/// measures these itself), the runner fills one per seed and one for the whole campaign.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct SimulationMetrics {
-    /// Real time; of a campaign: from its begin to its end, on however many threads.
-    pub wall_time: Duration,
-    /// Virtual time; of a campaign: of all seeds together.
-    pub simulated_time: Duration,
-    /// Events processed; of a campaign: of all seeds together.
-    pub events_processed: u64,
-    /// Digest of all that happened in the seed; of a campaign: of its seeds' digests, in order.
-    pub digest: u64,
-}
 
 /// What became of one seed.
 #[derive(Clone, Debug, Serialize)]
@@ -35,11 +22,29 @@ pub struct SeedReport {
     pub verdict: Verdict,
     /// What it cost, and its digest.
     pub metrics: SimulationMetrics,
-    /// What its world still held when the last workload had returned, or when it failed. A workload
-    /// that wants to show that nothing leaks sleeps until its last FIN has travelled.
+    /// What its world still held when the last workload had returned, or when it failed. With
+    /// [`phases`](crate::SimulationBuilder::phases) a seed that passes has come to rest by then;
+    /// without, a workload that wants to show that nothing leaks sleeps until its last FIN has
+    /// travelled.
     pub leftovers: Leftovers,
     /// How often each kind of fault fired.
     pub faults: FaultCounts,
+}
+
+/// What a campaign's numbers come to per seed, for machines; the report's methods give the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SimulationRates {
+    /// See [`SimulationReport::success_rate`].
+    pub success_rate: f64,
+    /// See [`SimulationReport::simulated_to_real_ratio`].
+    pub simulated_to_real_ratio: f64,
+    /// See [`SimulationReport::average_wall_time`].
+    pub average_wall_time: Duration,
+    /// See [`SimulationReport::average_simulated_time`].
+    pub average_simulated_time: Duration,
+    /// See [`SimulationReport::average_events_processed`].
+    pub average_events_processed: f64,
 }
 
 /// What a campaign came to. `Display` prints it for people, [`Serialize`] for machines.
@@ -54,6 +59,8 @@ pub struct SimulationReport {
     pub failed_runs: usize,
     /// What the whole campaign cost.
     pub metrics: SimulationMetrics,
+    /// What that comes to per seed.
+    pub rates: SimulationRates,
     /// What became of each seed, in the order of `seeds_used`.
     pub individual_metrics: Vec<SeedReport>,
     /// The seeds, in order.
@@ -62,6 +69,17 @@ pub struct SimulationReport {
     pub seeds_failing: Vec<u64>,
     /// How often each kind of fault fired, in all seeds together.
     pub faults: FaultCounts,
+    /// The kinds that the network of some seed may have had by chance, and that never fired: nothing
+    /// was tested with them.
+    pub dead_faults: Vec<FaultKind>,
+    /// Every `always_assert!` and `sometimes_assert!` in the binary, and how often each was checked
+    /// and held in all seeds together; sorted by name.
+    pub assertion_results: Vec<AssertionResult>,
+    /// What the assertions say against the campaign, a line each: every `always_assert!` that did not
+    /// hold, and every required `sometimes_assert!` that was missed, if the builder asked for coverage.
+    pub assertion_violations: Vec<String>,
+    /// Every `buggify!` in the binary, and how often it fired; sorted by module, line and column.
+    pub buggify_results: Vec<BuggifyResult>,
     /// Seeds of the regression file that ran before the campaign. Those that passed count nowhere
     /// else; one that failed stands in front of the campaign's own seeds, unless it is one of them.
     pub regressions_run: usize,
@@ -74,7 +92,7 @@ pub struct SimulationReport {
 
 impl SimulationReport {
     /// A report of these seeds, which took `wall_time` together.
-    pub(super) fn of(seeds: Vec<SeedReport>, wall_time: Duration) -> Self {
+    pub(super) fn of(seeds: Vec<SeedReport>, sites: SiteResults, wall_time: Duration) -> Self {
         let mut report = Self {
             iterations: seeds.len(),
             seeds_used: seeds.iter().map(|seed| seed.seed).collect(),
@@ -93,16 +111,29 @@ impl SimulationReport {
                 report.seeds_failing.push(seed.seed);
             }
         }
+        let dead =
+            |kind: &FaultKind| sites.enabled_faults.contains(*kind) && report.faults.of(*kind) == 0;
+        report.dead_faults = FaultKind::ALL.iter().copied().filter(dead).collect();
+        report.assertion_violations = sites.violations();
+        report.assertion_results = sites.assertions;
+        report.buggify_results = sites.buggify;
         report.failed_runs = report.seeds_failing.len();
         report.successful_runs = report.iterations - report.failed_runs;
         report.individual_metrics = seeds;
+        report.rates = SimulationRates {
+            success_rate: report.success_rate(),
+            simulated_to_real_ratio: report.simulated_to_real_ratio(),
+            average_wall_time: report.average_wall_time(),
+            average_simulated_time: report.average_simulated_time(),
+            average_events_processed: report.average_events_processed(),
+        };
         report
     }
 
     /// Per cent of the seeds that passed, 0.0-100.0; 0.0 if none ran.
     #[must_use]
     pub fn success_rate(&self) -> f64 {
-        100.0 * ratio(count(self.successful_runs), count(self.iterations))
+        metrics::percentage(self.successful_runs, self.iterations)
     }
 
     /// Real time per seed, summed over threads; zero if none ran.
@@ -141,14 +172,39 @@ impl SimulationReport {
             .filter(|seed| !seed.verdict.is_passed())
     }
 
-    /// Returns if every seed passed.
+    /// The required `sometimes_assert!` sites that never held: see
+    /// [`coverage`](crate::SimulationBuilder::coverage).
+    pub fn missed_assertions(&self) -> impl Iterator<Item = &AssertionResult> {
+        let required = self.assertion_results.iter();
+        required.filter(|found| found.is_required && found.is_missed())
+    }
+
+    /// Whether every required `sometimes_assert!` held at least once.
+    #[must_use]
+    pub fn coverage_complete(&self) -> bool {
+        self.missed_assertions().next().is_none()
+    }
+
+    /// The `buggify!` sites of the required modules that never fired.
+    pub fn dead_buggify_sites(&self) -> impl Iterator<Item = &BuggifyResult> {
+        let sites = self.buggify_results.iter();
+        sites.filter(|found| found.is_required && found.fired == 0)
+    }
+
+    /// Returns if every seed passed, and the campaign reached what it had to.
     ///
     /// # Panics
-    /// If one did not: with the first one's verdict and the command that replays it.
+    /// If a seed did not pass: with the first one's verdict and the command that replays it. If the
+    /// builder asked for [coverage](crate::SimulationBuilder::coverage) and a required
+    /// `sometimes_assert!` was missed: with those that were.
     #[track_caller]
     #[expect(clippy::panic, reason = "an assertion for tests")]
     pub fn assert_passed(&self) {
         let Some(first) = self.failures().next() else {
+            if !self.assertion_violations.is_empty() {
+                let missed = self.assertion_violations.join("\n  ");
+                panic!("all {} seeds passed, but:\n  {missed}", self.iterations);
+            }
             return;
         };
         let replay = match &self.replay_command {
@@ -170,6 +226,35 @@ impl SimulationReport {
             Ok(seeds) if seeds > 0 => total / seeds,
             _ => Duration::ZERO,
         }
+    }
+}
+
+impl SimulationReport {
+    /// What the required sites came to. Of the others, which may be many, only the number.
+    fn write_sites(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let required = || {
+            self.assertion_results
+                .iter()
+                .filter(|site| site.is_required)
+        };
+        let others = self.assertion_results.len() - required().count();
+        for site in required() {
+            let missed = if site.is_missed() { "MISSED: " } else { "" };
+            write!(f, "\n{missed}{site}")?;
+        }
+        let reached = |site: &&AssertionResult| !site.is_required && site.checks > 0;
+        if others > 0 {
+            let reached = self.assertion_results.iter().filter(reached).count();
+            write!(f, "\nof {others} other assertions {reached} were reached")?;
+        }
+        for kind in &self.dead_faults {
+            write!(f, "\nDEAD: fault {kind} may fire, and never did")?;
+        }
+        let was_asked = self.buggify_results.iter().any(|site| site.calls > 0);
+        for site in self.dead_buggify_sites().filter(|_| was_asked) {
+            write!(f, "\nDEAD: {site}")?;
+        }
+        Ok(())
     }
 }
 
@@ -210,15 +295,12 @@ impl fmt::Display for SimulationReport {
         if self.failed_runs > LISTED_FAILURES {
             write!(f, "\nand {} more", self.failed_runs - LISTED_FAILURES)?;
         }
+        self.write_sites(f)?;
         match &self.replay_command {
             Some(command) => write!(f, "\nreplay: {command}"),
             None => Ok(()),
         }
     }
-}
-
-fn ratio(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
 }
 
 /// Exact up to 2^53, and near enough beyond.

@@ -5,7 +5,11 @@ use std::rc::Rc;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::SharedValues;
+#[cfg(feature = "sim")]
+use crate::chaos::StateRegistry;
+#[cfg(feature = "sim")]
 use crate::providers::SimProviders;
+#[cfg(feature = "sim")]
 use crate::sim::SimWorld;
 
 /// Where a workload runs, and who else is there.
@@ -41,12 +45,36 @@ pub struct WorkloadTopology {
     /// Fires when the first workload has returned `Ok`; with
     /// [`shutdown_after_all`](crate::SimulationBuilder::shutdown_after_all), when the last has.
     pub shutdown_signal: CancellationToken,
+    /// States that all workloads and processes of this run share, for its invariants.
+    #[cfg(feature = "sim")]
+    pub state_registry: StateRegistry,
     pub(super) shared: SharedValues,
     /// Who runs it, in a simulation.
+    #[cfg(feature = "sim")]
     pub(super) providers: Option<SimProviders>,
 }
 
 impl WorkloadTopology {
+    /// That of a run on real sockets.
+    pub(super) fn outside(
+        my_ip: String,
+        peer_ips: Vec<String>,
+        peer_names: Vec<String>,
+        shutdown_signal: CancellationToken,
+    ) -> Self {
+        Self {
+            my_ip,
+            peer_ips,
+            peer_names,
+            shutdown_signal,
+            #[cfg(feature = "sim")]
+            state_registry: StateRegistry::new(),
+            shared: SharedValues::default(),
+            #[cfg(feature = "sim")]
+            providers: None,
+        }
+    }
+
     /// The run's value of this type, which all its workloads and processes share; made by the first
     /// that asks, and new in each run.
     ///
@@ -80,6 +108,9 @@ impl WorkloadTopology {
     /// The world that this workload runs in, for faults that it causes itself; see
     /// [`SimProviders::world`]. `None` outside a simulation, and in a process that was killed.
     ///
+    /// Kill [processes](crate::SimulationBuilder::process): a workload that is killed never returns,
+    /// and its seed waits for it in vain.
+    ///
     /// ```
     /// use moonpool_foundation::{KillKind, SimulationBuilder, SimulationMetrics};
     ///
@@ -98,6 +129,7 @@ impl WorkloadTopology {
     ///     .run()
     ///     .assert_passed();
     /// ```
+    #[cfg(feature = "sim")]
     #[must_use]
     pub fn world(&self) -> Option<SimWorld> {
         self.providers.as_ref()?.world()
@@ -128,14 +160,12 @@ mod tests {
 
     #[test]
     fn peers_are_found_by_name_and_by_prefix() {
-        let topology = WorkloadTopology {
-            my_ip: "10.0.0.1".into(),
-            peer_ips: vec!["10.0.0.2".into(), "10.0.0.3".into(), "10.0.0.4".into()],
-            peer_names: vec!["server-1".into(), "client".into(), "server-2".into()],
-            shutdown_signal: CancellationToken::new(),
-            shared: SharedValues::default(),
-            providers: None,
-        };
+        let topology = WorkloadTopology::outside(
+            "10.0.0.1".into(),
+            vec!["10.0.0.2".into(), "10.0.0.3".into(), "10.0.0.4".into()],
+            vec!["server-1".into(), "client".into(), "server-2".into()],
+            CancellationToken::new(),
+        );
         assert_eq!(
             topology.get_peer_by_name("client").as_deref(),
             Some("10.0.0.3")

@@ -226,6 +226,7 @@ impl Verdict {
         }
     }
 
+    #[cfg(feature = "sim")]
     /// The verdict that `error` of a world's run is; `waiting` lists its pending tasks.
     pub(super) fn of(error: SimulationError, waiting: impl FnOnce() -> Vec<String>) -> Self {
         match error {

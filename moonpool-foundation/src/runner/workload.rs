@@ -11,14 +11,15 @@ use std::task::{Context, Poll, Waker};
 
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::SimulationMetrics;
 use super::processes::Servers;
-use super::report::SimulationMetrics;
 use super::shared::SharedValues;
 use super::topology::WorkloadTopology;
 use super::verdict::with_sources;
+use crate::chaos::StateRegistry;
 use crate::error::{SimulationError, SimulationResult};
 use crate::providers::SimProviders;
-use crate::sim::SimProcess;
+use crate::sim::{SimProcess, TaskRole};
 
 /// A registered workload or process.
 pub(super) struct Workload {
@@ -103,6 +104,7 @@ impl Launch<'_> {
         let handle = world.spawn(
             self.workload.name.clone(),
             self.process.life(),
+            TaskRole::Ordinary,
             self.workload.registered_at,
             future,
         );
@@ -126,6 +128,8 @@ pub(super) struct Progress {
     waker: RefCell<Option<Waker>>,
     pub(super) shutdown: CancellationToken,
     pub(super) shared: SharedValues,
+    /// What its invariants look at.
+    pub(super) registry: StateRegistry,
     shutdown_after: ShutdownAfter,
     pub(super) servers: Servers,
 }
@@ -139,6 +143,7 @@ impl Progress {
             waker: RefCell::new(None),
             shutdown: CancellationToken::new(),
             shared: SharedValues::default(),
+            registry: StateRegistry::new(),
             shutdown_after,
             servers: Servers::default(),
         }

@@ -10,7 +10,7 @@ use super::world::{Event, World};
 use crate::chaos::{FaultKind, FaultTarget};
 
 /// How long a sender's kernel keeps sending to a host that does not answer.
-const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(15);
+pub(super) const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(15);
 
 /// What a socket fails with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,9 @@ impl World {
         let target = FaultTarget::Connection(id.number());
         if !self.fault_fires(FaultKind::HalfOpen, target) {
             return;
+        }
+        if let Some(connection) = self.network.connections.get_mut(id) {
+            connection.half_open = true;
         }
         self.discard_under_way(id, crashed);
         self.discard_under_way(id, crashed.other());

@@ -19,6 +19,7 @@ pub(crate) struct Clocks {
     /// How far a clock may be ahead; `None` if clocks do not drift.
     drift_max: Option<Duration>,
     drift: Stream,
+    read: bool,
     /// Chance of a sleep to be lengthened, and by how much at most.
     delays: Option<(f64, Duration)>,
     delay: Stream,
@@ -33,12 +34,18 @@ impl Clocks {
         Self {
             drift_max: drifts.then_some(config.clock_drift_max),
             drift: Stream::new(seed, StreamId::Fault(FaultKind::ClockDrift)),
+            read: false,
             delays: may_lengthen.then_some((
                 config.buggified_delay_probability,
                 config.buggified_delay_max,
             )),
             delay: Stream::new(seed, StreamId::Fault(FaultKind::BuggifiedDelay)),
         }
+    }
+
+    /// Whether a clock that could drift was read.
+    pub(super) fn was_read(&self) -> bool {
+        self.read
     }
 
     /// From now on clocks are caught up with and sleeps are exact.
@@ -117,6 +124,7 @@ impl World {
         let (Some(max), true) = (self.clocks.drift_max, self.processes.is_live(owner)) else {
             return clock.timer.max(now);
         };
+        self.clocks.read = true;
         let random = self.clocks.drift.draws(&mut self.digest).next_u64();
         if clock.drift == Drift::Unread {
             let target = FaultTarget::Process(owner.id.number());

@@ -9,11 +9,17 @@ use std::time::Duration;
 
 use super::addresses::{Ports, collide, destination, is_reached};
 use super::clock::SimInstant;
-use super::delivery::Pipe;
 use super::events::EventKey;
+use super::faults::{ConnectFailure, Occasion};
+use super::links::Links;
+use super::pipe::Pipe;
 use super::process::{Death, ProcessId, ProcessRef};
 use super::slab::{Key, Slab};
 use super::world::{Event, World};
+use crate::chaos::FaultTarget;
+
+pub use super::connection::Side;
+pub(super) use super::connection::{Connection, End, EndState};
 
 pub(crate) type ConnectionId = Key;
 pub(crate) type ListenerId = Key;
@@ -27,104 +33,6 @@ const CONNECT_RETRY: Duration = Duration::from_secs(1);
 const LAST_CONNECT_RETRY: Duration = Duration::from_secs(64);
 /// When a connect to an address that no host has gives up, as ARP does.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(3);
-
-/// An end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The one that connected.
-    Dialer,
-    /// The one that listened.
-    Acceptor,
-}
-
-impl Side {
-    pub(crate) fn other(self) -> Self {
-        match self {
-            Self::Dialer => Self::Acceptor,
-            Self::Acceptor => Self::Dialer,
-        }
-    }
-
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Self::Dialer => 0,
-            Self::Acceptor => 1,
-        }
-    }
-
-    /// For digests.
-    pub(crate) fn number(self) -> u64 {
-        match self {
-            Self::Dialer => 0,
-            Self::Acceptor => 1,
-        }
-    }
-}
-
-/// The life of one end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EndState {
-    Open,
-    /// A RST came; the first call that meets it is told with this error.
-    Reset(Option<io::ErrorKind>),
-    /// Dropped by its owner, or dead with it: what arrives is refused.
-    Closed,
-    /// Its host is gone: what arrives is swallowed.
-    Silent,
-}
-
-#[derive(Debug)]
-pub(super) struct End {
-    pub(super) owner: ProcessRef,
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
-    pub(super) state: EndState,
-    pub(super) reader: Option<Waker>,
-    pub(super) writer: Option<Waker>,
-    /// A RST under way to this end.
-    pub(super) reset_event: Option<EventKey>,
-}
-
-impl End {
-    fn new(owner: ProcessRef, local: SocketAddr, remote: SocketAddr) -> Self {
-        Self {
-            owner,
-            local,
-            remote,
-            state: EndState::Open,
-            reader: None,
-            writer: None,
-            reset_event: None,
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Connection {
-    /// By [`Side`].
-    pub(super) ends: [End; 2],
-    /// By the side that sends.
-    pub(super) pipes: [Pipe; 2],
-}
-
-impl Connection {
-    pub(super) fn end(&mut self, side: Side) -> &mut End {
-        &mut self.ends[side.index()]
-    }
-
-    /// What `side` sends.
-    pub(super) fn pipe(&mut self, side: Side) -> &mut Pipe {
-        &mut self.pipes[side.index()]
-    }
-
-    /// Nothing will ever happen on it again.
-    fn is_over(&self) -> bool {
-        self.ends.iter().all(|end| {
-            let is_gone = matches!(end.state, EndState::Closed | EndState::Silent);
-            is_gone && end.reset_event.is_none()
-        }) && self.pipes.iter().all(Pipe::is_idle)
-    }
-}
 
 #[derive(Debug)]
 struct Listener {
@@ -154,6 +62,10 @@ enum Outcome {
     Unknown,
     Connected(ConnectionId),
     Failed(io::ErrorKind),
+    /// Nobody will ever answer.
+    Hangs,
+    /// It had made a connection, whose port it no longer owns, and never heard of it.
+    Abandoned,
 }
 
 /// What a future learns when it asks.
@@ -169,6 +81,7 @@ pub(crate) enum Asked<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     pub(super) connections: Slab<Connection>,
+    pub(super) links: Links,
     listeners: Slab<Listener>,
     attempts: Slab<Attempt>,
     /// Who listens on a port of a process; several only on different addresses.
@@ -217,9 +130,9 @@ impl World {
         owner: ProcessRef,
         mut local: SocketAddr,
     ) -> io::Result<(ListenerId, SocketAddr)> {
-        let own_ip = self.processes.get(owner.id).ip;
         let ip = local.ip();
-        if !(ip.is_unspecified() || ip.is_loopback() || ip == own_ip) {
+        let is_own = self.processes.get(owner.id).has_ip(ip);
+        if !(ip.is_unspecified() || ip.is_loopback() || is_own) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         let network = &mut self.network;
@@ -311,11 +224,14 @@ impl World {
         let ip = if remote.ip().is_loopback() {
             remote.ip()
         } else {
-            self.processes.get(owner.id).ip
+            let source = self.processes.get(owner.id).source(remote.ip());
+            source.ok_or(io::ErrorKind::NetworkUnreachable)?
         };
         let local = SocketAddr::new(ip, self.network.take_port(owner.id)?);
-        let (there, back) = self.faults.connect_latency(&mut self.digest);
-        let reachable = self.host_of(owner, remote).is_some();
+        let host = self.host_of(owner, remote);
+        let on = self.connect_occasion(owner, host);
+        let (there, back) = self.faults.connect_latency(on, &mut self.digest);
+        let reachable = host.is_some();
         let attempt = self.network.attempts.insert(Attempt {
             owner,
             local,
@@ -330,18 +246,58 @@ impl World {
             waker: None,
             retry: CONNECT_RETRY,
         });
-        let event = if reachable {
-            self.schedule(self.clock.after(there), Event::ConnectArrives(attempt))
-        } else {
-            self.schedule(
-                self.clock.after(UNREACHABLE_AFTER),
-                Event::ConnectAnswered(attempt),
-            )
+        let failure = match host {
+            Some(host) => {
+                self.maybe_partition(owner.id, host);
+                self.faults.connect_failure(on, &mut self.digest)
+            }
+            None => None,
         };
-        if let Some(attempt) = self.network.attempts.get_mut(attempt) {
+        self.send_connect(attempt, there, reachable, failure);
+        Ok(attempt)
+    }
+
+    fn send_connect(
+        &mut self,
+        id: AttemptId,
+        there: Duration,
+        reachable: bool,
+        failure: Option<ConnectFailure>,
+    ) {
+        let Some(attempt) = self.network.attempts.get_mut(id) else {
+            return;
+        };
+        let (delay, event) = match failure {
+            Some(ConnectFailure::Hangs) => {
+                attempt.outcome = Outcome::Hangs;
+                return;
+            }
+            Some(ConnectFailure::Refused) => {
+                attempt.outcome = Outcome::Failed(io::ErrorKind::ConnectionRefused);
+                (there + attempt.back, Event::ConnectAnswered(id))
+            }
+            None if reachable => (there, Event::ConnectArrives(id)),
+            None => (UNREACHABLE_AFTER, Event::ConnectAnswered(id)),
+        };
+        let event = self.schedule(self.clock.after(delay), event);
+        if let Some(attempt) = self.network.attempts.get_mut(id) {
             attempt.event = Some(event);
         }
-        Ok(attempt)
+    }
+
+    fn connect_occasion(&self, owner: ProcessRef, host: Option<ProcessId>) -> Occasion {
+        let own = owner.id.number();
+        Occasion {
+            now: self.clock,
+            target: FaultTarget::Pair(own, host.map_or(own, ProcessId::number)),
+        }
+    }
+
+    /// Whether a connect or its answer does not get through between two processes.
+    fn is_out_of_reach(&self, owner: ProcessRef, host: ProcessId) -> bool {
+        let links = &self.network.links;
+        links.obstacle(owner.id, host, false).is_some()
+            || links.obstacle(host, owner.id, false).is_some()
     }
 
     /// The process that `remote` reaches from `owner`.
@@ -359,14 +315,16 @@ impl World {
         };
         let (owner, local, remote, back) =
             (attempt.owner, attempt.local, attempt.remote, attempt.back);
-        let listener = self
-            .host_of(owner, remote)
-            .and_then(|process| self.network.listening(process, remote));
-        let is_silent = self
-            .host_of(owner, remote)
-            .is_some_and(|process| !self.processes.is_powered(process));
+        let host = self.host_of(owner, remote);
+        let listener = host.and_then(|process| self.network.listening(process, remote));
+        let is_silent = host.is_some_and(|process| {
+            !self.processes.is_powered(process) || self.is_out_of_reach(owner, process)
+        });
+        let listener = listener.filter(|_| {
+            !host.is_some_and(|host| self.network.links.is_disconnected(owner.id, host))
+        });
         let (outcome, event) = match listener {
-            None if is_silent => self.try_connect_again(id),
+            _ if is_silent => self.try_connect_again(id),
             None => (
                 Outcome::Failed(io::ErrorKind::ConnectionRefused),
                 self.schedule(self.clock.after(back), Event::ConnectAnswered(id)),
@@ -388,23 +346,80 @@ impl World {
 
     /// Nobody answers: the connect is tried again, after twice the time, until it has taken too long.
     fn try_connect_again(&mut self, id: AttemptId) -> (Outcome, EventKey) {
-        let wait = match self.network.attempts.get_mut(id) {
-            Some(attempt) => {
-                let wait = attempt.retry;
-                attempt.retry = wait * 2;
-                wait
+        match self.next_try(id) {
+            Some(wait) => {
+                let again = Event::ConnectArrives(id);
+                (Outcome::Unknown, self.schedule(self.after(wait), again))
             }
-            None => CONNECT_RETRY,
-        };
-        if wait > LAST_CONNECT_RETRY {
-            let timed_out = Outcome::Failed(io::ErrorKind::TimedOut);
-            return (
-                timed_out,
-                self.schedule(self.clock, Event::ConnectAnswered(id)),
-            );
+            None => {
+                let over = self.schedule(self.clock, Event::ConnectAnswered(id));
+                (Outcome::Failed(io::ErrorKind::TimedOut), over)
+            }
         }
-        let again = self.schedule(self.clock.after(wait), Event::ConnectArrives(id));
-        (Outcome::Unknown, again)
+    }
+
+    /// How long to wait before a connect is tried again; nothing once it has taken too long.
+    fn next_try(&mut self, id: AttemptId) -> Option<Duration> {
+        let attempt = self.network.attempts.get_mut(id)?;
+        let wait = attempt.retry;
+        attempt.retry = wait * 2;
+        (wait <= LAST_CONNECT_RETRY).then_some(wait)
+    }
+
+    /// Whether an answer is on its way that does not get through. That nobody answered always does.
+    fn is_answer_lost(&self, id: AttemptId) -> bool {
+        let Some(attempt) = self.network.attempts.get(id) else {
+            return false;
+        };
+        let is_answer = matches!(
+            attempt.outcome,
+            Outcome::Connected(_) | Outcome::Failed(io::ErrorKind::ConnectionRefused)
+        );
+        let host = self.host_of(attempt.owner, attempt.remote);
+        is_answer && host.is_some_and(|host| self.is_out_of_reach(attempt.owner, host))
+    }
+
+    /// A connect has taken too long; what it had made is reset.
+    fn abandon(&mut self, id: AttemptId) {
+        let Some(attempt) = self.network.attempts.get_mut(id) else {
+            return;
+        };
+        let timed_out = Outcome::Failed(io::ErrorKind::TimedOut);
+        if let Outcome::Connected(made) = std::mem::replace(&mut attempt.outcome, timed_out) {
+            attempt.outcome = Outcome::Abandoned;
+            self.abort_end(made, Side::Dialer);
+        }
+    }
+
+    /// Connects that wait for a retry, or for ever, are tried again soon.
+    pub(super) fn retry_connects(&mut self) {
+        let ids: Vec<AttemptId> = self.network.attempts.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            let Some(attempt) = self.network.attempts.get_mut(id) else {
+                continue;
+            };
+            let is_answered = attempt.event.is_none() && !matches!(attempt.outcome, Outcome::Hangs);
+            let again = match attempt.outcome {
+                _ if is_answered => continue,
+                Outcome::Connected(_) => Event::ConnectAnswered(id),
+                Outcome::Unknown | Outcome::Hangs => Event::ConnectArrives(id),
+                Outcome::Failed(_) | Outcome::Abandoned => continue,
+            };
+            if matches!(attempt.outcome, Outcome::Hangs) {
+                attempt.outcome = Outcome::Unknown;
+            }
+            attempt.retry = CONNECT_RETRY;
+            let (owner, remote, waits) = (attempt.owner, attempt.remote, attempt.event.take());
+            if let Some(waits) = waits {
+                self.events.remove(waits);
+            }
+            let on = self.connect_occasion(owner, self.host_of(owner, remote));
+            let (soon, _) = self.faults.connect_latency(on, &mut self.digest);
+            let event = self.schedule(self.after(soon), again);
+            if let Some(attempt) = self.network.attempts.get_mut(id) {
+                attempt.event = Some(event);
+            }
+        }
     }
 
     fn backlog_is_full(&self, listener: ListenerId) -> bool {
@@ -426,13 +441,18 @@ impl World {
             .listeners
             .get(listener)
             .map_or(dialer, |listener| listener.owner);
+        let displayed = self.translator.displayed(local, &mut self.digest);
         let id = self.network.connections.insert(Connection {
             ends: [
                 End::new(dialer, local, remote),
-                End::new(acceptor, remote, local),
+                End::new(acceptor, remote, displayed),
             ],
             pipes: [Pipe::default(), Pipe::default()],
+            cut: None,
+            half_open: false,
+            next_partition_draw: self.clock,
         });
+        self.lay_pipes(id);
         if let Some(listener) = self.network.listeners.get_mut(listener) {
             listener.pending.push_back(id);
             self.wakes
@@ -441,7 +461,18 @@ impl World {
         id
     }
 
+    /// An answer that meets an obstacle is lost, and asked for again.
     pub(super) fn connect_answered(&mut self, id: AttemptId) {
+        if self.is_answer_lost(id) {
+            if let Some(wait) = self.next_try(id) {
+                let event = self.schedule(self.after(wait), Event::ConnectAnswered(id));
+                if let Some(attempt) = self.network.attempts.get_mut(id) {
+                    attempt.event = Some(event);
+                }
+                return;
+            }
+            self.abandon(id);
+        }
         if let Some(attempt) = self.network.attempts.get_mut(id) {
             attempt.event = None;
             self.wakes.extend(attempt.waker.take());
@@ -457,7 +488,7 @@ impl World {
         let Some(attempt) = self.network.attempts.get(id) else {
             return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        if attempt.event.is_some() {
+        if attempt.event.is_some() || matches!(attempt.outcome, Outcome::Hangs) {
             return parked(attempt.waker.as_ref(), waker);
         }
         let (outcome, owner, port) = (attempt.outcome, attempt.owner, attempt.local.port());
@@ -468,7 +499,8 @@ impl World {
                 self.network.release_port(owner.id, port);
                 Err(kind.into())
             }
-            Outcome::Unknown => Err(io::ErrorKind::NotConnected.into()),
+            Outcome::Abandoned => Err(io::ErrorKind::TimedOut.into()),
+            Outcome::Unknown | Outcome::Hangs => Err(io::ErrorKind::NotConnected.into()),
         })
     }
 
@@ -484,7 +516,8 @@ impl World {
         }
         match attempt.outcome {
             Outcome::Connected(connection) => self.abort_end(connection, Side::Dialer),
-            Outcome::Unknown | Outcome::Failed(_) => {
+            Outcome::Abandoned => {}
+            Outcome::Unknown | Outcome::Failed(_) | Outcome::Hangs => {
                 self.network
                     .release_port(attempt.owner.id, attempt.local.port());
             }
@@ -540,7 +573,10 @@ impl World {
             .connections
             .get(id)
             .is_some_and(Connection::is_over);
-        if over && let Some(connection) = self.network.connections.remove(id) {
+        if over && let Some(mut connection) = self.network.connections.remove(id) {
+            for event in connection.take_events() {
+                self.events.remove(event);
+            }
             let dialer = &connection.ends[Side::Dialer.index()];
             self.network
                 .release_port(dialer.owner.id, dialer.local.port());

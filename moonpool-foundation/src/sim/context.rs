@@ -8,7 +8,8 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::process::ProcessRef;
-use super::world::WeakSimWorld;
+use super::world::{WeakSimWorld, World};
+use crate::chaos::assertions::{self, Tally};
 
 /// Whose code runs right now.
 #[derive(Clone, Copy, Debug)]
@@ -75,19 +76,29 @@ impl Drop for Running {
 #[derive(Debug)]
 pub(crate) struct Driving {
     before: Option<WeakSimWorld>,
+    asserted_before: Option<assertions::Before>,
 }
 
 pub(crate) fn drive(world: WeakSimWorld) -> Driving {
     install_hook();
     crate::ambient::install(ambient_u64);
+    let (hook, tally) = match world.upgrade() {
+        Some(world) => world.with(World::enter),
+        None => (None, Tally::default()),
+    };
     Driving {
         before: WORLD.replace(Some(world)),
+        asserted_before: Some(assertions::enter(hook, tally)),
     }
 }
 
 impl Drop for Driving {
     fn drop(&mut self) {
-        WORLD.set(self.before.take());
+        let driven = WORLD.replace(self.before.take());
+        let tally = self.asserted_before.take().map(assertions::leave);
+        if let (Some(tally), Some(world)) = (tally, driven.and_then(|world| world.upgrade())) {
+            world.with(|world| world.tally = tally);
+        }
     }
 }
 

@@ -2,101 +2,16 @@
 //! reader, ended by FIN or RST. TCP's contract holds throughout: no hole, no reordering, FIN after
 //! all accepted bytes, and a RST that tells itself from an end.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::task::Waker;
 
 use tokio::io::ReadBuf;
 
 use super::breakage::Breakage;
-use super::clock::SimInstant;
 use super::connections::{Asked, ConnectionId, EndState, Side, parked};
-use super::digest::Digest;
-use super::events::EventKey;
-use super::world::{Event, World};
-
-/// One direction of a connection.
-///
-/// `bytes` holds what was accepted and not read: the first `delivered` are with the reader, the
-/// others are under way. So a byte is copied in once and out once.
-#[derive(Debug, Default)]
-pub(super) struct Pipe {
-    bytes: VecDeque<u8>,
-    delivered: usize,
-    segments: VecDeque<Segment>,
-    /// The arrival of the first segment.
-    event: Option<EventKey>,
-    last_arrival: SimInstant,
-    sender: Sender,
-    /// A FIN has arrived: after the delivered bytes comes the end.
-    ended: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Sender {
-    #[default]
-    Open,
-    /// It has sent FIN or RST: no more bytes are accepted.
-    Shut,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    at: SimInstant,
-    carries: Carries,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Carries {
-    Bytes(usize),
-    Fin,
-    Reset,
-}
-
-impl Pipe {
-    pub(super) fn is_idle(&self) -> bool {
-        self.segments.is_empty() && self.event.is_none()
-    }
-
-    fn under_way(&self) -> usize {
-        self.bytes.len() - self.delivered
-    }
-
-    /// How many bytes of the first segment under way there are, if it carries any.
-    pub(super) fn first_bytes(&self) -> usize {
-        match self.segments.front().map(|segment| segment.carries) {
-            Some(Carries::Bytes(count)) => count,
-            Some(Carries::Fin | Carries::Reset) | None => 0,
-        }
-    }
-
-    /// The next `count` bytes under way reach the reader.
-    pub(super) fn deliver_bytes(&mut self, count: usize, digest: &mut Digest) {
-        let (front, back) = self.bytes.as_slices();
-        digest.fold_pair(front, back, self.delivered..self.delivered + count);
-        self.delivered += count;
-    }
-
-    /// Whether the first segment waits for room with the reader.
-    fn is_stalled(&self) -> bool {
-        self.event.is_none() && !self.segments.is_empty()
-    }
-
-    /// Whether a RST is under way behind everything else.
-    fn ends_with_reset(&self) -> bool {
-        matches!(
-            self.segments.back().map(|segment| segment.carries),
-            Some(Carries::Reset)
-        )
-    }
-
-    /// Forgets what has not been delivered. Returns the event to remove.
-    fn discard_under_way(&mut self) -> Option<EventKey> {
-        self.bytes.truncate(self.delivered);
-        self.segments.clear();
-        self.event.take()
-    }
-}
+use super::io_faults::{Goes, Meets};
+use super::pipe::{Carries, Segment, Sender};
+use super::world::World;
 
 impl World {
     /// Reads into `buffer`: bytes, or nothing at the end.
@@ -113,21 +28,45 @@ impl World {
         if buffer.remaining() == 0 {
             return Asked::Ready(Ok(()));
         }
-        let pipe = connection.pipe(side.other());
-        if pipe.delivered > 0 {
-            let count = pipe.delivered.min(buffer.remaining());
-            let (front, back) = pipe.bytes.as_slices();
-            let from_front = count.min(front.len());
-            buffer.put_slice(&front[..from_front]);
-            buffer.put_slice(&back[..count - from_front]);
-            pipe.bytes.drain(..count);
-            pipe.delivered -= count;
+        let end = connection.end(side);
+        if end.read_clog.is_clogged() {
+            return parked(end.reader.as_ref(), waker);
+        }
+        let is_stable = connection.is_stable();
+        let available = connection
+            .pipe(side.other())
+            .delivered
+            .min(buffer.remaining());
+        if available == 0 {
+            return self.read_end(id, side, waker);
+        }
+        let mut goes = Goes::on(available);
+        if self.faults.meets_reads() && !is_stable {
+            goes = match self.meet_read(id, side, available) {
+                Meets::Goes(goes) => goes,
+                Meets::Reset => {
+                    return Asked::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                Meets::Clog => return Asked::Park,
+            };
+        }
+        if let Some(connection) = self.network.connections.get_mut(id) {
+            let pipe = connection.pipe(side.other());
+            pipe.read(goes.bytes, buffer);
             if pipe.is_stalled() {
                 self.resume(id, side.other());
             }
-            return Asked::Ready(Ok(()));
         }
-        let ended = pipe.ended;
+        self.close_after(id, side, goes);
+        Asked::Ready(Ok(()))
+    }
+
+    /// A read that finds no bytes: the end, an error, or a wait.
+    fn read_end(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> Asked<io::Result<()>> {
+        let Some(connection) = self.network.connections.get_mut(id) else {
+            return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let ended = connection.pipe(side.other()).ended;
         let end = connection.end(side);
         match &mut end.state {
             EndState::Reset(error) if !ended => Asked::Ready(match error.take() {
@@ -150,7 +89,6 @@ impl World {
         slices: &[IoSlice<'_>],
         waker: &Waker,
     ) -> Asked<io::Result<usize>> {
-        let capacity = self.faults.send_buffer_bytes();
         let Some(connection) = self.network.connections.get_mut(id) else {
             return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
@@ -166,18 +104,34 @@ impl World {
         if offered == 0 {
             return Asked::Ready(Ok(0));
         }
-        let accepted = offered.min(capacity.saturating_sub(pipe.under_way()));
-        if accepted == 0 {
-            return parked(connection.end(side).writer.as_ref(), waker);
+        let accepted = offered.min(pipe.room());
+        let is_stable = connection.is_stable();
+        let end = connection.end(side);
+        if accepted == 0 || end.write_clog.is_clogged() {
+            return parked(end.writer.as_ref(), waker);
         }
-        let mut left = accepted;
-        for slice in slices {
-            let count = left.min(slice.len());
-            pipe.bytes.extend(&slice[..count]);
-            left -= count;
+        let mut goes = Goes::on(accepted);
+        if self.faults.meets_writes() && !is_stable {
+            goes = match self.meet_write(id, side, offered, accepted) {
+                Meets::Goes(goes) => goes,
+                Meets::Reset => {
+                    return Asked::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                Meets::Clog => return Asked::Park,
+            };
         }
-        self.send(id, side, Carries::Bytes(accepted));
-        Asked::Ready(Ok(accepted))
+        if let Some(connection) = self.network.connections.get_mut(id) {
+            let pipe = connection.pipe(side);
+            let mut left = goes.bytes;
+            for slice in slices {
+                let count = left.min(slice.len());
+                pipe.bytes.extend(&slice[..count]);
+                left -= count;
+            }
+        }
+        self.send_bytes(id, side, goes.bytes);
+        self.close_after(id, side, goes);
+        Asked::Ready(Ok(goes.bytes))
     }
 
     /// Sends FIN after what was accepted.
@@ -236,17 +190,41 @@ impl World {
                 self.abort_end(id, side);
                 return wakers;
             }
-            connection.end(side).state = EndState::Closed;
-            if connection.pipe(side).sender == Sender::Open {
-                connection.pipe(side).sender = Sender::Shut;
-                self.send(id, side, Carries::Fin);
+            if self.resets_for_fin(id, side) {
+                self.abort_end(id, side);
+                return wakers;
             }
+            self.finish(id, side);
         }
-        if let Some(connection) = self.network.connections.get_mut(id) {
-            connection.end(side).state = EndState::Closed;
-        }
+        self.close(id, side);
         self.forget_if_over(id);
         wakers
+    }
+
+    /// The end is closed, with what was to happen to it.
+    fn close(&mut self, id: ConnectionId, side: Side) {
+        if let Some(connection) = self.network.connections.get_mut(id) {
+            let end = connection.end(side);
+            end.state = EndState::Closed;
+            for event in end.take_clogs().into_iter().flatten() {
+                self.events.remove(event);
+            }
+        }
+    }
+
+    /// `from` sends FIN after what was accepted, if it has not sent its last word yet. Whoever writes
+    /// there is told.
+    pub(super) fn finish(&mut self, id: ConnectionId, from: Side) {
+        let Some(connection) = self.network.connections.get_mut(id) else {
+            return;
+        };
+        let is_open = connection.end(from).state == EndState::Open;
+        let pipe = connection.pipe(from);
+        if is_open && pipe.sender == Sender::Open {
+            pipe.sender = Sender::Shut;
+            self.wakes.extend(connection.end(from).writer.take());
+            self.send(id, from, Carries::Fin);
+        }
     }
 
     /// Ends a connection by RST from `side`. What it has sent so far still arrives, unless the other
@@ -263,11 +241,12 @@ impl World {
         // Whoever still waits here belongs to a dead process or a dropped stream.
         self.wakes
             .extend(end.reader.take().into_iter().chain(end.writer.take()));
-        let mut stale = vec![end.reset_event.take()];
+        let [read_clog, write_clog] = end.take_clogs();
+        let mut stale = [end.reset_event.take(), read_clog, write_clog, None];
         let incoming = connection.pipe(side.other());
         incoming.bytes.clear();
         incoming.delivered = 0;
-        stale.push(incoming.discard_under_way());
+        stale[3] = incoming.discard_under_way();
         connection.pipe(side).sender = Sender::Shut;
         for event in stale.into_iter().flatten() {
             self.events.remove(event);
@@ -291,100 +270,8 @@ impl World {
             })
     }
 
-    /// Puts a segment behind those under way.
-    fn send(&mut self, id: ConnectionId, from: Side, carries: Carries) {
-        let latency = self.faults.segment_latency(&mut self.digest);
-        let earliest = self.after(latency);
-        let Some(connection) = self.network.connections.get_mut(id) else {
-            return;
-        };
-        let pipe = connection.pipe(from);
-        let at = earliest.max(pipe.last_arrival.next());
-        pipe.last_arrival = at;
-        let first = pipe.segments.is_empty();
-        pipe.segments.push_back(Segment { at, carries });
-        if first {
-            self.await_first_segment(id, from, at);
-        }
-    }
-
-    fn await_first_segment(&mut self, id: ConnectionId, from: Side, at: SimInstant) {
-        let event = self.schedule(
-            at,
-            Event::Segment {
-                connection: id,
-                from,
-            },
-        );
-        if let Some(connection) = self.network.connections.get_mut(id) {
-            connection.pipe(from).event = Some(event);
-        }
-    }
-
-    /// The reader has made room: the sender's side learns of it a moment later.
-    fn resume(&mut self, id: ConnectionId, from: Side) {
-        let latency = self.faults.window_latency(&mut self.digest);
-        let at = self.after(latency);
-        self.await_first_segment(id, from, at);
-    }
-
-    /// The first segment of `from` arrives.
-    pub(super) fn deliver_segment(&mut self, id: ConnectionId, from: Side) {
-        let room = self.faults.receive_buffer_bytes();
-        let Some(connection) = self.network.connections.get_mut(id) else {
-            return;
-        };
-        let receiver = connection.end(from.other()).state;
-        let pipe = connection.pipe(from);
-        pipe.event = None;
-        let Some(segment) = pipe.segments.front().copied() else {
-            return;
-        };
-        match segment.carries {
-            Carries::Bytes(_) if receiver == EndState::Closed => {
-                self.refuse_bytes(id, from);
-                return;
-            }
-            Carries::Bytes(_) | Carries::Fin if receiver != EndState::Open => {
-                self.swallow(id, from);
-                return;
-            }
-            // A segment larger than the whole buffer is let in when the buffer is empty.
-            Carries::Bytes(count) if pipe.delivered > 0 && pipe.delivered + count > room => {
-                if pipe.ends_with_reset() {
-                    self.deliver_reset(id, from.other());
-                }
-                return;
-            }
-            Carries::Bytes(count) => {
-                pipe.deliver_bytes(count, &mut self.digest);
-                let end = connection.end(from.other());
-                self.wakes.extend(end.reader.take());
-                self.wakes.extend(connection.end(from).writer.take());
-            }
-            Carries::Fin => {
-                pipe.ended = true;
-                self.wakes
-                    .extend(connection.end(from.other()).reader.take());
-            }
-            Carries::Reset => {
-                self.deliver_reset(id, from.other());
-                return;
-            }
-        }
-        let pipe = connection.pipe(from);
-        pipe.segments.pop_front();
-        match pipe.segments.front().map(|next| next.at) {
-            Some(at) => {
-                let at = at.max(self.clock);
-                self.await_first_segment(id, from, at);
-            }
-            None => self.forget_if_over(id),
-        }
-    }
-
     /// Bytes reached an end that is closed: they are lost, and the sender is told by RST.
-    fn refuse_bytes(&mut self, id: ConnectionId, from: Side) {
+    pub(super) fn refuse_bytes(&mut self, id: ConnectionId, from: Side) {
         self.discard_under_way(id, from);
         self.send_reset(id, from.other());
         self.forget_if_over(id);
@@ -418,9 +305,35 @@ impl World {
         }
         // What stalls has no event that would have to be removed.
         pipe.discard_under_way();
-        let latency = self.faults.segment_latency(&mut self.digest);
+        let way = pipe.way;
+        let on = self.occasion(id);
+        let latency = self.faults.segment_latency(way, on, &mut self.digest);
         let to = from.other();
         self.break_later(id, to, Breakage::Reset, latency);
+    }
+
+    /// A RST that waited for no room reaches `to`, or its kernel gives up.
+    pub(super) fn break_due(&mut self, id: ConnectionId, to: Side, breakage: Breakage) {
+        let from = to.other();
+        let is_rst = breakage == Breakage::Reset
+            && self
+                .network
+                .connections
+                .get(id)
+                .is_some_and(|connection| !connection.half_open);
+        if !is_rst || !self.is_held(id, from) {
+            self.break_end(id, to, breakage);
+            return;
+        }
+        let at = self.clock;
+        if let Some(connection) = self.network.connections.get_mut(id) {
+            connection.end(to).reset_event = None;
+            let carries = Carries::Reset;
+            connection
+                .pipe(from)
+                .segments
+                .push_back(Segment { at, carries });
+        }
     }
 
     /// A RST arrives at `to`. Bytes delivered before it can still be read.
@@ -435,10 +348,18 @@ impl World {
         };
         let incoming = connection.pipe(to.other());
         let ended = incoming.ended;
-        let mut stale = vec![incoming.discard_under_way()];
-        stale.push(connection.pipe(to).discard_under_way());
+        let mut stale = [None; 6];
+        // A socket that timed out is answered by RST once the other end's bytes reach it.
+        if breakage == Breakage::Reset || connection.half_open {
+            let incoming = connection.pipe(to.other());
+            stale[0] = incoming.discard_under_way();
+        }
+        let outgoing = connection.pipe(to);
+        stale[1] = outgoing.discard_under_way();
+        stale[2] = outgoing.take_timeout();
         let end = connection.end(to);
-        stale.push(end.reset_event.take());
+        stale[3] = end.reset_event.take();
+        [stale[4], stale[5]] = end.take_clogs();
         if end.state == EndState::Open {
             // After a FIN the end is no surprise; only writers are told.
             let kind = match breakage {

@@ -16,7 +16,7 @@ use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
 use super::executor::{self, PollCount, Polled, Turn};
 use super::process::ProcessId;
-use super::wakes::{self, ReadyTask, TaskMeta};
+use super::wakes::{self, ReadyTask, TaskMeta, TaskRole};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
 use crate::task::panic_message;
@@ -67,6 +67,44 @@ enum Advance {
     Nothing,
 }
 
+/// How long nothing but transport drivers may run before that is a deadlock. It begins when no
+/// event but background ones is queued, and ends as soon as any other task runs.
+struct Grace<'a> {
+    world: &'a SimWorld,
+    ends: Option<SimInstant>,
+}
+
+impl<'a> Grace<'a> {
+    fn new(world: &'a SimWorld) -> Self {
+        Self { world, ends: None }
+    }
+
+    /// When it ends. What the network does from here on is the drivers' doing.
+    fn begin(&mut self, now: SimInstant) -> SimInstant {
+        if let Some(ends) = self.ends {
+            return ends;
+        }
+        self.world
+            .shared
+            .with(|world| world.only_drivers_ran = true);
+        *self.ends.insert(now.after(BACKGROUND_GRACE))
+    }
+
+    fn end(&mut self) {
+        if self.ends.take().is_some() {
+            self.world
+                .shared
+                .with(|world| world.only_drivers_ran = false);
+        }
+    }
+}
+
+impl Drop for Grace<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl SimWorld {
     /// Runs the world until `future` is done, and returns its output. Other tasks may still be
     /// pending then; driving on continues them.
@@ -74,7 +112,8 @@ impl SimWorld {
     /// `future` belongs to the world's own process.
     ///
     /// # Errors
-    /// - [`SimulationError::Deadlock`]: `future` waits, and nothing will ever happen again.
+    /// - [`SimulationError::Deadlock`]: `future` waits, and nothing will ever happen again; or, for
+    ///   10 s of virtual time, nothing but keepalives between transports.
     /// - [`SimulationError::Panic`]: a task, a destructor or `future` itself panicked.
     /// - [`SimulationError::Livelock`], [`SimulationError::TimeBudget`]: a limit was reached.
     /// - [`SimulationError::Escape`]: simulated code used the real world, or this was called from
@@ -111,20 +150,26 @@ impl SimWorld {
         });
         let waker = Waker::from(Arc::clone(&main));
         let mut polls = PollCount::default();
-        let mut grace_ends = None;
+        let mut grace = Grace::new(self);
         loop {
             let woken = main.woken.load(Ordering::Acquire);
             match self.next_turn(woken) {
                 Some(Turn::Main) => {
+                    grace.end();
                     main.woken.store(false, Ordering::Release);
                     if let Poll::Ready(output) = self.poll_main(future.as_mut(), &waker)? {
                         return Ok(Some(output));
                     }
                     self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
                 }
-                Some(Turn::Task(task)) => self.poll_task(task)?,
+                Some(Turn::Task(task)) => {
+                    if task.metadata().role == TaskRole::Ordinary {
+                        grace.end();
+                    }
+                    self.poll_task(task)?;
+                }
                 None => {
-                    if self.wait_for_event(&mut grace_ends, limit)? == Advance::Nothing {
+                    if self.wait_for_event(&mut grace, limit)? == Advance::Nothing {
                         // Another thread may have woken something just now: that is said first.
                         self.check_escape(main.abroad.load(Ordering::Acquire))?;
                         return Ok(None);
@@ -132,6 +177,7 @@ impl SimWorld {
                 }
             }
             self.check_escape(main.abroad.load(Ordering::Acquire))?;
+            self.check_invariants()?;
         }
     }
 
@@ -200,7 +246,7 @@ impl SimWorld {
         Ok(())
     }
 
-    fn enter(&self) -> SimulationResult<Driving> {
+    pub(super) fn enter(&self) -> SimulationResult<Driving> {
         if tokio::runtime::Handle::try_current().is_ok() {
             return Err(SimulationError::Escape(
                 "this world is driven from inside a tokio runtime, where tokio's own timers, \
@@ -241,6 +287,7 @@ impl SimWorld {
                 self.poll_task(task)?;
             }
             self.check_escape(false)?;
+            self.check_invariants()?;
         }
         Ok(())
     }
@@ -381,10 +428,11 @@ impl SimWorld {
 
     /// Processes the next event while the main future waits, if it is due before the limit. Without
     /// a limit and an event that keeps the run alive, background events get some more time to wake
-    /// somebody.
+    /// somebody who is no driver; then there is nothing more to come, unless the drivers themselves
+    /// wait for something by then.
     fn wait_for_event(
         &self,
-        grace_ends: &mut Option<SimInstant>,
+        grace: &mut Grace<'_>,
         limit: Option<SimInstant>,
     ) -> SimulationResult<Advance> {
         if let Some(limit) = limit {
@@ -398,10 +446,9 @@ impl SimWorld {
             .shared
             .with(|world| (world.events.foreground(), world.clock));
         let until = if foreground > 0 {
-            *grace_ends = None;
             Until::Idle
         } else {
-            Until::Instant(*grace_ends.get_or_insert(now.after(BACKGROUND_GRACE)))
+            Until::Instant(grace.begin(now).max(now))
         };
         self.advance(until)
     }

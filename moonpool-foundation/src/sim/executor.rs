@@ -22,7 +22,7 @@ use super::join::{JoinState, Tracked};
 use super::process::{ProcessId, ProcessRef};
 use super::rng::Stream;
 use super::slab::{Key, Slab};
-use super::wakes::{self, ReadyTask, TaskMeta, schedule};
+use super::wakes::{self, ReadyTask, TaskMeta, TaskRole, schedule};
 use crate::task::panic_message;
 use crate::wait::{self, MAX_NOTES, WaitReason};
 
@@ -104,6 +104,8 @@ pub struct PendingTask {
     pub process_name: String,
     /// Where it was spawned.
     pub spawned_at: &'static Location<'static>,
+    /// Whether its process is paused: it runs on when that is resumed.
+    pub paused: bool,
     /// What its last poll was waiting for; empty if that is nothing of the simulation's: a channel,
     /// a lock, another thread.
     pub waits_on: Vec<WaitReason>,
@@ -111,9 +113,10 @@ pub struct PendingTask {
 
 impl fmt::Display for PendingTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paused = if self.paused { " (paused)" } else { "" };
         write!(
             f,
-            "task `{}` of `{}` waits on ",
+            "task `{}` of `{}`{paused} waits on ",
             self.name, self.process_name
         )?;
         if self.waits_on.is_empty() {
@@ -200,6 +203,7 @@ impl Executor {
         &mut self,
         name: Cow<'static, str>,
         process: ProcessRef,
+        role: TaskRole,
         spawned_at: &'static Location<'static>,
         future: impl Future<Output = T> + 'static,
     ) -> Rc<JoinState<T>> {
@@ -211,6 +215,7 @@ impl Executor {
                 thread: thread_tag(),
                 key,
                 process,
+                role,
             };
             let tracked = Tracked::new(future, Rc::clone(&state), meta);
             let (runnable, cell) = async_task::Builder::new()
@@ -412,6 +417,7 @@ impl Executor {
                 process: entry.process.id,
                 process_name: process_name(entry.process.id),
                 spawned_at: entry.spawned_at,
+                paused: self.held.contains_key(&entry.process.id),
                 waits_on: entry.waits[..entry.wait_count]
                     .iter()
                     .flatten()

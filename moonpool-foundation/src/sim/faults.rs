@@ -1,88 +1,303 @@
 //! The one place where the simulated network's behaviour is decided: how long an operation takes,
-//! how much of a write is accepted, how a segment travels. Pure: it draws from its streams and
-//! answers; the network acts.
+//! how much of a write is accepted, how a segment travels, what goes wrong. Pure: it draws from its
+//! streams and answers; the network acts.
+//!
+//! Each kind of fault has a stream of its own. A kind that is switched off costs a comparison and
+//! draws nothing; one that fires is entered in the ledger, which may say that it is to be skipped.
 
 use std::time::Duration;
 
-use super::breakage::Breakage;
-use super::clock::nanos;
+use super::chance::Chance;
+use super::chances::{Chances, Spans};
+use super::clock::{SimInstant, nanos};
 use super::digest::Digest;
 use super::fault_log::FaultLog;
 use super::rng::{Stream, StreamId};
-use crate::chaos::FaultKind;
+use crate::chaos::{FaultKind, FaultSet, FaultTarget};
 use crate::network::{LatencyModel, NetworkConfiguration};
+
+/// How long a sender waits before it sends a lost segment again; each time twice as long.
+const RETRANSMISSION_TIMEOUT: Duration = Duration::from_millis(200);
+/// Losses of one segment in a row that end its connection.
+const MAX_LOSSES: u32 = 5;
+/// The least and the most that a send buffer holds when it is made from bandwidth and latency.
+const SEND_BUFFER: std::ops::RangeInclusive<u128> = 64 << 10..=4 << 20;
+/// One draw in so many is from a model's long tail.
+const LONG_TAIL_ONE_IN: u32 = 1000;
+/// To what, and when: what the ledger is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Occasion {
+    pub(super) now: SimInstant,
+    pub(super) target: FaultTarget,
+}
+
+/// What a segment's way is like.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Way {
+    /// The base latency of its two addresses.
+    pub(super) base: Duration,
+    /// What its connection has on top.
+    pub(super) delay: Duration,
+    /// It belongs to a stable connection.
+    pub(super) stable: bool,
+}
+
+/// How a segment fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Travel {
+    /// It takes so long.
+    Arrives(Duration),
+    /// It is lost too often: its sender gives up after so long.
+    Lost(Duration),
+}
+
+/// Which directions of a connection a close ends, seen from the end that closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseDirection {
+    /// What it sends.
+    Send,
+    /// What it receives.
+    Receive,
+    /// Both.
+    Both,
+}
+
+/// How a direction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Fin,
+    Reset,
+}
+
+/// A random close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RandomClose {
+    /// The operation fails with `ConnectionReset`.
+    Explicit,
+    /// It succeeds; then these directions end.
+    Quiet(CloseDirection, Ending),
+}
+
+/// How a write travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Segmentation {
+    Whole,
+    /// So many bytes, then the rest.
+    Split(usize),
+    /// Together with what is under way before it.
+    Joined,
+}
+
+/// Who cannot reach whom, for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DrawnPartition {
+    pub(super) there: bool,
+    pub(super) back: bool,
+    pub(super) lasts: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ConnectFailure {
+    Refused,
+    Hangs,
+}
 
 #[derive(Debug)]
 pub(crate) struct Faults {
-    config: NetworkConfiguration,
+    pub(super) config: NetworkConfiguration,
+    pub(super) chances: Chances,
+    pub(super) spans: Spans,
+    /// Whether any fault may meet a write, or a read: a network without faults asks no further.
+    on_write: bool,
+    on_read: bool,
     latency: Stream,
-    half_open: Stream,
+    /// By kind.
+    streams: [Stream; FaultKind::COUNT],
     pub(super) log: FaultLog,
+    /// The gate of random closes that tests open and shut.
+    pub(super) failures_enabled: bool,
+    /// The ends of cooldowns.
+    pub(super) next_random_close: SimInstant,
+    pub(super) next_bit_flip: SimInstant,
+    /// Whether connects fail in this seed, once that was drawn.
+    pub(super) connects_fail: Option<bool>,
 }
 
 impl Faults {
+    /// Which kinds may fire by chance.
+    pub(crate) fn enabled(&self) -> FaultSet {
+        FaultSet::of(|kind| self.config.may_fire(kind))
+    }
+
     pub(crate) fn new(seed: u64, config: NetworkConfiguration) -> Self {
+        let chances = Chances::of(&config);
         Self {
+            spans: Spans::of(&config),
+            on_write: chances.on_write(),
+            on_read: chances.on_read(),
+            chances,
             config,
             latency: Stream::new(seed, StreamId::Latency),
-            half_open: Stream::new(seed, StreamId::Fault(FaultKind::HalfOpen)),
+            streams: std::array::from_fn(|index| {
+                Stream::new(seed, StreamId::Fault(FaultKind::ALL[index]))
+            }),
             log: FaultLog::default(),
+            failures_enabled: true,
+            next_random_close: SimInstant::ZERO,
+            next_bit_flip: SimInstant::ZERO,
+            connects_fail: None,
         }
     }
 
-    pub(crate) fn send_buffer_bytes(&self) -> usize {
-        self.config.send_buffer_bytes.unwrap_or(64 << 10)
+    /// From now on nothing goes wrong by chance, and latencies have no tail.
+    pub(super) fn heal(&mut self) {
+        for kind in FaultKind::ALL {
+            self.config = self.config.clone().without(*kind);
+        }
+        self.chances = Chances::of(&self.config);
+        self.on_write = false;
+        self.on_read = false;
+    }
+
+    /// What `kind` draws from.
+    pub(super) fn stream(&mut self, kind: FaultKind) -> &mut Stream {
+        &mut self.streams[kind.index()]
+    }
+
+    pub(super) fn set_failures_enabled(&mut self, enabled: bool) {
+        self.failures_enabled = enabled;
+    }
+
+    pub(super) fn failures_enabled(&self) -> bool {
+        self.failures_enabled
+    }
+
+    /// Whether a fault may meet a write.
+    pub(super) fn meets_writes(&self) -> bool {
+        self.on_write
+    }
+
+    /// Whether a fault may meet a read.
+    pub(super) fn meets_reads(&self) -> bool {
+        self.on_read
+    }
+
+    /// What one direction of a connection may have accepted and not delivered.
+    pub(crate) fn send_buffer_bytes(&self, base_latency: Duration) -> usize {
+        if let Some(fixed) = self.config.send_buffer_bytes {
+            return fixed;
+        }
+        let bit_nanos = u128::from(self.config.bandwidth_bits_per_second) * base_latency.as_nanos();
+        let bytes = bit_nanos / 8 / 1_000_000_000;
+        usize::try_from(bytes.clamp(*SEND_BUFFER.start(), *SEND_BUFFER.end())).unwrap_or(64 << 10)
     }
 
     pub(crate) fn receive_buffer_bytes(&self) -> usize {
         self.config.receive_buffer_bytes
     }
 
-    pub(crate) fn bind_latency(&mut self, digest: &mut Digest) -> Duration {
-        self.draw(self.config.bind_latency, digest)
+    pub(super) fn bind_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
+        self.draw(self.config.bind_latency, on, digest)
     }
 
-    pub(crate) fn accept_latency(&mut self, digest: &mut Digest) -> Duration {
-        self.draw(self.config.accept_latency, digest)
+    pub(super) fn accept_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
+        self.draw(self.config.accept_latency, on, digest)
     }
 
     /// The way there and the way back of a connect.
-    pub(crate) fn connect_latency(&mut self, digest: &mut Digest) -> (Duration, Duration) {
-        let both = self.draw(self.config.connect_latency, digest);
+    pub(super) fn connect_latency(
+        &mut self,
+        on: Occasion,
+        digest: &mut Digest,
+    ) -> (Duration, Duration) {
+        let both = self.draw(self.config.connect_latency, on, digest);
         let there = both / 2;
         (there, both.saturating_sub(there))
     }
 
+    /// The base latency of a pair of addresses that has none yet.
+    pub(super) fn pair_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
+        self.draw(self.config.pair_latency, on, digest)
+    }
+
+    /// Whether pairs of addresses have a base latency.
+    pub(super) fn has_pair_latency(&self) -> bool {
+        self.config.pair_latency != LatencyModel::fixed(Duration::ZERO)
+    }
+
     /// How long a segment, a FIN or a RST travels, from the write call to the reader.
-    pub(crate) fn segment_latency(&mut self, digest: &mut Digest) -> Duration {
-        let write = self.draw(self.config.write_latency, digest);
-        write.saturating_add(self.draw(self.config.read_latency, digest))
+    pub(super) fn segment_latency(
+        &mut self,
+        way: Way,
+        on: Occasion,
+        digest: &mut Digest,
+    ) -> Duration {
+        let write = self.draw(self.config.write_latency, on, digest);
+        let read = self.draw(self.config.read_latency, on, digest);
+        let jitter = nanos(self.config.pair_latency_jitter);
+        let jitter = match jitter {
+            0 => Duration::ZERO,
+            most => Duration::from_nanos(self.latency.between(0, most, digest)),
+        };
+        let latency = [read, way.base, way.delay, jitter]
+            .into_iter()
+            .fold(write, Duration::saturating_add);
+        if way.stable { latency / 10 } else { latency }
+    }
+
+    /// How a segment travels that TCP would send again.
+    pub(super) fn travel(&mut self, way: Way, on: Occasion, digest: &mut Digest) -> Travel {
+        let latency = self.segment_latency(way, on, digest);
+        if way.stable || self.chances.packet_loss.is_off() {
+            return Travel::Arrives(latency);
+        }
+        let mut delay = Duration::ZERO;
+        for loss in 0..MAX_LOSSES {
+            let chance = self.chances.packet_loss;
+            let lost = chance.happens(self.stream(FaultKind::PacketLoss), digest);
+            if !(lost && self.fires(FaultKind::PacketLoss, on, digest)) {
+                return Travel::Arrives(latency.saturating_add(delay));
+            }
+            delay += RETRANSMISSION_TIMEOUT * (1 << loss);
+        }
+        Travel::Lost(delay)
     }
 
     /// How long the news of a reader's progress takes to a sender that waits for room.
-    pub(crate) fn window_latency(&mut self, digest: &mut Digest) -> Duration {
-        self.draw(self.config.read_latency, digest)
+    pub(super) fn window_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
+        self.draw(self.config.read_latency, on, digest)
     }
 
-    /// How much of a segment of `bytes` arrives before its connection is cut.
-    pub(crate) fn cut_point(&mut self, bytes: usize, digest: &mut Digest) -> usize {
-        let drawn = self.half_open.between(0, bytes as u64, digest);
-        usize::try_from(drawn).unwrap_or(bytes)
-    }
-
-    /// What the survivor of a half-open connection is told in the end.
-    pub(crate) fn half_open_error(&mut self, digest: &mut Digest) -> Breakage {
-        match self.half_open.below(2, digest) {
-            0 => Breakage::Reset,
-            _ => Breakage::TimedOut,
-        }
-    }
-
-    fn draw(&mut self, model: LatencyModel, digest: &mut Digest) -> Duration {
-        let (LatencyModel::Uniform { min, max } | LatencyModel::LongTail { min, max, .. }) = model;
-        if min == max {
-            return min;
-        }
+    fn draw(&mut self, model: LatencyModel, on: Occasion, digest: &mut Digest) -> Duration {
+        let (min, max) = match model {
+            LatencyModel::Uniform { min, max } if min == max => return min,
+            LatencyModel::Uniform { min, max } => (min, max),
+            LatencyModel::LongTail { min, max, tail } => {
+                let stream = self.stream(FaultKind::LongTail);
+                let is_tail = stream.below(LONG_TAIL_ONE_IN, digest) == 0;
+                if is_tail && self.fires(FaultKind::LongTail, on, digest) {
+                    (max, tail)
+                } else {
+                    (min, max)
+                }
+            }
+        };
         Duration::from_nanos(self.latency.between(nanos(min), nanos(max), digest))
+    }
+
+    pub(super) fn fires(&mut self, kind: FaultKind, on: Occasion, digest: &mut Digest) -> bool {
+        self.log
+            .fires(kind, on.target, on.now.since_start(), digest)
+    }
+
+    /// Whether the fault happens by `chance` and is not skipped.
+    pub(super) fn strikes(
+        &mut self,
+        kind: FaultKind,
+        chance: Chance,
+        on: Occasion,
+        digest: &mut Digest,
+    ) -> bool {
+        chance.happens(self.stream(kind), digest) && self.fires(kind, on, digest)
     }
 }

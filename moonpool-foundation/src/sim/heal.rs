@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use super::SimWorld;
 use super::rng::{Stream, StreamId};
+use crate::chaos::BuggifyProbabilities;
 
 impl SimWorld {
     /// Ends all faults: none is drawn from now on, partitions, cuts and clogs are lifted, processes
     /// that are dead start again, and those that were paused go on. What was lost stays lost, and
     /// connections that broke stay broken.
     pub fn heal(&self) {
+        self.heal_network();
         self.heal_processes();
+        self.set_buggify(BuggifyProbabilities::OFF);
     }
 
     /// A duration of `range`, drawn from the stream of phases; its start if it is empty.

@@ -9,23 +9,32 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::SimWorld;
+use super::attrition::Attritor;
 use super::clock::nanos;
 use super::events::{EventClass, EventKey};
 use super::process::{Death, KillKind, LifeState, ProcessId, ProcessRef};
 use super::rng::{Stream, StreamId};
 use super::world::{Event, Shared, World};
-use crate::chaos::{FaultKind, FaultTarget};
+use crate::chaos::{FaultKind, FaultSet, FaultTarget};
 
 /// What is drawn for lives and deaths.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     reboot: Stream,
+    pub(super) attrition: Option<Attritor>,
+    /// The kinds that attrition may have fired.
+    pub(super) enabled: FaultSet,
+    /// The run is about to end: nobody lives again any more.
+    settled: bool,
 }
 
 impl Lifecycle {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             reboot: Stream::new(seed, StreamId::Fault(FaultKind::Reboot)),
+            attrition: None,
+            enabled: FaultSet::default(),
+            settled: false,
         }
     }
 }
@@ -76,8 +85,8 @@ impl SimWorld {
         self.shared.pause_for(process, duration)
     }
 
-    /// Ends all that is wrong with processes: those that are paused go on; those that are dead live
-    /// again, if they have a factory; those that are stopping gracefully are killed and live again.
+    /// Ends all that is wrong with processes: no more attrition; those that are paused go on; those that are dead live
+    /// again (without a factory, only their hosts are back); those that are stopping gracefully are killed and live again.
     /// From now on clocks do not drift and sleeps take as long as they say.
     pub fn heal_processes(&self) {
         self.shared.heal_processes();
@@ -89,12 +98,12 @@ impl Shared {
         match kind {
             KillKind::Crash => self.crash(process, Death::Crash),
             KillKind::PowerLoss => self.crash(process, Death::PowerLoss),
-            KillKind::Graceful { grace } => self.stop(process, *grace),
+            KillKind::Graceful { grace } => self.stop(process, *grace, None),
             KillKind::Reboot { after } => self.reboot(process, after),
         }
     }
 
-    fn crash(&self, process: ProcessId, death: Death) -> bool {
+    pub(super) fn crash(&self, process: ProcessId, death: Death) -> bool {
         let fires = self.with(|world| world.strikes(FaultKind::Kill, process));
         if fires {
             self.end_life(process, death);
@@ -102,7 +111,13 @@ impl Shared {
         fires
     }
 
-    fn stop(self: &Rc<Self>, process: ProcessId, grace: Duration) -> bool {
+    /// Asks a process to end, kills it after `grace`, and restarts it after `downtime`, if given.
+    pub(super) fn stop(
+        self: &Rc<Self>,
+        process: ProcessId,
+        grace: Duration,
+        downtime: Option<Duration>,
+    ) -> bool {
         let weak = self.downgrade();
         let token = self.with(|world| {
             let is_stopping = world.processes.get(process).state == LifeState::Stopping;
@@ -112,7 +127,7 @@ impl Shared {
             let life = world.processes.life(process);
             let end = move || {
                 if let Some(world) = weak.upgrade() {
-                    world.end_of_grace(life);
+                    world.end_of_grace(life, downtime);
                 }
             };
             let due = world.call_later(grace, end);
@@ -129,9 +144,13 @@ impl Shared {
         token.is_some()
     }
 
-    fn end_of_grace(&self, life: ProcessRef) {
-        if self.with(|world| world.processes.is_live(life)) {
-            self.end_life(life.id, Death::Crash);
+    fn end_of_grace(self: &Rc<Self>, life: ProcessRef, downtime: Option<Duration>) {
+        if !self.with(|world| world.processes.is_live(life)) {
+            return;
+        }
+        self.end_life(life.id, Death::Crash);
+        if let Some(downtime) = downtime {
+            self.restart_later(life.id, downtime);
         }
     }
 
@@ -144,11 +163,15 @@ impl Shared {
             let delay = within(after, |low, high| {
                 stream.between(low, high, &mut world.digest)
             });
-            world.strikes(FaultKind::Reboot, process).then_some(delay)
+            Some(delay)
         });
-        let Some(delay) = drawn else {
+        drawn.is_some_and(|delay| self.reboot_after(process, delay))
+    }
+
+    pub(super) fn reboot_after(self: &Rc<Self>, process: ProcessId, delay: Duration) -> bool {
+        if !self.with(|world| world.strikes(FaultKind::Reboot, process)) {
             return false;
-        };
+        }
         self.end_life(process, Death::Crash);
         self.restart_later(process, delay);
         true
@@ -158,7 +181,7 @@ impl Shared {
     pub(super) fn restart_later(self: &Rc<Self>, process: ProcessId, delay: Duration) {
         let weak = self.downgrade();
         let replaced = self.with(|world| {
-            if world.processes.is_alive(process) {
+            if world.lifecycle.settled || world.processes.is_alive(process) {
                 return None;
             }
             let begin = move || {
@@ -264,22 +287,34 @@ impl Shared {
     }
 
     fn heal_processes(&self) {
-        let processes: Vec<ProcessId> = self.with(|world| {
+        let (stale, processes) = self.with(|world| {
             world.clocks.heal();
-            world.processes.ids().collect()
+            let processes: Vec<ProcessId> = world.processes.ids().collect();
+            (world.end_attrition(), processes)
         });
+        drop(stale);
         for process in processes {
             self.resume(process);
-            let (state, can_restart) = self.with(|world| {
-                let process = world.processes.get(process);
-                (process.state, process.factory.is_some())
-            });
-            if state == LifeState::Stopping {
+            if self.with(|world| world.processes.get(process).state == LifeState::Stopping) {
                 self.end_life(process, Death::Crash);
             }
-            if can_restart {
-                self.restart(process);
-            }
+            self.restart(process);
+        }
+    }
+}
+
+impl SimWorld {
+    /// The workloads are done: nobody is killed, restarted or paused any more.
+    pub(crate) fn settle_processes(&self) {
+        self.stop_attrition();
+        self.shared.with(|world| world.lifecycle.settled = true);
+        for process in self.all_processes() {
+            self.resume(process.id());
+            let due = self.shared.with(|world| {
+                let is_alive = world.processes.is_alive(process.id());
+                (!is_alive).then(|| world.take_due(process.id()))
+            });
+            drop(due);
         }
     }
 }

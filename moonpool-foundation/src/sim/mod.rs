@@ -5,24 +5,41 @@
 
 mod addresses;
 mod ambient_rng;
+mod attrition;
 mod breakage;
+mod chance;
+mod chances;
+mod checks;
 mod clock;
 mod clocks;
+mod clogs;
+mod closing;
+mod connection;
 mod connections;
 mod context;
 mod delivery;
 mod digest;
 mod drive;
+mod event;
 mod events;
 mod executor;
+mod fault_draws;
 mod fault_log;
+mod fault_scripts;
 mod faults;
 mod heal;
+mod healing;
+mod io_faults;
 mod join;
 mod lifecycle;
+mod links;
+mod network_faults;
+mod notices;
+mod pipe;
 mod process;
 mod random_config;
 mod rng;
+mod segments;
 mod sim_world;
 mod slab;
 mod sleep;
@@ -30,6 +47,7 @@ mod trace;
 mod wakes;
 mod world;
 
+pub(crate) use checks::SiteCounts;
 pub(crate) use connections::{Asked, AttemptId, ConnectionId, ListenerId, Side};
 pub(crate) use context::{current, world as driven_world};
 pub(crate) use events::EventClass;
@@ -37,6 +55,7 @@ pub(crate) use join::JoinState;
 pub(crate) use process::ProcessRef;
 pub(crate) use rng::{Draws, inert_draws};
 pub(crate) use slab::Key as AcceptorId;
+pub(crate) use wakes::TaskRole;
 pub(crate) use world::Shared;
 
 pub use ambient_rng::{
@@ -46,7 +65,12 @@ pub use ambient_rng::{
 pub use breakage::SimConnection;
 pub use connections::Side as ConnectionSide;
 pub use executor::{PendingTask, SchedulePolicy};
-pub use process::{KillKind, ProcessId};
+pub use fault_scripts::{
+    clog_random_pair, disconnect_pair_for, enable_connection_failures, swizzle,
+};
+pub use faults::CloseDirection;
+pub use network_faults::Host;
+pub use process::{KillKind, ProcessAddressError, ProcessId};
 pub use sim_world::{Leftovers, SimProcess, SimWorld};
 pub use sleep::SleepFuture;
 pub use trace::{TraceMode, TraceStep};

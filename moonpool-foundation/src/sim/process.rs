@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::is_translated;
 use super::clocks::ProcessClock;
 use super::events::{EventKey, index_u32};
 use super::rng::{Stream, StreamId};
@@ -86,7 +87,10 @@ pub(crate) type Factory = Rc<dyn Fn()>;
 
 pub(crate) struct Process {
     pub(crate) name: Rc<str>,
+    /// What its name means.
     pub(crate) ip: IpAddr,
+    /// Its address of the other family, if it has one.
+    also: Option<IpAddr>,
     incarnation: u32,
     pub(super) state: LifeState,
     /// None of its tasks is polled. Only the living are paused.
@@ -102,6 +106,52 @@ pub(crate) struct Process {
     pub(crate) shutdown: CancellationToken,
     pub(crate) workload: Stream,
     pub(crate) library: Stream,
+}
+
+impl Process {
+    /// Its addresses, the one that its name means first.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        std::iter::once(self.ip).chain(self.also)
+    }
+
+    pub(crate) fn has_ip(&self, ip: IpAddr) -> bool {
+        self.ip == ip || self.also == Some(ip)
+    }
+
+    /// Where its connects to `remote` come from.
+    pub(crate) fn source(&self, remote: IpAddr) -> Option<IpAddr> {
+        let mut own = self.addresses();
+        own.find(|ip| ip.is_ipv4() == remote.is_ipv4())
+    }
+}
+
+/// Why a process cannot have an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessAddressError {
+    /// There is a process of that name. Choose another, or add it with its address first.
+    #[error("there is a process named `{name}` already, at {ip}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// That process's address.
+        ip: IpAddr,
+    },
+    /// Another process has that address.
+    #[error("{ip} is the address of `{owner}`")]
+    AddressTaken {
+        /// The address.
+        ip: IpAddr,
+        /// Whose it is.
+        owner: String,
+    },
+    /// No host has such an address: it is a wildcard, a loopback or multicast address, or one of
+    /// those that a network address translator shows.
+    #[error("{ip} is no address of a host")]
+    Unusable {
+        /// The address.
+        ip: IpAddr,
+    },
 }
 
 impl fmt::Debug for Process {
@@ -120,7 +170,17 @@ impl fmt::Debug for Process {
 pub(crate) struct Processes {
     list: Vec<Process>,
     by_name: BTreeMap<Rc<str>, ProcessId>,
+    by_ip: BTreeMap<IpAddr, ProcessId>,
+    /// How many addresses have been given out.
+    given_out: u32,
     seed: u64,
+}
+
+/// The addresses of the `number`-th process: 10.0.0.1 and fd00::1 upward.
+fn numbered(number: u32) -> (IpAddr, IpAddr) {
+    let v4 = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number);
+    let v6 = Ipv6Addr::from_bits((0xfd00 << 112) | u128::from(number));
+    (v4.into(), v6.into())
 }
 
 /// Processes beside the world's own: as many as 10.0.0.0/8 has room for.
@@ -132,9 +192,12 @@ impl Processes {
         let mut processes = Self {
             list: Vec::new(),
             by_name: BTreeMap::new(),
+            by_ip: BTreeMap::new(),
+            given_out: 0,
             seed,
         };
-        processes.push(WORLD_NAME.into(), Ipv4Addr::new(10, 255, 255, 254));
+        let (ip, also) = numbered(MAX_PROCESSES);
+        processes.push(WORLD_NAME.into(), ip, Some(also));
         processes
     }
 
@@ -143,16 +206,45 @@ impl Processes {
         if let Some(id) = self.by_name.get(name) {
             return *id;
         }
-        let number = index_u32(self.list.len()).min(MAX_PROCESSES);
-        let ip = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number);
-        self.push(name.into(), ip)
+        loop {
+            self.given_out = (self.given_out + 1).min(MAX_PROCESSES);
+            let (ip, also) = numbered(self.given_out);
+            let is_free = !self.by_ip.contains_key(&ip) && !self.by_ip.contains_key(&also);
+            if is_free || self.given_out == MAX_PROCESSES {
+                return self.push(name.into(), ip, Some(also));
+            }
+        }
     }
 
-    fn push(&mut self, name: Rc<str>, ip: Ipv4Addr) -> ProcessId {
+    /// A process with this address and no other.
+    pub(crate) fn add_with_ip(
+        &mut self,
+        name: &str,
+        ip: IpAddr,
+    ) -> Result<ProcessId, ProcessAddressError> {
+        if let Some(id) = self.by_name.get(name) {
+            return Err(ProcessAddressError::NameTaken {
+                name: name.to_owned(),
+                ip: self.get(*id).ip,
+            });
+        }
+        if let Some(owner) = self.by_ip.get(&ip) {
+            let owner = self.get(*owner).name.to_string();
+            return Err(ProcessAddressError::AddressTaken { ip, owner });
+        }
+        let is_host = !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast());
+        if !is_host || is_translated(ip) {
+            return Err(ProcessAddressError::Unusable { ip });
+        }
+        Ok(self.push(name.into(), ip, None))
+    }
+
+    fn push(&mut self, name: Rc<str>, ip: IpAddr, also: Option<IpAddr>) -> ProcessId {
         let id = ProcessId(index_u32(self.list.len()));
         self.list.push(Process {
             name: Rc::clone(&name),
-            ip: ip.into(),
+            ip,
+            also,
             incarnation: 0,
             state: LifeState::Up,
             paused: false,
@@ -165,6 +257,9 @@ impl Processes {
             library: Stream::new(self.seed, StreamId::Library(id.0)),
         });
         self.by_name.insert(name, id);
+        for ip in std::iter::once(ip).chain(also) {
+            self.by_ip.insert(ip, id);
+        }
         id
     }
 
@@ -181,17 +276,7 @@ impl Processes {
     }
 
     pub(crate) fn by_ip(&self, ip: IpAddr) -> Option<ProcessId> {
-        let world = self.get(ProcessId::WORLD);
-        if world.ip == ip {
-            return Some(ProcessId::WORLD);
-        }
-        // Addresses are given out in order, so the address is the index.
-        let IpAddr::V4(v4) = ip else { return None };
-        let number = v4
-            .to_bits()
-            .checked_sub(Ipv4Addr::new(10, 0, 0, 0).to_bits())?;
-        let found = self.list.get(number as usize)?;
-        (found.ip == ip).then_some(ProcessId(number))
+        self.by_ip.get(&ip).copied()
     }
 
     /// All but the world's own, in the order they were made.

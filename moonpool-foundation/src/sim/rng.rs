@@ -25,6 +25,12 @@ pub(crate) enum StreamId {
     Configuration,
     /// Which faults a drawn configuration leaves out.
     Swarm,
+    /// Which processes die or stand still, when and for how long.
+    Attrition,
+    /// The values of a drawn attrition.
+    RandomAttrition,
+    /// What address a network address translator shows.
+    DisplayedAddress,
     /// Whether and how a fault of this kind happens.
     Fault(FaultKind),
     /// A workload's own draws, per process.
@@ -46,6 +52,9 @@ impl StreamId {
             Self::Phases => 16,
             Self::Configuration => 3,
             Self::Swarm => 4,
+            Self::Attrition => 5,
+            Self::RandomAttrition => 6,
+            Self::DisplayedAddress => 7,
             Self::Fault(kind) => FIRST_FAULT_STREAM + kind.index() as u64,
             Self::Workload(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process),
             Self::Library(process) => FIRST_PROCESS_STREAM + 2 * u64::from(process) + 1,

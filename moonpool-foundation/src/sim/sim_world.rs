@@ -9,9 +9,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::breakage::SimConnection;
-use super::connections::Side as ConnectionSide;
 use super::executor::{PendingTask, SchedulePolicy};
-use super::process::{Factory, ProcessId, ProcessRef};
+use super::process::{Death, Factory, LifeState, ProcessAddressError, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};
 use crate::chaos::{FaultCounts, FaultId, FaultRecord};
@@ -73,7 +72,17 @@ impl SimProcess {
         &self.name
     }
 
-    /// Its address.
+    /// All its addresses, [`ip`](Self::ip) first: those that [`SimWorld::add_process`] makes have one of
+    /// each family.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        match self.world.upgrade() {
+            Some(world) => world.with(|world| world.processes.get(self.id).addresses().collect()),
+            None => vec![self.ip],
+        }
+    }
+
+    /// Its address: what its name means to those who dial it.
     #[must_use]
     pub fn ip(&self) -> IpAddr {
         self.ip
@@ -103,6 +112,23 @@ impl SimProcess {
             Some(world) => world.with(|world| world.processes.get(self.id).shutdown.clone()),
             None => CancellationToken::new(),
         }
+    }
+
+    /// Whether it runs, in a word or two.
+    pub(crate) fn state_name(&self) -> &'static str {
+        let Some(world) = self.world.upgrade() else {
+            return "gone";
+        };
+        world.with(|world| {
+            let process = world.processes.get(self.id);
+            match (process.state, process.paused) {
+                (LifeState::Up, false) => "alive",
+                (LifeState::Up, true) => "paused",
+                (LifeState::Stopping, _) => "stopping",
+                (LifeState::Dead(Death::Crash), _) => "dead",
+                (LifeState::Dead(Death::PowerLoss), _) => "without power",
+            }
+        })
     }
 
     pub(crate) fn set_factory(&self, factory: Factory) {
@@ -205,13 +231,41 @@ impl SimWorld {
         self.handle(ProcessId::WORLD)
     }
 
-    /// The process of that name; made, with the next address from 10.0.0.1 upward, if there is none.
+    /// The process of that name; made, with the next address from 10.0.0.1 upward (and its
+    /// sibling from fd00::1 upward), if there is none.
     ///
     /// One that was killed is given as it is, dead: [`restart`](Self::restart) it. A name that is empty,
     /// an address, `localhost` or contains a colon cannot be dialled; the process's address can.
     pub fn add_process(&self, name: &str) -> SimProcess {
         let id = self.shared.with(|world| world.processes.add(name));
         self.handle(id)
+    }
+
+    /// Makes a process with this address, IPv4 or IPv6, and no other. A name that is dialled means that
+    /// address; one that has no address of a family cannot be dialled or dial there.
+    ///
+    /// ```
+    /// use moonpool_foundation::{NetworkProvider, SimWorld, TcpListenerTrait};
+    ///
+    /// let world = SimWorld::new();
+    /// let server = world.add_process_with_ip("server", "2001:470::7".parse()?)?;
+    /// let network = server.network_provider();
+    /// let bound = world.block_on(async move { network.bind("server:80").await })??;
+    /// assert_eq!(bound.local_addr()?, "[2001:470::7]:80");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProcessAddressError`]: name or address are taken, or it is no address of a host.
+    pub fn add_process_with_ip(
+        &self,
+        name: &str,
+        ip: IpAddr,
+    ) -> Result<SimProcess, ProcessAddressError> {
+        let added = self
+            .shared
+            .with(|world| world.processes.add_with_ip(name, ip));
+        added.map(|id| self.handle(id))
     }
 
     /// The process of that name.
@@ -245,27 +299,6 @@ impl SimWorld {
     #[must_use]
     pub fn connections(&self) -> Vec<SimConnection> {
         self.shared.with(|world| world.sim_connections())
-    }
-
-    /// Breaks both ends of a connection by RST, at once. Of what is under way in each direction a
-    /// part that the seed decides still arrives: the stream is cut at any byte. Does nothing to a
-    /// connection that is gone.
-    pub fn close_connection_abort(&self, connection: SimConnection) {
-        self.shared
-            .with(|world| world.abort_connection(connection.id));
-    }
-
-    /// Leaves a connection half open: `crashed` is gone without a word. What the other end writes is
-    /// swallowed and its reads wait, until after `error_delay` both fail with `ConnectionReset` or
-    /// `TimedOut`, as the seed decides. Does nothing to a connection that is gone.
-    pub fn simulate_peer_crash(
-        &self,
-        connection: SimConnection,
-        crashed: ConnectionSide,
-        error_delay: Duration,
-    ) {
-        self.shared
-            .with(|world| world.crash_end(connection.id, crashed, error_delay));
     }
 
     /// The seed.

@@ -19,6 +19,17 @@ pub(crate) struct TaskMeta {
     pub(super) thread: u64,
     pub(crate) key: TaskKey,
     pub(crate) process: ProcessRef,
+    /// It only carries bytes: that it runs is no sign that the run gets anywhere.
+    pub(crate) role: TaskRole,
+}
+
+/// What a task is for, as far as deadlock detection wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TaskRole {
+    /// Everything that users start.
+    Ordinary,
+    /// It drives a transport's connections, and does so for ever.
+    Driver,
 }
 
 pub(crate) type ReadyTask = Runnable<TaskMeta>;

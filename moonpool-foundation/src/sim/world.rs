@@ -1,7 +1,7 @@
 //! The state behind [`SimWorld`]: everything that a seed decides.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -9,21 +9,27 @@ use std::rc::{Rc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::breakage::Breakage;
+use super::addresses::Translator;
 use super::clock::SimInstant;
 use super::clocks::Clocks;
-use super::connections::{AttemptId, ConnectionId, Network, Side};
+use super::connections::{ConnectionId, Network};
 use super::digest::Digest;
+pub(crate) use super::event::Event;
 use super::events::{EventClass, EventKey, EventQueue};
 use super::executor::{Executor, PendingTask, PollCount};
-use super::faults::Faults;
+use super::faults::{Faults, Occasion};
 use super::join::JoinState;
 use super::lifecycle::Lifecycle;
+use super::notices::Notice;
 use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
+use super::wakes::TaskRole;
 use super::{SimWorld, context, executor};
+use crate::chaos::assertions::{self, Tally};
+use crate::chaos::buggify::Buggify;
+use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
@@ -42,84 +48,7 @@ impl fmt::Debug for WeakSimWorld {
 #[derive(Debug)]
 pub(crate) struct Shared {
     world: RefCell<World>,
-}
-
-/// What happens at a point in virtual time.
-pub(crate) enum Event {
-    /// A sleep is over.
-    Wake(Waker),
-    /// The first segment of one direction reaches its reader.
-    Segment {
-        connection: ConnectionId,
-        from: Side,
-    },
-    /// A RST reaches this end, or its kernel gives up.
-    Break {
-        connection: ConnectionId,
-        to: Side,
-        breakage: Breakage,
-    },
-    /// A connect reaches the host it is for.
-    ConnectArrives(AttemptId),
-    /// Its answer is back.
-    ConnectAnswered(AttemptId),
-    /// A closure of the test's.
-    Call(Box<dyn FnOnce()>),
-    /// A mark of the test's: it only shows in digest and trace.
-    Mark(u64),
-}
-
-impl fmt::Debug for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wake(_) => f.write_str("timer fires"),
-            Self::Segment { connection, from } => {
-                write!(
-                    f,
-                    "segment arrives, connection {} from {from:?}",
-                    connection.number()
-                )
-            }
-            Self::Break {
-                connection,
-                to,
-                breakage,
-            } => {
-                let connection = connection.number();
-                write!(f, "connection {connection} breaks at {to:?}: {breakage:?}")
-            }
-            Self::ConnectArrives(attempt) => write!(f, "connect {} arrives", attempt.number()),
-            Self::ConnectAnswered(attempt) => {
-                write!(f, "connect {} is answered", attempt.number())
-            }
-            Self::Call(_) => f.write_str("scheduled closure"),
-            Self::Mark(mark) => write!(f, "mark {mark}"),
-        }
-    }
-}
-
-impl Event {
-    /// What the digest folds: the kind, and what it happens to.
-    fn fold_into(&self, digest: &mut Digest) {
-        let (kind, subject) = match self {
-            Self::Wake(_) => (1, 0),
-            Self::Segment { connection, from } => (2 + from.number(), connection.number()),
-            Self::Break {
-                connection,
-                to,
-                breakage,
-            } => {
-                let kind = 10 + 2 * to.number() + breakage.number();
-                (kind, connection.number())
-            }
-            Self::ConnectArrives(attempt) => (6, attempt.number()),
-            Self::ConnectAnswered(attempt) => (7, attempt.number()),
-            Self::Call(_) => (8, 0),
-            Self::Mark(mark) => (9, *mark),
-        };
-        digest.fold(kind);
-        digest.fold(subject);
-    }
+    pub(super) invariants: OnceCell<Invariants>,
 }
 
 /// The state behind [`SimWorld`]. Nobody holds a borrow of it while user code runs: wakers are
@@ -133,6 +62,7 @@ pub(crate) struct World {
     pub(super) scheduler: Stream,
     select: Stream,
     pub(super) network: Network,
+    pub(super) translator: Translator,
     pub(super) processes: Processes,
     pub(super) lifecycle: Lifecycle,
     pub(super) clocks: Clocks,
@@ -140,18 +70,28 @@ pub(crate) struct World {
     pub(super) digest: Digest,
     pub(super) trace: Recorder,
     pub(super) wakes: Vec<Waker>,
+    /// To be logged when nobody borrows the world.
+    pub(super) notices: Vec<Notice>,
     pub(super) events_processed: u64,
     pub(super) time_budget: Option<Duration>,
     pub(super) livelock_limit: u64,
+    /// Nothing but background events was left, and no task but transport drivers ran since.
+    pub(super) only_drivers_ran: bool,
     /// Polls and events at the current instant.
     pub(super) turns: PollCount,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
     pub(super) unreported_panic: Option<SimulationError>,
+    /// What assertions came to; while the world is driven, the thread has it.
+    pub(super) tally: Tally,
+    pub(super) buggify: Buggify,
     /// What the main future's last poll was waiting for.
     pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
     /// What sealed processes draw from: their draws must not disturb the living.
     inert: (Stream, Digest),
 }
+
+/// Traffic between drivers that takes longer than this was held up, by a fault for example.
+const KEEPALIVE_FLIGHT: Duration = Duration::from_secs(1);
 
 /// Polls of one task at one instant beyond which it counts as a livelock.
 const DEFAULT_LIVELOCK_LIMIT: u64 = 1_000_000;
@@ -166,6 +106,7 @@ impl World {
             scheduler: Stream::new(seed, StreamId::Scheduler),
             select: Stream::new(seed, StreamId::Select),
             network: Network::default(),
+            translator: Translator::new(seed, &config),
             processes: Processes::new(seed),
             lifecycle: Lifecycle::new(seed),
             clocks: Clocks::new(seed, &config.chaos),
@@ -173,11 +114,15 @@ impl World {
             digest: Digest::new(seed),
             trace: Recorder::default(),
             wakes: Vec::new(),
+            notices: Vec::new(),
             events_processed: 0,
             time_budget: None,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
+            only_drivers_ran: false,
             turns: PollCount::default(),
             unreported_panic: None,
+            tally: Tally::default(),
+            buggify: Buggify::new(seed),
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
@@ -190,7 +135,22 @@ impl World {
     }
 
     pub(super) fn schedule(&mut self, at: SimInstant, event: Event) -> EventKey {
-        self.events.push(at, EventClass::Foreground, event)
+        let is_traffic = matches!(
+            event,
+            Event::Segment { .. }
+                | Event::Break { .. }
+                | Event::ConnectArrives(_)
+                | Event::ConnectAnswered(_)
+        );
+        // Whoever caused it was a driver, and so will be whoever it wakes first. Where there are many
+        // of them, some such event is queued at any time. One that is late is waited for.
+        let is_soon = at <= self.clock.after(KEEPALIVE_FLIGHT);
+        let class = if self.only_drivers_ran && is_traffic && is_soon {
+            EventClass::Background
+        } else {
+            EventClass::Foreground
+        };
+        self.events.push(at, class, event)
     }
 
     /// Moves the clock to the next event and applies it. A closure is handed back, to be called
@@ -211,7 +171,15 @@ impl World {
                 connection,
                 to,
                 breakage,
-            } => self.break_end(connection, to, breakage),
+            } => self.break_due(connection, to, breakage),
+            Event::GiveUp { connection, from } => self.give_up(connection, from),
+            Event::Unclog {
+                connection,
+                side,
+                clogs,
+            } => self.unclog(connection, side, clogs),
+            Event::Restore(connection) => self.restore_connection(connection),
+            Event::Lift(block) => self.lift(block),
             Event::ConnectArrives(attempt) => self.connect_arrives(attempt),
             Event::ConnectAnswered(attempt) => self.connect_answered(attempt),
             Event::Call(closure) => call = Some(closure),
@@ -223,12 +191,29 @@ impl World {
         call
     }
 
-    pub(crate) fn bind_latency(&mut self) -> Duration {
-        self.faults.bind_latency(&mut self.digest)
+    /// What the ledger is told of a fault that meets `connection` now.
+    pub(super) fn occasion(&self, connection: ConnectionId) -> Occasion {
+        Occasion {
+            now: self.clock,
+            target: FaultTarget::Connection(connection.number()),
+        }
     }
 
-    pub(crate) fn accept_latency(&mut self) -> Duration {
-        self.faults.accept_latency(&mut self.digest)
+    fn occasion_of(&self, owner: ProcessRef) -> Occasion {
+        Occasion {
+            now: self.clock,
+            target: FaultTarget::Process(owner.id.number()),
+        }
+    }
+
+    pub(crate) fn bind_latency(&mut self, owner: ProcessRef) -> Duration {
+        let on = self.occasion_of(owner);
+        self.faults.bind_latency(on, &mut self.digest)
+    }
+
+    pub(crate) fn accept_latency(&mut self, owner: ProcessRef) -> Duration {
+        let on = self.occasion_of(owner);
+        self.faults.accept_latency(on, &mut self.digest)
     }
 
     pub(super) fn record(&mut self, process: Option<ProcessId>, what: String) {
@@ -254,6 +239,7 @@ impl Shared {
     pub(super) fn new(seed: u64, config: NetworkConfiguration) -> Rc<Self> {
         Rc::new(Self {
             world: RefCell::new(World::new(seed, config)),
+            invariants: OnceCell::new(),
         })
     }
 
@@ -269,11 +255,15 @@ impl Shared {
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
         let mut world = self.world.borrow_mut();
         let result = f(&mut world);
-        if world.wakes.is_empty() {
+        if world.wakes.is_empty() && world.notices.is_empty() {
             return result;
         }
+        let notices = std::mem::take(&mut world.notices);
         let mut wakes = std::mem::take(&mut world.wakes);
         drop(world);
+        for notice in notices {
+            notice.log();
+        }
         for waker in wakes.drain(..) {
             waker.wake();
         }
@@ -342,6 +332,7 @@ impl Shared {
         &self,
         name: Cow<'static, str>,
         owner: ProcessRef,
+        role: TaskRole,
         spawned_at: &'static Location<'static>,
         future: impl Future<Output = T> + 'static,
     ) -> Option<Rc<JoinState<T>>> {
@@ -351,7 +342,7 @@ impl Shared {
                 return None;
             }
             let future = future.take()?;
-            Some(world.executor.spawn(name, owner, spawned_at, future))
+            Some(world.executor.spawn(name, owner, role, spawned_at, future))
         });
         // A sealed process's future is dropped here, outside the borrow.
         drop(future);
@@ -456,6 +447,9 @@ impl Shared {
         message: String,
         site: context::PanicSite,
     ) -> SimulationError {
+        if let Some(failed) = assertions::take_failure() {
+            return self.with(|world| world.assertion_error(failed));
+        }
         let process = self.with(|world| world.processes.get(process.id).name.to_string());
         match site.escape {
             Some(advice) => SimulationError::Escape(format!(

@@ -25,6 +25,21 @@ pub trait TaskProvider: Clone + 'static {
         F: Future + 'static,
         F::Output: 'static;
 
+    /// [`spawn_task`](Self::spawn_task), for a task that only carries a transport's bytes: in
+    /// simulation, that it runs does not count as progress when a deadlock is looked for.
+    #[doc(hidden)]
+    fn spawn_driver<F>(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        future: F,
+    ) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        self.spawn_task(name, future)
+    }
+
     /// Lets other ready tasks run first.
     ///
     /// # Cancel safety

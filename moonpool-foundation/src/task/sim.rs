@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::{JoinError, JoinHandle, RawTask, TaskProvider, panic_message};
-use crate::sim::{JoinState, ProcessRef, SimProcess, SimWorld, WeakSimWorld};
+use crate::sim::{JoinState, ProcessRef, SimProcess, SimWorld, TaskRole, WeakSimWorld};
 
 /// Tasks of one simulated process, polled in an order that the seed decides.
 #[derive(Clone, Debug)]
@@ -37,6 +37,27 @@ impl SimProcess {
 }
 
 impl SimTaskProvider {
+    fn spawn<F>(
+        &self,
+        name: Cow<'static, str>,
+        role: TaskRole,
+        spawned_at: &'static Location<'static>,
+        future: F,
+    ) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        let state = self
+            .world
+            .upgrade()
+            .and_then(|world| world.spawn(name, self.owner, role, spawned_at, future));
+        JoinHandle::new(SimTask {
+            world: self.world.clone(),
+            state,
+        })
+    }
+
     /// The world, if this process still lives in it.
     pub(crate) fn world(&self) -> Option<SimWorld> {
         self.world.live(self.owner).map(SimWorld::borrowed)
@@ -50,15 +71,20 @@ impl TaskProvider for SimTaskProvider {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let spawned_at = Location::caller();
-        let state = self
-            .world
-            .upgrade()
-            .and_then(|world| world.spawn(name.into(), self.owner, spawned_at, future));
-        JoinHandle::new(SimTask {
-            world: self.world.clone(),
-            state,
-        })
+        self.spawn(name.into(), TaskRole::Ordinary, Location::caller(), future)
+    }
+
+    #[track_caller]
+    fn spawn_driver<F>(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        future: F,
+    ) -> JoinHandle<F::Output>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        self.spawn(name.into(), TaskRole::Driver, Location::caller(), future)
     }
 
     fn yield_now(&self) -> impl Future<Output = ()> {

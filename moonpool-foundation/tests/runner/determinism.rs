@@ -1,13 +1,18 @@
 //! One seed, one digest: whatever runs beside it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use moonpool_foundation::{Check, SimProviders, SimulationBuilder};
+use moonpool_foundation::{
+    Attrition, Check, FaultCounts, FaultId, FaultKind, NetworkConfiguration, NetworkProvider,
+    Phases, SimProviders, SimulationBuilder, SimulationMetrics, TimeProvider,
+};
 
 use crate::echo;
 
 fn echoes() -> SimulationBuilder {
     SimulationBuilder::new()
+        .with_network_config(NetworkConfiguration::disabled())
         .register_providers_workload("server", echo::server::<SimProviders>)
         .register_providers_workload("client", echo::client::<SimProviders>)
 }
@@ -34,6 +39,82 @@ fn a_seed_has_one_digest_alone_in_a_thousand_and_on_any_number_of_threads() {
         let alone = digests(&echoes().set_debug_seeds(vec![seed]));
         assert_eq!(alone, [thousand[usize::try_from(seed).unwrap()]]);
     }
+}
+
+/// Everything that is drawn per seed: the network, the length of the chaos, kills and pauses.
+fn everything() -> SimulationBuilder {
+    SimulationBuilder::new()
+        .use_random_config()
+        .phases(Phases::default())
+        .attrition(Attrition {
+            probability: 0.5,
+            ..Attrition::default()
+        })
+        .process("server", |providers, topology| async move {
+            let serving = echo::server(providers, topology).await;
+            serving.map(drop)
+        })
+        .register_workload("client", |_, network, time, _, _| async move {
+            for _ in 0..20 {
+                drop(
+                    time.timeout(Duration::from_secs(1), network.connect("server:7000"))
+                        .await,
+                );
+                time.sleep(Duration::from_secs(1)).await;
+            }
+            Ok(SimulationMetrics::default())
+        })
+}
+
+#[test]
+fn what_is_drawn_per_seed_repeats_on_any_number_of_threads() {
+    let campaign = |jobs| everything().with_seed_range(0..60).jobs(jobs);
+    let digests = |builder: SimulationBuilder| {
+        let seeds = builder.run().individual_metrics;
+        let seeds = seeds.into_iter();
+        seeds
+            .map(|seed| (seed.metrics.digest, seed.verdict.to_string(), seed.faults))
+            .collect::<Vec<(u64, String, FaultCounts)>>()
+    };
+    let alone = digests(campaign(1).check(Check::All));
+    assert!(
+        alone
+            .iter()
+            .all(|(_, verdict, _)| !verdict.starts_with("Nondet")),
+        "{alone:?}"
+    );
+    assert!(
+        alone
+            .iter()
+            .any(|(_, _, faults)| faults.of(FaultKind::Kill) > 0)
+    );
+    let subset = |(_, _, faults): &(u64, String, FaultCounts)| {
+        faults.fired().map(|(kind, _)| kind).collect()
+    };
+    let subsets: BTreeSet<Vec<FaultKind>> = alone.iter().map(subset).collect();
+    assert!(subsets.len() > 20, "{subsets:?}");
+    assert_eq!(digests(campaign(3)), alone);
+}
+
+#[test]
+fn a_skipped_fault_is_part_of_the_configuration() {
+    let skipped = FaultId {
+        kind: FaultKind::Kill,
+        ordinal: 1,
+    };
+    let killed = everything().with_seed_range(0..40).run();
+    let mut killed = killed.individual_metrics.iter();
+    let seed = killed.find(|seed| seed.faults.of(FaultKind::Kill) > 0);
+    let seed = seed.unwrap().seed;
+    let run = |builder: SimulationBuilder| {
+        let mut report = builder.set_debug_seeds(vec![seed]).check(Check::All).run();
+        let seed = report.individual_metrics.remove(0);
+        assert_ne!(seed.verdict.name(), "Nondeterminism");
+        seed.metrics.digest
+    };
+    let without = run(everything().skip_faults([skipped]));
+    assert_ne!(run(everything()), without);
+    assert_eq!(run(everything().skip_faults([skipped])), without);
 }
 
 #[test]

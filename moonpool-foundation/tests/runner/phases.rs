@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use moonpool_foundation::{
-    NetworkProvider, Phases, RunError, SeedReport, SimulationBuilder, SimulationMetrics,
-    SimulationResult, TaskProvider, TimeProvider, Verdict,
+    KillKind, NetworkProvider, Phases, ProcessId, Providers, RunError, SeedReport, SimWorld,
+    SimulationBuilder, SimulationMetrics, SimulationResult, TaskProvider, TcpListenerTrait,
+    TimeProvider, Verdict,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn phases() -> Phases {
     Phases {
@@ -99,6 +101,7 @@ fn a_world_that_stands_still_under_faults_is_no_deadlock_before_they_end() {
 fn the_time_budget_of_the_seed_still_holds() {
     let seed = only_seed(polling(Duration::MAX).set_time_budget(Duration::from_secs(20)));
     assert_eq!(seed.verdict.name(), "TimeBudget");
+    assert!(seed.metrics.simulated_time <= Duration::from_secs(20));
 }
 
 #[test]
@@ -129,6 +132,52 @@ async fn listener_accepts(listener: impl moonpool_foundation::TcpListenerTrait) 
     if let Ok((mut stream, _)) = listener.accept().await {
         let mut rest = Vec::new();
         assert_eq!(stream.read_to_end(&mut rest).await.ok(), Some(0));
+    }
+}
+
+/// A server that is gone, as `fault` has it, and a client that asks until it is answered.
+fn unanswered(fault: fn(&SimWorld, ProcessId)) -> SimulationBuilder {
+    SimulationBuilder::new()
+        .process("server", |providers, _topology| async move {
+            let listener = providers.network().bind("0.0.0.0:80").await?;
+            loop {
+                let (mut stream, _) = listener.accept().await?;
+                stream.write_u8(7).await.ok();
+            }
+        })
+        .register_workload("client", move |_, network, time, _, topology| async move {
+            let world = topology.world().unwrap();
+            fault(&world, world.process("server").unwrap().id());
+            drop(world);
+            loop {
+                let answer = time.timeout(Duration::from_secs(1), async {
+                    network.connect("server:80").await?.read_u8().await
+                });
+                if let Ok(Ok(7)) = answer.await {
+                    return done();
+                }
+                time.sleep(Duration::from_millis(100)).await;
+            }
+        })
+}
+
+#[test]
+fn the_quiet_phase_begins_with_every_process_running() {
+    let faults: [fn(&SimWorld, ProcessId); 3] = [
+        |world, server| {
+            world.kill(server, KillKind::Crash);
+        },
+        |world, server| {
+            world.kill(server, KillKind::PowerLoss);
+        },
+        |world, server| {
+            world.pause(server);
+        },
+    ];
+    for fault in faults {
+        let seed = only_seed(unanswered(fault));
+        assert_eq!(seed.verdict, Verdict::Passed);
+        assert!(seed.metrics.simulated_time >= phases().chaos.start);
     }
 }
 

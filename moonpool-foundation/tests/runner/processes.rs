@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use moonpool_foundation::{
-    Check, Providers, RunError, SimulationBuilder, SimulationError, SimulationMetrics,
+    Check, KillKind, Providers, RunError, SimulationBuilder, SimulationError, SimulationMetrics,
     SimulationResult, TimeProvider, Verdict,
 };
 
@@ -137,4 +137,78 @@ fn a_name_is_unique_among_processes_and_workloads() {
         .register_workload("server", |_, _, _, _, _| async { done() });
     let error = builder.try_run().unwrap_err();
     assert!(matches!(error, RunError::WorkloadName { .. }), "{error}");
+}
+
+#[test]
+fn a_process_killed_by_a_workload_begins_its_next_life_with_fresh_memory() {
+    let lives = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&lives);
+    SimulationBuilder::new()
+        .set_iterations(1)
+        .check(Check::Off)
+        .process("server", move |_, topology| {
+            let counted = Arc::clone(&counted);
+            async move {
+                // The signal is that of this life.
+                assert!(!topology.shutdown_signal.is_cancelled());
+                counted.fetch_add(1, Ordering::Relaxed);
+                topology.shutdown_signal.cancelled().await;
+                std::future::pending().await
+            }
+        })
+        .register_workload("killer", |_, _, time, _, topology| async move {
+            let server = topology.world().unwrap().process("server").unwrap();
+            let grace = SECOND;
+            time.sleep(SECOND).await;
+            for _ in 0..3 {
+                let world = topology.world().unwrap();
+                assert!(world.kill(server.id(), KillKind::Graceful { grace }));
+                drop(world);
+                time.sleep(2 * SECOND).await;
+                assert!(!server.is_alive());
+                assert!(topology.world().unwrap().restart(server.id()));
+                time.sleep(SECOND).await;
+            }
+            done()
+        })
+        .run()
+        .assert_passed();
+    assert_eq!(lives.load(Ordering::Relaxed), 4);
+}
+
+#[test]
+fn nobody_lives_again_once_the_workloads_are_done() {
+    let lives = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&lives);
+    let report = SimulationBuilder::new()
+        .set_iterations(1)
+        .check(Check::Off)
+        .process("rebooting", move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::future::pending()
+        })
+        .process("paused", |_, topology| async move {
+            topology.shutdown_signal.cancelled().await;
+            Ok(())
+        })
+        .register_workload("killer", |_, _, time, _, topology| async move {
+            time.sleep(SECOND).await;
+            let world = topology.world().unwrap();
+            let [rebooting, paused] =
+                ["rebooting", "paused"].map(|name| world.process(name).unwrap().id());
+            world.kill(
+                rebooting,
+                KillKind::Reboot {
+                    after: SECOND..SECOND,
+                },
+            );
+            world.pause(paused);
+            done()
+        })
+        .run();
+    report.assert_passed();
+    assert_eq!(lives.load(Ordering::Relaxed), 1);
+    assert_eq!(report.average_simulated_time(), SECOND, "all have ended");
+    let left = report.individual_metrics[0].leftovers;
+    assert_eq!((left.tasks, left.events), (0, 0));
 }

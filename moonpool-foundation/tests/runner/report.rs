@@ -1,5 +1,6 @@
 //! What a campaign reports.
 
+use std::collections::BTreeSet;
 use std::panic::catch_unwind;
 use std::time::Duration;
 
@@ -123,4 +124,48 @@ fn run_panics_with_the_reason_why_it_cannot_start() {
         .with_workload(|_, _, _, _, _| async { Ok(SimulationMetrics::default()) });
     assert!(empty.try_run().is_err());
     empty.run();
+}
+
+/// The path of every value in `json`, with its type. Elements of a list share one path.
+fn schema(path: &str, json: &serde_json::Value, found: &mut BTreeSet<String>) {
+    use serde_json::Value;
+    let kind = match json {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                schema(&format!("{path}.{name}"), value, found);
+            }
+            return;
+        }
+        Value::Array(elements) if !elements.is_empty() => {
+            for element in elements {
+                schema(&format!("{path}[]"), element, found);
+            }
+            return;
+        }
+        Value::Array(_) => "empty list",
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+    };
+    found.insert(format!("{path}: {kind}\n"));
+}
+
+#[test]
+fn what_machines_read_has_the_fields_that_were_written_down() {
+    let mut json = serde_json::to_value(report()).unwrap();
+    // What other tests of this binary assert is theirs.
+    for others in [
+        "assertion_results",
+        "buggify_results",
+        "dead_faults",
+        "faults",
+    ] {
+        json[others] = serde_json::json!([]);
+    }
+    let mut found = BTreeSet::new();
+    schema("", &json, &mut found);
+    let found: String = found.into_iter().collect();
+    let golden = include_str!("../golden/report_schema.txt");
+    assert_eq!(found, golden, "now it is\n{found}");
 }

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    ConnectionSide, KillKind, NetworkProvider, Providers, RandomProvider, SimProcess, SimProviders,
-    SimTcpStream, SimWorld, SimulationError, TaskProvider, TcpListenerTrait,
+    ConnectionSide, KillKind, NetworkConfiguration, NetworkProvider, Providers, RandomProvider,
+    SimProcess, SimProviders, SimTcpStream, SimWorld, SimulationError, TaskProvider,
+    TcpListenerTrait,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -41,7 +42,8 @@ async fn sink(providers: SimProviders, received: Rc<RefCell<Vec<u8>>>) {
 }
 
 fn connected(seed: u64) -> (Pair, Rc<RefCell<Vec<u8>>>) {
-    let world = SimWorld::new_with_seed(seed);
+    let config = NetworkConfiguration::disabled();
+    let world = SimWorld::new_with_network_config_and_seed(config, seed).unwrap();
     let received = Rc::new(RefCell::new(Vec::new()));
     let server = world.start_process("server", {
         let received = Rc::clone(&received);

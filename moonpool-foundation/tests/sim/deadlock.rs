@@ -82,3 +82,138 @@ fn a_sleep_for_ever_is_a_deadlock_and_not_a_run_to_the_end_of_time() {
     assert!(matches!(error, SimulationError::Deadlock { .. }), "{error}");
     assert_eq!(world.now(), Duration::ZERO);
 }
+
+#[test]
+fn the_report_tells_who_is_paused() {
+    let world = SimWorld::new();
+    let server = world.add_process("server");
+    let listener = server.network_provider();
+    server.task_provider().spawn_task("acceptor", async move {
+        let listener = listener.bind("server:80").await.unwrap();
+        drop(listener.accept().await);
+    });
+    world.run_until_empty().unwrap();
+    world.pause(server.id());
+    let error = world.block_on(std::future::pending::<()>()).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("task `acceptor` of `server` (paused) waits on accept"),
+        "{text}"
+    );
+}
+/// Two tasks that send each other bytes for ever, spaced by background sleeps: a pair of transports
+/// that keep their connection alive.
+fn keepalive_pair(world: &SimWorld) {
+    let (a, b) = (world.add_process("a"), world.add_process("b"));
+    let network = a.network_provider();
+    a.task_provider().spawn_driver("echo", async move {
+        let listener = network.bind("a:80").await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        while let Ok(byte) = stream.read_u8().await {
+            stream.write_u8(byte).await.unwrap();
+        }
+    });
+    let (network, time) = (b.network_provider(), b.time_provider());
+    b.task_provider().spawn_driver("ping", async move {
+        time.sleep(Duration::from_secs(1)).await;
+        let mut stream = network.connect("a:80").await.unwrap();
+        loop {
+            time.background_sleep(Duration::from_secs(1)).await;
+            stream.write_u8(1).await.unwrap();
+            stream.read_u8().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn drivers_that_only_keep_each_other_alive_do_not_hide_a_deadlock() {
+    let world = SimWorld::new();
+    world.set_time_budget(Some(Duration::from_secs(600)));
+    keepalive_pair(&world);
+    let error = world.block_on(std::future::pending::<()>()).unwrap_err();
+    let SimulationError::Deadlock { at, report } = &error else {
+        panic!("{error}");
+    };
+    let expected = Duration::from_secs(10)..Duration::from_millis(11_100);
+    assert!(expected.contains(at), "{at:?}");
+    assert!(
+        report.contains("task `ping` of `b` waits on sleep"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_background_event_that_wakes_a_task_starts_the_count_anew() {
+    let world = SimWorld::new();
+    keepalive_pair(&world);
+    let time = world.time_provider();
+    let slow = world.task_provider().spawn_task("slow", async move {
+        for _ in 0..5 {
+            time.background_sleep(Duration::from_secs(8)).await;
+        }
+        time.now()
+    });
+    let ended = world.block_on(slow).unwrap().unwrap();
+    assert_eq!(ended, Duration::from_secs(40));
+}
+
+/// What they wait for may be what ends somebody's wait.
+#[test]
+fn a_driver_that_waits_for_more_than_background_events_is_waited_for() {
+    let world = SimWorld::new();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let time = world.time_provider();
+    world.task_provider().spawn_driver("patient", async move {
+        time.background_sleep(Duration::from_secs(5)).await;
+        time.sleep(Duration::from_secs(30)).await;
+        tell.send(time.now()).unwrap();
+    });
+    let ended = world.block_on(told).unwrap().unwrap();
+    assert_eq!(ended, Duration::from_secs(35));
+    let time = world.time_provider();
+    world.task_provider().spawn_driver("futile", async move {
+        time.background_sleep(Duration::from_secs(5)).await;
+        time.sleep(Duration::from_secs(30)).await;
+    });
+    let error = world.block_on(std::future::pending::<()>()).unwrap_err();
+    assert!(
+        matches!(error, SimulationError::Deadlock { at, .. } if at == Duration::from_secs(70)),
+        "{error}"
+    );
+}
+
+#[test]
+fn traffic_between_drivers_that_never_pauses_does_not_hide_a_deadlock() {
+    let world = SimWorld::new();
+    world.set_time_budget(Some(Duration::from_secs(100)));
+    let (a, b) = (world.add_process("a"), world.add_process("b"));
+    let (network, task) = (a.network_provider(), a.task_provider());
+    a.task_provider().spawn_driver("acceptor", async move {
+        let listener = network.bind("a:80").await.unwrap();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            task.spawn_driver("echo", async move {
+                while let Ok(byte) = stream.read_u8().await {
+                    stream.write_u8(byte).await.unwrap();
+                }
+            });
+        }
+    });
+    // No pause at all: a byte is always on its way.
+    let network = b.network_provider();
+    let time = b.time_provider();
+    b.task_provider().spawn_driver("ping", async move {
+        time.sleep(Duration::from_secs(1)).await;
+        let mut stream = network.connect("a:80").await.unwrap();
+        time.background_sleep(Duration::from_secs(1)).await;
+        loop {
+            stream.write_u8(1).await.unwrap();
+            stream.read_u8().await.unwrap();
+        }
+    });
+    let error = world.block_on(std::future::pending::<()>()).unwrap_err();
+    let SimulationError::Deadlock { at, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(*at < Duration::from_secs(13), "{at:?}");
+}

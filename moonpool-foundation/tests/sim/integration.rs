@@ -1,8 +1,8 @@
 //! Streams, timers and tasks of one world.
 
 use moonpool_foundation::{
-    NetworkProvider, Providers, SimProviders, SimWorld, TaskProvider, TcpListenerTrait,
-    TimeProvider, TraceMode,
+    NetworkConfiguration, NetworkProvider, Providers, SimProviders, SimWorld, TaskProvider,
+    TcpListenerTrait, TimeProvider, TraceMode,
 };
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,7 +28,8 @@ fn echo_run(seed: u64) -> (u64, Duration) {
 }
 
 fn echo_run_traced(seed: u64, trace: TraceMode) -> (u64, Duration) {
-    let world = SimWorld::new_with_seed(seed);
+    let config = NetworkConfiguration::disabled();
+    let world = SimWorld::new_with_network_config_and_seed(config, seed).unwrap();
     world.set_trace(trace);
     let server = world.add_process("server").providers();
     let client = world.add_process("client").providers();

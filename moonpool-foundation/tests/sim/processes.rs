@@ -251,9 +251,10 @@ fn a_reboot_is_over_when_somebody_restarts_the_process_before() {
         after: 5 * SECOND..6 * SECOND,
     };
     world.kill(victim.id(), reboot);
+    assert_eq!(world.pending_event_count(), 1, "the restart is due");
     assert!(world.restart(victim.id()));
+    assert_eq!(world.pending_event_count(), 0, "it is withdrawn");
     world.kill(victim.id(), KillKind::Crash);
-    assert_eq!(world.pending_event_count(), 0, "the restart is withdrawn");
     world.run_for(10 * SECOND).unwrap();
     assert!(!victim.is_alive());
 }
@@ -508,7 +509,7 @@ fn timers_and_wakers_of_a_dead_life_are_inert() {
     let woken: Rc<RefCell<bool>> = Rc::default();
     let log = Rc::clone(&woken);
     victim.task_provider().spawn_task("waiter", async move {
-        let _ = receiver.await;
+        drop(receiver.await);
         *log.borrow_mut() = true;
         providers.task().spawn_task("ghost", async {});
     });

@@ -278,7 +278,8 @@ fn a_blocked_writer_is_woken_as_the_buffer_drains() {
 /// has IPv6.
 #[test]
 fn the_wildcard_of_ipv4_takes_no_ipv6_and_that_of_ipv6_takes_both() {
-    let world = SimWorld::new();
+    let config = NetworkConfiguration::disabled();
+    let world = SimWorld::new_with_network_config(config).unwrap();
     let network = world.network_provider();
     let at = |ip: &str, port: &str| format!("{ip}:{port}");
     let (v4, v6) = world

@@ -16,7 +16,10 @@ in_both_worlds! {
     a_request_beyond_the_servers_limit_is_surely_not_executed: 20;
     a_reply_beyond_the_limit_is_reported: 20;
     connections_beyond_the_limit_are_closed: 20;
-    answers_that_cannot_be_queued_end_the_connection: 20;
+    answers_need_no_room_in_the_queue: 20;
+    requests_without_room_for_their_answers_are_overloaded: 20;
+    refusals_beyond_the_limit_end_the_session: 50;
+    calls_beyond_the_limit_are_given_back: 10;
     requests_that_cannot_be_queued_are_given_back: 20;
 }
 
@@ -79,7 +82,7 @@ async fn a_request_beyond_the_own_limit_is_given_back<P: Providers>(hosts: Hosts
         panic!("{}", not_sent.error);
     };
     // Two quotes and the envelope.
-    assert_eq!((size, limit), (MIB + 22, MIB));
+    assert_eq!((size, limit), (MIB + 30, MIB));
     assert_eq!(client.stats().pending_calls, 0);
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
@@ -160,8 +163,8 @@ async fn connections_beyond_the_limit_are_closed<P: Providers>(hosts: Hosts<P>) 
     serving.await.unwrap();
 }
 
-/// A caller whose answer is lost would wait for ever; without its connection it does not.
-async fn answers_that_cannot_be_queued_end_the_connection<P: Providers>(hosts: Hosts<P>) {
+/// The limits of what this end sends of its own are not those of the answers that it owes.
+async fn answers_need_no_room_in_the_queue<P: Providers>(hosts: Hosts<P>) {
     let narrow = PeerConfig {
         reliable_packets: 4,
         ..PeerConfig::default()
@@ -178,18 +181,114 @@ async fn answers_that_cannot_be_queued_end_the_connection<P: Providers>(hosts: H
     while let Some((number, reply)) = stream.try_recv_with_transport(&server) {
         reply.send(number);
     }
-    assert_eq!(server.stats().replies_dropped, 16);
-    let mut lost = 0;
     for (number, call) in (0..).zip(calls) {
-        match call.await {
-            Ok(answer) => assert_eq!(answer, number),
-            Err(error) => {
-                assert_eq!(error, ReplyError::MaybeDelivered);
-                lost += 1;
+        assert_eq!(call.await, Ok(number));
+    }
+    assert_eq!(server.stats().replies_dropped, 0);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+/// Of requests that are not answered, and of bytes of answers that are not acknowledged.
+async fn requests_without_room_for_their_answers_are_overloaded<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().peer_config(PeerConfig {
+        answer_packets: 4,
+        answer_bytes: 4_000,
+        ..PeerConfig::default()
+    });
+    let server = server.build_listening().await.unwrap();
+    let client = hosts.connect();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let stream = server.register_handler::<usize, _>(TOKEN, JsonCodec);
+    let ask = |caller: &Transport<P>, length: usize| -> ReplyFuture<String, _> {
+        send_request(caller, &endpoint, length, JsonCodec).unwrap()
+    };
+    for caller in [&client, &server] {
+        let calls: Vec<_> = (0..10).map(|_| ask(caller, 1)).collect();
+        let mut admitted = Vec::new();
+        for (number, call) in (0..).zip(calls) {
+            if number < 4 {
+                admitted.push(call);
+            } else {
+                assert_eq!(call.await, Err(ReplyError::Overloaded));
             }
         }
+        assert_eq!(stream.len(), 4);
+        assert_eq!(server.stats().open_requests, 4);
+        while let Some((length, reply)) = stream.try_recv_with_transport(&server) {
+            reply.send("x".repeat(length));
+        }
+        for call in admitted {
+            assert_eq!(call.await.unwrap(), "x");
+        }
     }
-    assert!(lost >= 16, "{lost}");
+    assert_eq!(server.stats().requests_refused, 12);
+    // Two large answers pass the limit of bytes, and are taken all the same.
+    let [first, second] = [ask(&client, 3_000), ask(&client, 3_000)];
+    hosts.until(|| stream.len() == 2).await;
+    for _ in 0..2 {
+        let (length, reply) = stream.try_recv_with_transport(&server).unwrap();
+        reply.send("x".repeat(length));
+    }
+    assert_eq!(first.await.unwrap().len(), 3_000);
+    assert_eq!(second.await.unwrap().len(), 3_000);
+    // The next request acknowledges them.
+    let third = ask(&client, 1);
+    let (_, reply) = stream.recv_with_transport(&server).await.unwrap();
+    reply.send(String::new());
+    assert_eq!(third.await.unwrap(), "");
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+/// Refusals need no slot, so reading never stops for one; their number is what is bounded.
+async fn refusals_beyond_the_limit_end_the_session<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().peer_config(PeerConfig {
+        refusals: 4,
+        ..PeerConfig::default()
+    });
+    let server = server.build_listening().await.unwrap();
+    let client = hosts.connect();
+    let address = server.local_address().unwrap();
+    let ask = |token: UID| -> ReplyFuture<String, _> {
+        let endpoint = Endpoint::new(address, token);
+        send_request(&client, &endpoint, "text", JsonCodec).unwrap()
+    };
+    let calls: Vec<_> = (0..20).map(|_| ask(UID::new(1, 1))).collect();
+    let mut lost = 0;
+    for call in calls {
+        match call.await {
+            Err(ReplyError::EndpointNotFound) => {}
+            Err(ReplyError::MaybeDelivered) => lost += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(lost > 0);
+    assert!(server.stats().replies_dropped > 0);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    assert_eq!(ask(TOKEN).await.unwrap(), "text");
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+async fn calls_beyond_the_limit_are_given_back<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.serve().await;
+    let client = hosts.client_builder().max_pending_calls(2).build();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let ask =
+        |number: u32| send_request::<_, u32, _, _, _, _>(&client, &endpoint, number, JsonCodec);
+    let (first, second) = (ask(1).unwrap(), ask(2).unwrap());
+    let not_sent = ask(3).unwrap_err();
+    assert_eq!(not_sent.request, 3);
+    assert!(matches!(not_sent.error, TransportError::TooManyCalls));
+    let (number, reply) = stream.recv_with_transport(&server).await.unwrap();
+    reply.send(number);
+    assert_eq!(first.await, Ok(1));
+    let third = ask(3).unwrap();
+    drop((second, third));
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
 }

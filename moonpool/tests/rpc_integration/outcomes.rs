@@ -58,7 +58,12 @@ async fn an_unknown_token_is_not_found<P: Providers>(hosts: Hosts<P>) {
     let (server, client) = (hosts.serve().await, hosts.connect());
     let address = server.local_address().unwrap();
     let well_known = WellKnownId::user(40).unwrap().token();
-    for token in [TOKEN, well_known, UID::well_known(1), UID::well_known(1000)] {
+    for token in [
+        TOKEN,
+        well_known,
+        UID::well_known(11),
+        UID::well_known(1000),
+    ] {
         let reply = ask::<P>(&client, Endpoint::new(address, token), 1);
         assert_eq!(reply.await, Err(ReplyError::EndpointNotFound), "{token}");
     }

@@ -23,6 +23,7 @@ in_both_worlds! {
     an_idle_call_gets_its_reply_on_the_next_connection: 20;
     a_newer_connection_fences_the_older_one: 20;
     a_connection_that_says_nothing_is_no_session: 10;
+    an_address_that_leads_back_is_served_locally_in_order: 20;
 }
 
 const TOKEN: UID = UID::new(0xEC40, 1);
@@ -410,6 +411,45 @@ async fn black_hole<P: Providers>(hosts: Hosts<P>) {
     shut_down::<P>(&client).await;
     proxy.abort();
     let _cancelled = proxy.await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+/// Another of our own addresses: a port that leads to the transport that dials it.
+async fn an_address_that_leads_back_is_served_locally_in_order<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.serve().await;
+    let target = server.local_address().unwrap();
+    let any_port = NetworkAddress::new(hosts.server_ip, 0).socket_addr();
+    let listener = hosts.server.network().bind(&any_port.to_string()).await;
+    let listener = listener.unwrap();
+    let other: NetworkAddress = listener.local_addr().unwrap().parse().unwrap();
+    let accepted = Rc::new(Cell::new(0));
+    let forwarding = {
+        let (providers, accepted) = (hosts.server.clone(), Rc::clone(&accepted));
+        hosts.spawn_server(async move {
+            while accepted.get() < 1 {
+                let (mut down, _) = listener.accept().await.unwrap();
+                accepted.set(accepted.get() + 1);
+                let target = target.socket_addr().to_string();
+                let mut up = providers.network().connect(&target).await.unwrap();
+                drop(tokio::io::copy_bidirectional(&mut down, &mut up).await);
+            }
+        })
+    };
+    let executed = Executed::default();
+    let serving = hosts.spawn_server(recording_echo::<P>(server.clone(), executed.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    let calls: Vec<_> = (0..20)
+        .map(|number| ask::<P>(&server, other, number))
+        .collect();
+    for (number, call) in (0..).zip(calls) {
+        assert_eq!(call.await, Ok(number));
+    }
+    assert_eq!(*executed.borrow(), (0..20).collect::<Vec<u64>>());
+    // From now on it is known: no further connection is made.
+    assert_eq!(ask::<P>(&server, other, 20).await, Ok(20));
+    forwarding.await.unwrap();
+    assert_eq!((accepted.get(), server.stats().peers), (1, 0));
     shut_down::<P>(&server).await;
     serving.await.unwrap();
 }

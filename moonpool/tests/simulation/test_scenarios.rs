@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use moonpool::foundation::{SimProviders, SimulationBuilder, SimulationMetrics};
+use moonpool::foundation::{
+    FaultKind, NetworkConfiguration, SimProviders, SimulationBuilder, SimulationMetrics,
+};
 
 use super::local::{endpoint_lifecycle_workload, local_delivery_workload};
 use super::operations::Weights;
@@ -50,7 +52,14 @@ impl Scenario {
     /// Gives how many requests were answered, and how many were lost on the way.
     fn run(self) -> (usize, usize) {
         let totals = Totals::default();
-        let mut builder = SimulationBuilder::new().with_seed_range(0..self.seeds);
+        // A peer that is refused or not answered long enough gives up: those who count answers dial
+        // servers that answer.
+        let network = NetworkConfiguration::default()
+            .without(FaultKind::ConnectRefused)
+            .without(FaultKind::ConnectHang);
+        let mut builder = SimulationBuilder::new()
+            .with_network_config(network)
+            .with_seed_range(0..self.seeds);
         for number in 0..self.servers {
             let plan = self.server;
             builder = builder.register_providers_workload(

@@ -35,6 +35,15 @@ pub struct PeerConfig {
     /// Bytes of the same. The packet that passes the limit is still accepted, so that what is
     /// refused never depends on its size: at most one packet more is held.
     pub reliable_bytes: usize,
+    /// Answers owed and answers held, 65,536: received requests that are not answered yet, and
+    /// answers that are not acknowledged. They do not count against `reliable_packets`.
+    pub answer_packets: usize,
+    /// Bytes of the latter, 64 MiB. While they are passed, no more requests are admitted; answers to
+    /// those that were are always taken.
+    pub answer_bytes: usize,
+    /// Refusals held, 1,024: short answers to requests that were not admitted. One more ends the
+    /// session.
+    pub refusals: usize,
     /// Unreliable packets that wait to be written.
     pub unreliable_packets: usize,
     /// Bytes of the same, with the same allowance.
@@ -47,6 +56,13 @@ pub struct PeerConfig {
     /// replies expected ends after the same time; others, and without patience all, after 60 s.
     /// `None` waits for ever. Only for peers that dial.
     pub patience: Option<Duration>,
+    /// Close after this long without a packet sent or received, if no reply is expected, nobody
+    /// watches and nobody holds a handle. The accepting end waits a fifth longer. `None` never does.
+    /// Only for acknowledged sessions. 180 s, as FoundationDB's `CONNECTION_MONITOR_IDLE_TIMEOUT`.
+    pub idle_close: Option<Duration>,
+    /// How long there has to be no working connection, although one is wanted, for the other end to
+    /// count as failed. Only for peers that dial. 3 s.
+    pub failed_after: Duration,
 }
 
 impl Default for PeerConfig {
@@ -61,10 +77,15 @@ impl Default for PeerConfig {
             max_payload_bytes: DEFAULT_MAX_PAYLOAD,
             reliable_packets: 65_536,
             reliable_bytes: 64 * 1024 * 1024,
+            answer_packets: 65_536,
+            answer_bytes: 64 * 1024 * 1024,
+            refusals: 1_024,
             unreliable_packets: 8_192,
             unreliable_bytes: 8 * 1024 * 1024,
             inbox_packets: 4_096,
             patience: None,
+            idle_close: Some(Duration::from_secs(180)),
+            failed_after: Duration::from_secs(3),
         }
     }
 }
@@ -130,10 +151,15 @@ impl PeerConfig {
             ),
             ("reliable_packets", self.reliable_packets == 0),
             ("reliable_bytes", self.reliable_bytes == 0),
+            ("answer_packets", self.answer_packets == 0),
+            ("answer_bytes", self.answer_bytes == 0),
+            ("refusals", self.refusals == 0),
             ("unreliable_packets", self.unreliable_packets == 0),
             ("unreliable_bytes", self.unreliable_bytes == 0),
             ("inbox_packets", self.inbox_packets == 0),
             ("patience", self.patience == Some(Duration::ZERO)),
+            ("idle_close", self.idle_close == Some(Duration::ZERO)),
+            ("failed_after", self.failed_after.is_zero()),
         ];
         match nothing.iter().find(|(_, is_zero)| *is_zero) {
             Some((field, _)) => Err(PeerConfigError::Zero { field }),

@@ -14,6 +14,7 @@ use crate::messaging::UID;
 use crate::network::{NetworkProvider, TcpStreamTrait};
 use crate::task::TaskProvider;
 use crate::time::TimeProvider;
+use crate::{buggify, buggify_with_prob};
 
 use super::config::PeerConfig;
 use super::error::ConnectionError;
@@ -24,13 +25,16 @@ use super::inbox::Inbox;
 use super::packet::ReceivedPacket;
 use super::reader::{Block, PacketReader};
 use super::receiver::Receiver;
-use super::session::Hello;
 use super::slot::{Kept, Permit, Slot};
-use super::state::Action;
-use super::timer::{Deadline, Timer};
+use super::state::{Action, Demand};
+use super::timer::Timer;
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
+
+/// Chance of a write to fail in simulation, where `buggify!` has switched that on: the connection is
+/// torn down with all that was queued on it.
+const WRITE_FAILURE: f64 = 0.02;
 
 /// Ends the handles' hopes when the task is gone, in whatever way.
 struct EndGuard {
@@ -95,9 +99,17 @@ enum Progress {
     OutOfBudget,
 }
 
+/// What a peer without a connection does next.
+enum Next {
+    /// A connection was attached, or the one that it had was fenced.
+    Attached,
+    Dial,
+    Finish,
+}
+
 impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     pub(super) fn new(
-        handle: PeerHandle,
+        handle: &PeerHandle,
         receiver: Receiver,
         time: T,
         task: TP,
@@ -108,12 +120,12 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             Receiver::Inbox(inbox) => Some(Rc::clone(inbox)),
         };
         let guard = EndGuard {
-            handle: handle.clone(),
+            handle: handle.untracked(),
             inbox,
         };
         let max_payload = config.max_payload_bytes as usize;
         Self {
-            handle,
+            handle: handle.untracked(),
             receiver,
             time,
             task,
@@ -126,16 +138,13 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     pub(super) async fn dial<N: NetworkProvider>(self, network: N) {
         let mut timer = pin!(Timer::new(self.time.clone()));
         while self.wait_for_dial(timer.as_mut()).await {
-            let connected = self.connect(&network, timer.as_mut()).await;
-            let now = self.time.now();
-            match connected {
-                Ok(stream) => {
-                    let session =
-                        UID::new(self.task.internal_random(), self.task.internal_random());
-                    self.handle.state().handle_connected(now, session);
-                    self.converse(stream, timer.as_mut()).await;
+            match self.connect(&network, None, timer.as_mut()).await {
+                Some(Ok(stream)) => {
+                    let connection = self.greet(stream);
+                    self.converse(connection, timer.as_mut()).await;
                 }
-                Err(cause) => self.handle_closed(cause),
+                Some(Err(cause)) => self.handle_closed(cause),
+                None => {}
             }
         }
         self.finish();
@@ -147,63 +156,110 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
         let mut timer = pin!(Timer::new(self.time.clone()));
-        self.converse(stream, timer.as_mut()).await;
+        let connection = Connection::new(stream, self.handle.peer_name(), self.max_payload);
+        self.converse(connection, timer.as_mut()).await;
         self.finish();
     }
 
-    /// Converses on the connections that are attached to an accepted session, one after the other,
-    /// until the session is over.
-    pub(super) async fn serve_session<S>(self, slot: Rc<Slot<S>>, kept: Kept)
-    where
-        S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
-    {
+    /// The peer of a session: dials if it may and wants to, and converses on the connections that
+    /// are attached to it, one after the other, until it is over.
+    pub(super) async fn link<N: NetworkProvider>(
+        self,
+        network: N,
+        slot: Rc<Slot<N::TcpStream>>,
+        kept: Kept,
+    ) {
         let mut timer = pin!(Timer::new(self.time.clone()));
-        while self.wait_for_attachment(&slot, timer.as_mut()).await {
-            let Some((mut connection, hello)) = slot.take() else {
-                continue;
-            };
-            if let Err(cause) = self.attach(&hello) {
-                drop(connection);
-                self.handle_closed(cause);
-                continue;
-            }
-            let ended = poll_fn(|cx| {
-                // A newer connection fences this one: nothing more is read from it.
-                if slot.is_filled() {
-                    return Poll::Ready(None);
+        loop {
+            match self.wait_for_link(&slot, timer.as_mut()).await {
+                Next::Finish => break,
+                Next::Attached => {}
+                Next::Dial if kept.prepare_dial() => {
+                    self.handle_closed(ConnectionError::Superseded { generation: 0 });
+                    kept.pass_over();
                 }
-                self.poll_connection(cx, &mut connection, timer.as_mut())
-                    .map(Some)
-            })
-            .await;
-            drop(connection);
-            if let Some(cause) = ended {
-                self.handle_closed(cause);
-                kept.handle_detached();
+                Next::Dial => match self.connect(&network, Some(&slot), timer.as_mut()).await {
+                    None => {}
+                    Some(Ok(stream)) => {
+                        let connection = self.greet(stream);
+                        self.converse_linked(connection, &slot, &kept, timer.as_mut())
+                            .await;
+                    }
+                    Some(Err(cause)) => self.handle_closed(cause),
+                },
+            }
+            if let Some(connection) = slot.take() {
+                self.converse_linked(connection, &slot, &kept, timer.as_mut())
+                    .await;
             }
         }
         drop(kept);
         self.finish();
     }
 
-    fn attach(&self, hello: &Hello) -> Result<(), ConnectionError> {
+    fn greet<S: TcpStreamTrait>(&self, stream: S) -> Connection<S> {
+        let session = UID::new(self.task.internal_random(), self.task.internal_random());
         let now = self.time.now();
-        self.handle.state().handle_attached(now, hello)
+        self.handle.state().handle_connected(now, session);
+        Connection::new(stream, self.handle.peer_name(), self.max_payload)
     }
 
-    /// Without a connection: waits for one. False: the session is over.
-    async fn wait_for_attachment<S>(&self, slot: &Slot<S>, mut timer: Pin<&mut Timer<T>>) -> bool {
+    /// Reads and writes until the connection is over, or a newer one fences it.
+    async fn converse_linked<S>(
+        &self,
+        mut connection: Connection<S>,
+        slot: &Slot<S>,
+        kept: &Kept,
+        mut timer: Pin<&mut Timer<T>>,
+    ) where
+        S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
+    {
+        let mut is_known = self.handle.is_connected();
+        let ended = poll_fn(|cx| {
+            // A newer connection fences this one: nothing more is read from it.
+            if slot.is_filled() {
+                return Poll::Ready(None);
+            }
+            let polled = self.poll_connection(cx, &mut connection, timer.as_mut());
+            if !is_known && self.handle.is_connected() {
+                is_known = true;
+                kept.handle_answered();
+            }
+            polled.map(Some)
+        })
+        .await;
+        // The other end learns of it before anyone here acts on it.
+        drop(connection);
+        let Some(cause) = ended else {
+            return;
+        };
+        kept.prepare_close();
+        let is_ours = cause == ConnectionError::Ourselves;
+        self.handle_closed(cause);
+        if is_ours {
+            self.receiver.keep(&self.handle);
+        } else {
+            kept.pass_over();
+        }
+        if !self.handle.state().dials() {
+            kept.handle_detached();
+        }
+    }
+
+    /// Without a connection: waits for one, or until one is to be made.
+    async fn wait_for_link<S>(&self, slot: &Slot<S>, mut timer: Pin<&mut Timer<T>>) -> Next {
         poll_fn(|cx| {
             self.handle.begin_turn(cx);
             loop {
                 if slot.is_filled() {
-                    return Poll::Ready(true);
+                    return Poll::Ready(Next::Attached);
                 }
                 let now = self.time.now();
                 match self.decide(now) {
-                    Action::Finish => return Poll::Ready(false),
+                    Action::Connect => return Poll::Ready(Next::Dial),
+                    Action::Finish => return Poll::Ready(Next::Finish),
                     Action::Disconnect(cause) => self.handle_closed(cause),
-                    Action::Wait | Action::Connect | Action::Shutdown => {}
+                    Action::Wait | Action::Shutdown => {}
                 }
                 if self.must_wait(cx, now, timer.as_mut()) {
                     crate::wait::note(crate::wait::WaitReason::Message { token: None });
@@ -235,25 +291,31 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         .await
     }
 
+    /// Makes a connection. `None`: one that was accepted came first.
     async fn connect<N: NetworkProvider>(
         &self,
         network: &N,
+        slot: Option<&Slot<N::TcpStream>>,
         mut timer: Pin<&mut Timer<T>>,
-    ) -> Result<N::TcpStream, ConnectionError> {
-        let mut connecting = pin!(network.connect(self.handle.peer_name()));
+    ) -> Option<Result<N::TcpStream, ConnectionError>> {
+        let target = self.handle.dial_target();
+        let mut connecting = pin!(network.connect(&target));
         poll_fn(|cx| {
             self.handle.begin_turn(cx);
             loop {
+                if slot.is_some_and(Slot::is_filled) {
+                    return Poll::Ready(None);
+                }
                 let now = self.time.now();
                 match self.decide(now) {
-                    Action::Disconnect(cause) => return Poll::Ready(Err(cause)),
-                    Action::Finish => return Poll::Ready(Err(ConnectionError::Closed)),
+                    Action::Disconnect(cause) => return Poll::Ready(Some(Err(cause))),
+                    Action::Finish => return Poll::Ready(Some(Err(ConnectionError::Closed))),
                     Action::Wait | Action::Connect | Action::Shutdown => {}
                 }
                 if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-                    return Poll::Ready(
+                    return Poll::Ready(Some(
                         connected.map_err(|error| ConnectionError::connect(&error)),
-                    );
+                    ));
                 }
                 if self.must_wait(cx, now, timer.as_mut()) {
                     return Poll::Pending;
@@ -264,11 +326,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     }
 
     /// Reads and writes until the connection is over.
-    async fn converse<S>(&self, stream: S, mut timer: Pin<&mut Timer<T>>)
+    async fn converse<S>(&self, mut connection: Connection<S>, mut timer: Pin<&mut Timer<T>>)
     where
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
-        let mut connection = Connection::new(stream, self.handle.peer_name(), self.max_payload);
         let cause = poll_fn(|cx| self.poll_connection(cx, &mut connection, timer.as_mut())).await;
         // The other end learns of it before anyone here acts on it.
         drop(connection);
@@ -285,7 +346,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         S: tokio::io::AsyncRead + AsyncWrite + Unpin,
     {
         self.handle.begin_turn(cx);
-        let mut budget = TURN_BYTES;
+        // A turn may end in the middle of what is there to read.
+        let mut budget = if buggify!() { 1 } else { TURN_BYTES };
         loop {
             let now = self.time.now();
             match self.decide(now) {
@@ -296,7 +358,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             }
             let advanced = self
                 .poll_read(cx, connection, now, &mut budget)
-                .and_then(|read| Ok((read, self.poll_write(cx, connection)?)));
+                .and_then(|read| Ok((read, self.poll_write(cx, connection, now)?)));
             let (read, written) = match advanced {
                 Ok(advanced) => advanced,
                 Err(cause) => return Poll::Ready(cause),
@@ -391,6 +453,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         &self,
         cx: &mut Context<'_>,
         connection: &mut Connection<S>,
+        now: Duration,
     ) -> Result<Progress, ConnectionError>
     where
         S: AsyncWrite + Unpin,
@@ -401,9 +464,13 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Ok(Progress::OutOfBudget);
             }
             // An empty batch stays where it is, and keeps its memory.
-            let Some(batch) = self.handle.state().lay_out() else {
+            let Some(batch) = self.handle.state().lay_out(now) else {
                 return Ok(Progress::Blocked);
             };
+            if buggify_with_prob!(WRITE_FAILURE) {
+                self.handle.state().put_back(batch, 0);
+                return Err(ConnectionError::lost(&io::ErrorKind::BrokenPipe.into()));
+            }
             let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
             let count = batch.slices(&mut slices);
             let pieces = slices.get(..count).unwrap_or_default();
@@ -459,11 +526,16 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
         self.handle.take_dirty();
-        let expects_replies =
-            !self.handle.is_connected() && self.receiver.expects_replies(&self.handle);
+        let demand = self.demand();
+        let patience = if self.handle.is_connected() {
+            None
+        } else {
+            self.receiver.patience(&self.handle)
+        };
         let action = {
             let mut state = self.handle.state();
-            state.set_expects_replies(expects_replies);
+            state.set_demand(demand);
+            state.set_patience(patience);
             state.handle_timeout(now);
             state.poll_action(now)
         };
@@ -471,19 +543,23 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         action
     }
 
+    fn demand(&self) -> Demand {
+        self.handle
+            .demand(self.receiver.expects_replies(&self.handle))
+    }
+
     /// Whether there is nothing to do but wait. Arms the timer, and lets handles wake the task.
     fn must_wait(&self, cx: &mut Context<'_>, now: Duration, timer: Pin<&mut Timer<T>>) -> bool {
         self.report_events();
         self.handle.wake_ready();
-        let (deadline, is_due) = {
+        // What was read since may be what was expected.
+        let demand = self.demand();
+        let (timeouts, is_due) = {
             let mut state = self.handle.state();
-            let is_background = state.is_detached();
-            let deadline = state
-                .poll_timeout(now)
-                .map(|at| Deadline { at, is_background });
-            (deadline, state.has_more_to_do())
+            state.set_demand(demand);
+            (state.poll_timeout(now), state.has_more_to_do())
         };
-        if is_due || timer.poll(cx, now, deadline).is_ready() || self.handle.take_dirty() {
+        if is_due || timer.poll(cx, now, timeouts).is_ready() || self.handle.take_dirty() {
             return false;
         }
         self.handle.end_turn();
@@ -494,10 +570,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         tracing::debug!(peer = self.handle.peer_name(), %cause, "no connection");
         let now = self.time.now();
         let jitter = self.task.internal_random();
-        let expects_replies = self.receiver.expects_replies(&self.handle);
+        let demand = self.demand();
         {
             let mut state = self.handle.state();
-            state.set_expects_replies(expects_replies);
+            state.set_demand(demand);
             state.handle_closed(now, cause, jitter);
         }
         self.report_events();
@@ -623,7 +699,7 @@ mod tests {
         let state = PeerState::accepted(config.clone(), SessionMode::Plain, Duration::ZERO);
         let handle = PeerHandle::new(PeerId(0), String::new(), state);
         let (time, task) = (TokioTimeProvider::new(), TokioTaskProvider::new());
-        Driver::new(handle, Receiver::Sink(sink), time, task, &config)
+        Driver::new(&handle, Receiver::Sink(sink), time, task, &config)
     }
 
     #[test]

@@ -131,12 +131,19 @@ pub enum ConnectionError {
         /// The generation it has.
         generation: u64,
     },
+    /// The address that was dialled leads back to this process. Its packets are delivered here.
+    #[error("the address is one of our own")]
+    Ourselves,
     /// `reconnect()` was called.
     #[error("dropped to reconnect")]
     Reconnect,
     /// `close()` was called, or the peer was dropped.
     #[error("closed")]
     Closed,
+    /// Nothing was sent, received or expected for as long as the configuration says. The next packet
+    /// makes a connection anew.
+    #[error("closed because it was idle")]
+    Idle,
     /// Too many attempts failed in a row.
     #[error("gave up after {failures} failed attempts")]
     GaveUp {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::buggify;
 use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 
 use super::error::{ConnectionError, ProtocolError};
@@ -10,10 +11,10 @@ use super::outbox::Outbox;
 use super::session::{Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION};
 
 /// Received packets after which an acknowledgement goes out by itself.
-const ACK_PACKETS: u32 = 64;
+pub(super) const ACK_PACKETS: u32 = 64;
 
 /// Received bytes after which an acknowledgement goes out by itself.
-const ACK_BYTES: usize = 64 * 1024;
+pub(super) const ACK_BYTES: usize = 64 * 1024;
 
 /// What a packet turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +81,11 @@ pub(super) struct Exchange {
     unacked_bytes: usize,
     pong: Option<u64>,
     ping: Option<u64>,
+    /// A ping was laid out on this connection, and nothing answered it yet.
+    awaits_pong: bool,
     pub(super) round_trip: Option<Duration>,
+    /// When the last ping that was answered had left.
+    echoed: Option<Duration>,
 }
 
 impl Exchange {
@@ -97,7 +102,9 @@ impl Exchange {
             unacked_bytes: 0,
             pong: None,
             ping: None,
+            awaits_pong: false,
             round_trip: None,
+            echoed: None,
         }
     }
 
@@ -110,17 +117,27 @@ impl Exchange {
         self.next_expected
     }
 
-    /// The exchange of a session that is to be accepted under this id.
-    pub(super) fn of_session(identity: SessionIdentity, max_payload: u32, session: UID) -> Self {
-        Self {
-            session: Session::Proposed(session),
-            ..Self::new(identity, max_payload)
+    /// Whether there is a session that a Hello was answered for.
+    pub(super) fn has_session(&self) -> bool {
+        self.session().is_some()
+    }
+
+    /// Its name.
+    pub(super) fn session(&self) -> Option<UID> {
+        match self.session {
+            Session::Established(session) => Some(session),
+            Session::None | Session::Proposed(_) => None,
         }
     }
 
-    /// Whether there is a session that a Hello was answered for.
-    pub(super) fn has_session(&self) -> bool {
-        matches!(self.session, Session::Established(_))
+    /// The highest generation that was sent, accepted or told for this session.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether a ping was answered that left at this time or later.
+    pub(super) fn has_echoed_since(&self, asked_at: Duration) -> bool {
+        self.echoed.is_some_and(|echoed| echoed >= asked_at)
     }
 
     /// Forgets the connection, not the session.
@@ -129,6 +146,8 @@ impl Exchange {
         self.unacked_bytes = 0;
         self.pong = None;
         self.ping = None;
+        self.awaits_pong = false;
+        self.echoed = None;
     }
 
     /// Forgets the session. One that is only proposed stays so.
@@ -178,6 +197,9 @@ impl Exchange {
             return Err(ProtocolError::NoHello { token }.into());
         }
         let answer = HelloAnswer::decode(payload)?;
+        if answer.incarnation == self.identity.incarnation {
+            return Err(ConnectionError::Ourselves);
+        }
         let (Session::Proposed(offered) | Session::Established(offered)) = self.session else {
             return Err(ProtocolError::UnexpectedOutcome.into());
         };
@@ -259,25 +281,25 @@ impl Exchange {
         }
     }
 
+    /// A session begins with a dialler's Hello, under a name that was drawn here.
+    pub(super) fn begin_accepted(&mut self, session: UID) {
+        self.session = Session::Established(session);
+        self.generation = 0;
+        self.next_expected = 1;
+    }
+
     /// A dialler's Hello was accepted for this session: lays the answer out. It is `Fresh` to a
     /// dialler that does not know the session's name, so that it learns it: it sees nothing of the
     /// session without the answer, so it has nothing of it. To others it is `Resumed`.
     pub(super) fn accept(&mut self, hello: &Hello, outbox: &mut Outbox) {
         let outcome = match self.session {
-            Session::Established(session) if session == hello.session => Outcome::Resumed {
+            Session::Established(session) if session != hello.session => Outcome::Fresh { session },
+            _ => Outcome::Resumed {
                 next_expected: self.next_expected,
             },
-            Session::Established(session) | Session::Proposed(session) => {
-                Outcome::Fresh { session }
-            }
-            Session::None => Outcome::Fresh {
-                session: hello.session,
-            },
         };
+        self.generation = self.generation.max(hello.generation);
         self.answer(hello, outcome, outbox);
-        if let Outcome::Fresh { session } = outcome {
-            self.begin(session);
-        }
     }
 
     /// Lays the answer to a Hello out.
@@ -383,10 +405,12 @@ impl Exchange {
     }
 
     fn handle_pong(&mut self, now: Duration, nonce: u64) {
+        self.awaits_pong = false;
         // The nonce of a ping is the time it was laid out.
         let sent = Duration::from_nanos(nonce);
         if sent <= now {
             self.round_trip = Some(now - sent);
+            self.echoed = self.echoed.max(Some(sent));
         }
     }
 
@@ -395,8 +419,14 @@ impl Exchange {
         self.ping = Some(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Whether the other end was asked, or is about to be, and has not answered.
+    pub(super) fn is_asking(&self) -> bool {
+        self.ping.is_some() || self.awaits_pong
+    }
+
     /// Lays out what is owed at once.
     pub(super) fn lay_out_urgent(&mut self, outbox: &mut Outbox) {
+        self.awaits_pong |= self.ping.is_some();
         let pings = [
             (WellKnownToken::SessionPong, self.pong.take()),
             (WellKnownToken::SessionPing, self.ping.take()),
@@ -420,7 +450,8 @@ impl Exchange {
 
     /// Lays out an acknowledgement by itself, if one is due that no packet carried.
     pub(super) fn lay_out_ack(&mut self, outbox: &mut Outbox) {
-        if self.unacked_packets >= ACK_PACKETS || self.unacked_bytes >= ACK_BYTES {
+        let is_due = self.unacked_packets >= ACK_PACKETS || self.unacked_bytes >= ACK_BYTES;
+        if is_due || (self.unacked_packets > 0 && buggify!()) {
             outbox.push_control(WellKnownToken::Ack, &self.next_expected.to_le_bytes());
             self.handle_ack_laid_out();
         }

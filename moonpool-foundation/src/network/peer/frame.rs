@@ -10,6 +10,7 @@ use crate::messaging::wire::{HEADER_SIZE, SEQUENCED_PREFIX_SIZE};
 use crate::messaging::{UID, WellKnownToken};
 
 use super::packet::PacketId;
+use super::terms::{Account, PacketTerms};
 
 /// Bytes that are laid out for one write. A single packet may be larger.
 const BATCH_BYTES: usize = 128 * 1024;
@@ -78,6 +79,18 @@ pub(super) struct Frame {
     pub(super) is_exposed: bool,
     /// It is to become a Skip once the bytes that are on their way are written.
     pub(super) is_withdrawn: bool,
+    /// Of a packet that is not reliable, and of a Skip, only the account counts.
+    pub(super) terms: PacketTerms,
+}
+
+/// What came of withdrawing a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Withdrawn {
+    /// Bytes that it is smaller now.
+    pub(super) saved: usize,
+    /// Bytes of it were written before.
+    pub(super) was_exposed: bool,
+    pub(super) account: Account,
 }
 
 impl Frame {
@@ -91,7 +104,48 @@ impl Frame {
             sequence: 0,
             is_exposed: false,
             is_withdrawn: false,
+            terms: PacketTerms::default(),
         }
+    }
+
+    pub(super) fn with_terms(self, terms: PacketTerms) -> Self {
+        Self { terms, ..self }
+    }
+
+    /// Whether it is of no use any more.
+    pub(super) fn is_expired(&self, now: Duration) -> bool {
+        self.is_reliable() && self.terms.expiry.is_some_and(|expiry| expiry.at <= now)
+    }
+
+    /// Writes what remains of the packet's time, if it says so. `front` is where its payload begins.
+    pub(super) fn write_remaining(&mut self, now: Duration, front: usize) {
+        let Some(expiry) = self.terms.expiry else {
+            return;
+        };
+        if let Some(offset) = expiry.remaining_offset {
+            let remaining = expiry.at.saturating_sub(now).as_nanos();
+            let remaining = u64::try_from(remaining).unwrap_or(u64::MAX);
+            put(
+                &mut self.head,
+                front + usize::from(offset),
+                &remaining.to_le_bytes(),
+            );
+        }
+    }
+
+    /// Id, token and payload of a reliable packet.
+    pub(super) fn into_packet(self) -> Option<(PacketId, UID, Bytes)> {
+        let at = SEQUENCED_HEAD - 16;
+        let token: &[u8; 16] = self.head.get(at..)?.first_chunk()?;
+        let token = UID::from_le_bytes(*token);
+        let mut head = self.head.freeze();
+        let inline = head.split_off(SEQUENCED_HEAD);
+        let payload = if self.body.is_empty() {
+            inline
+        } else {
+            self.body
+        };
+        Some((self.id, token, payload))
     }
 
     pub(super) fn kind(&self) -> FrameKind {
@@ -113,6 +167,7 @@ impl Frame {
         self.body = Bytes::new();
         self.kind = FrameKind::Skip;
         self.is_withdrawn = false;
+        self.terms.expiry = None;
         debug_assert!(before >= self.size(), "a sequenced frame is larger");
         before - self.size()
     }
@@ -123,6 +178,12 @@ impl Frame {
 
     fn slice_count(&self) -> usize {
         1 + usize::from(!self.body.is_empty())
+    }
+
+    /// The packet as it would be written.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn laid_out(&self) -> Vec<u8> {
+        [&self.head[..], &self.body[..]].concat()
     }
 
     /// The acknowledgement that was filled in.
@@ -185,17 +246,20 @@ impl Batch {
         }
     }
 
-    /// Withdraws the packet, if it is here: it becomes a Skip, at once or when it is written. Gives
-    /// the bytes that this saves, and whether bytes of it were written before.
-    pub(super) fn withdraw(&mut self, id: PacketId) -> Option<(usize, bool)> {
+    /// Withdraws the packet, if it is here: it becomes a Skip, at once or when it is written.
+    pub(super) fn withdraw(&mut self, id: PacketId) -> Option<Withdrawn> {
         let is_it = |frame: &Frame| frame.is_reliable() && frame.id == id && !frame.is_withdrawn;
         let at = self.frames.iter().position(is_it)?;
         let has_begun = at == 0 && self.has_begun();
         let frame = self.frames.get_mut(at)?;
-        let was_exposed = frame.is_exposed;
+        let (was_exposed, account) = (frame.is_exposed, frame.terms.account);
         if has_begun {
             frame.is_withdrawn = true;
-            return Some((0, was_exposed));
+            return Some(Withdrawn {
+                saved: 0,
+                was_exposed,
+                account,
+            });
         }
         self.slices -= frame.slice_count();
         let ack = frame.ack();
@@ -203,7 +267,11 @@ impl Batch {
         frame.lay_out(ack);
         self.slices += frame.slice_count();
         self.bytes -= saved;
-        Some((saved, was_exposed))
+        Some(Withdrawn {
+            saved,
+            was_exposed,
+            account,
+        })
     }
 
     /// The frames, in the order they would have been written.
@@ -246,10 +314,14 @@ impl Batch {
         self.frames.push_back(frame);
     }
 
-    /// Puts `frame` in front of everything of which no byte was written yet.
+    /// Puts `frame` in front of every packet of which no byte was written yet, but behind other
+    /// frames of the session: nothing may overtake an answer to a Hello.
     pub(super) fn push_urgent(&mut self, frame: Frame) {
         self.count_in(&frame);
-        let at = usize::from(self.written > 0);
+        let begun = usize::from(self.written > 0);
+        let behind = self.frames.iter().skip(begun);
+        let controls = behind.take_while(|frame| frame.kind() == FrameKind::Control);
+        let at = begun + controls.count();
         self.frames.insert(at, frame);
     }
 

@@ -14,7 +14,8 @@ use super::error::{PeerError, SendError};
 use super::frame::Prefix;
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
-use super::state::{PeerState, Refusal};
+use super::state::{Demand, PeerState, Refusal};
+use super::terms::{AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
 
 /// Bytes of memory that frames are cut from.
@@ -29,12 +30,23 @@ const COPY_LIMIT: usize = 1024;
 
 /// A cheap, cloneable handle to a peer. It keeps the peer's state, not its connection: dropping the
 /// [`Peer`](super::Peer) ends that, and handles then report [`PeerError::Closed`].
-#[derive(Clone)]
-pub struct PeerHandle(Rc<Shared>);
+///
+/// A peer does not close for being idle while a handle is held, unless it is an
+/// [untracked](Self::untracked) one. A clone always counts.
+pub struct PeerHandle(Rc<Shared>, Tracking);
+
+/// Whether a handle counts as a use of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tracking {
+    Tracked,
+    Untracked,
+}
 
 struct Shared {
     id: PeerId,
     name: String,
+    /// Where it dials, if not where its name says.
+    target: RefCell<Option<String>>,
     state: RefCell<PeerState>,
     /// What the next frame is cut from. Taken out while an encoder runs.
     chunk: Cell<BytesMut>,
@@ -45,6 +57,9 @@ struct Shared {
     is_dirty: Cell<bool>,
     is_ready_wanted: Cell<bool>,
     has_ended: Cell<bool>,
+    /// Handles that count as a use of the peer.
+    references: Cell<usize>,
+    watches: Cell<usize>,
     ready: Waiters,
     ended: Waiters,
 }
@@ -62,9 +77,10 @@ pub enum CloseOutcome {
 
 impl PeerHandle {
     pub(super) fn new(id: PeerId, name: String, state: PeerState) -> Self {
-        Self(Rc::new(Shared {
+        let shared = Shared {
             id,
             name,
+            target: RefCell::new(None),
             state: RefCell::new(state),
             chunk: Cell::default(),
             waker: Cell::new(None),
@@ -72,9 +88,37 @@ impl PeerHandle {
             is_dirty: Cell::new(false),
             is_ready_wanted: Cell::new(false),
             has_ended: Cell::new(false),
+            references: Cell::new(1),
+            watches: Cell::new(0),
             ready: Waiters::default(),
             ended: Waiters::default(),
-        }))
+        };
+        Self(Rc::new(shared), Tracking::Tracked)
+    }
+
+    /// A handle that does not keep an idle peer from closing: for whoever forgets the peer when it
+    /// has [finished](super::PeerSink::handle_finished). Its clones do keep it.
+    #[must_use]
+    pub fn untracked(&self) -> Self {
+        Self(Rc::clone(&self.0), Tracking::Untracked)
+    }
+
+    /// Asks the peer to find out whether the other end is there, until the watch is dropped: it
+    /// connects and reconnects although nothing is queued, and asks a silent other end for a sign of
+    /// life. What it finds is told to its [sink](super::PeerSink::handle_connection).
+    pub fn watch(&self) -> PeerWatch {
+        self.0.watches.set(self.0.watches.get() + 1);
+        self.signal();
+        PeerWatch(self.untracked())
+    }
+
+    /// What handles and watches need the peer for.
+    pub(super) fn demand(&self, replies: bool) -> Demand {
+        Demand {
+            replies,
+            watches: self.0.watches.get() > 0,
+            references: self.0.references.get() > 0,
+        }
     }
 
     /// The name that the peer's creator gave it.
@@ -89,6 +133,38 @@ impl PeerHandle {
         &self.0.name
     }
 
+    /// Where it dials.
+    pub(super) fn dial_target(&self) -> String {
+        let target = self.0.target.borrow();
+        target.clone().unwrap_or_else(|| self.0.name.clone())
+    }
+
+    /// Local code asks for this address, which an accepted session serves: from now on the peer
+    /// replaces a lost connection by dialling it, with what it has to send. A peer that dials
+    /// anyway is not affected.
+    pub fn allow_dial(&self, address: &NetworkAddress) {
+        if self.state().dials() {
+            return;
+        }
+        self.0
+            .target
+            .replace(Some(address.socket_addr().to_string()));
+        self.state().allow_dial();
+        self.signal();
+    }
+
+    /// Whether the peer makes connections by itself.
+    #[must_use]
+    pub fn dials(&self) -> bool {
+        self.state().dials()
+    }
+
+    /// Whether packets can flow, on a connection that the other end made.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        self.state().is_accepted()
+    }
+
     /// Queues a packet that is delivered, or reported in a [`SessionEnded`]. Never waits.
     ///
     /// A payload of more than 1 KiB is not copied.
@@ -96,12 +172,10 @@ impl PeerHandle {
     /// # Errors
     /// [`PeerError`]; every variant gives the payload back.
     pub fn send_reliable(&self, token: UID, payload: Bytes) -> Result<PacketId, PeerError> {
-        let admitted = {
-            let state = self.state();
-            state.admit(payload.len(), state.accepts_reliable())
-        };
+        let terms = PacketTerms::default();
+        let admitted = self.state().admit_reliable(payload.len(), terms.account);
         let (head, body) = self.prepare(true, token, payload, admitted)?;
-        self.push_reliable(head, body)
+        self.push_reliable(head, body, terms)
     }
 
     /// Queues a packet that is written once if there is a connection, and dropped and counted if
@@ -129,12 +203,32 @@ impl PeerHandle {
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<PacketId, SendError<E>> {
-        let admitted = {
-            let state = self.state();
-            state.admit(0, state.accepts_reliable())
-        };
-        let (head, body) = self.encode(true, token, encode, admitted)?;
-        Ok(self.push_reliable(head, body)?)
+        self.send_reliable_under(token, PacketTerms::default(), encode)
+    }
+
+    /// [`send_reliable_with`](Self::send_reliable_with), with a time after which the packet is of no
+    /// use, or against another limit.
+    ///
+    /// # Errors
+    /// As [`send_reliable_with`](Self::send_reliable_with); `Closed` also for an answer whose session
+    /// has ended.
+    pub fn send_reliable_under<E>(
+        &self,
+        token: UID,
+        terms: PacketTerms,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+    ) -> Result<PacketId, SendError<E>> {
+        let admitted = self.state().admit_reliable(0, terms.account);
+        let (head, body) = self.encode(true, token, terms, encode, admitted)?;
+        Ok(self.push_reliable(head, body, terms)?)
+    }
+
+    /// Reserves room for one answer in the current session; sending it, or the session's end, gives
+    /// the room back. `None` while as many answers are owed, or as many of them or of their bytes
+    /// held, as the configuration allows.
+    #[must_use]
+    pub fn reserve_answer(&self) -> Option<AnswerSlot> {
+        self.state().reserve_answer()
     }
 
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
@@ -150,7 +244,8 @@ impl PeerHandle {
             let state = self.state();
             state.admit(0, state.accepts_unreliable())
         };
-        let (head, body) = self.encode(false, token, encode, admitted)?;
+        let terms = PacketTerms::default();
+        let (head, body) = self.encode(false, token, terms, encode, admitted)?;
         Ok(self.push_unreliable(head, body)?)
     }
 
@@ -160,6 +255,12 @@ impl PeerHandle {
         let withdrawn = self.state().withdraw(id);
         self.signal();
         withdrawn
+    }
+
+    /// Whether a slot can still be used: its session has not ended.
+    #[must_use]
+    pub fn is_current(&self, slot: AnswerSlot) -> bool {
+        self.state().is_current(slot)
     }
 
     /// Waits until a reliable packet can be accepted. Another sender may be faster: a send that
@@ -230,6 +331,13 @@ impl PeerHandle {
         self.state().is_open()
     }
 
+    /// Since when there is no working connection: the last one was lost then, or the first one was
+    /// dialled. `None` while there is one, and before one was ever wanted.
+    #[must_use]
+    pub fn unconnected_since(&self) -> Option<Duration> {
+        self.state().unconnected_since()
+    }
+
     /// Whether the peer has ended for good, or is about to without doing anything more.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -288,6 +396,7 @@ impl PeerHandle {
         &self,
         reliable: bool,
         token: UID,
+        terms: PacketTerms,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
         admitted: Result<(), Refusal>,
     ) -> Result<(BytesMut, Bytes), SendError<E>> {
@@ -309,12 +418,13 @@ impl PeerHandle {
             self.0.chunk.set(chunk);
             return Err(SendError::Encode(error));
         }
-        let payload = chunk.split();
+        let mut payload = chunk.split();
         self.0.chunk.set(chunk);
         if std::ptr::eq(head.as_ptr_range().end, payload.as_ptr()) {
             head.unsplit(payload);
             return Ok((head, Bytes::new()));
         }
+        terms.keep_rewritable(&mut head, &mut payload);
         Ok((head, payload.freeze()))
     }
 
@@ -327,8 +437,13 @@ impl PeerHandle {
         chunk
     }
 
-    fn push_reliable(&self, head: BytesMut, body: Bytes) -> Result<PacketId, PeerError> {
-        let pushed = self.state().send_reliable(head, body);
+    fn push_reliable(
+        &self,
+        head: BytesMut,
+        body: Bytes,
+        terms: PacketTerms,
+    ) -> Result<PacketId, PeerError> {
+        let pushed = self.state().send_reliable(head, body, terms);
         match pushed {
             Ok(id) => {
                 self.signal();
@@ -420,6 +535,47 @@ impl PeerHandle {
         // A waker would keep the task's memory for as long as the handle lives.
         drop(self.0.waker.take());
         self.0.ended.wake_all();
+    }
+}
+
+impl Clone for PeerHandle {
+    fn clone(&self) -> Self {
+        self.0.references.set(self.0.references.get() + 1);
+        Self(Rc::clone(&self.0), Tracking::Tracked)
+    }
+}
+
+impl Drop for PeerHandle {
+    fn drop(&mut self) {
+        if self.1 == Tracking::Tracked {
+            self.0.references.set(self.0.references.get() - 1);
+        }
+    }
+}
+
+/// Keeps a peer [looking](PeerHandle::watch) for its other end. Dropping it ends that.
+#[must_use = "dropping it ends the watch"]
+pub struct PeerWatch(PeerHandle);
+
+impl PeerWatch {
+    /// The peer.
+    #[must_use]
+    pub fn peer(&self) -> &PeerHandle {
+        &self.0
+    }
+}
+
+impl Drop for PeerWatch {
+    fn drop(&mut self) {
+        let watches = &self.0.0.watches;
+        watches.set(watches.get() - 1);
+        self.0.signal();
+    }
+}
+
+impl fmt::Debug for PeerWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PeerWatch").field(&self.0).finish()
     }
 }
 

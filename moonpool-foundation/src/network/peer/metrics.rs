@@ -16,6 +16,8 @@ pub struct PeerMetrics {
     /// Gauge: reliable packets written and not acknowledged, withdrawn ones included; always 0 in
     /// plain mode.
     pub unacknowledged: usize,
+    /// Gauge: answers that are held or unacknowledged, and slots reserved for such.
+    pub answer_slots: usize,
     /// Gauge: unreliable packets that wait to be written.
     pub unreliable_queued: usize,
     /// Gauge: bytes of the same, headers included.

@@ -10,6 +10,8 @@ mod driver;
 mod error;
 mod exchange;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod handle;
 mod inbox;
 mod metrics;
@@ -19,11 +21,15 @@ mod reader;
 mod receiver;
 mod session;
 mod session_acceptor;
+mod session_hub;
 mod session_table;
 mod slot;
 mod state;
+mod terms;
 mod timer;
 mod waiters;
+#[cfg(test)]
+mod wire_format;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -39,11 +45,14 @@ use crate::time::TimeProvider;
 
 pub use config::{PeerConfig, PeerConfigError};
 pub use error::{ConnectionError, PeerError, ProtocolError, SendError};
-pub use handle::{CloseOutcome, PeerHandle};
+pub use handle::{CloseOutcome, PeerHandle, PeerWatch};
 pub use metrics::PeerMetrics;
-pub use packet::{PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal};
+pub use packet::{
+    ConnectionChange, PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal,
+};
 pub use session::{SessionIdentity, SessionMode};
 pub use session_acceptor::{SessionAcceptor, SessionOwner};
+pub use terms::{Account, AnswerSlot, Expiry, PacketTerms};
 
 use driver::Driver;
 use inbox::{Inbox, Taken};
@@ -59,8 +68,13 @@ use state::PeerState;
 ///
 /// When it dials: a plain peer dials at once and again after each loss, for as long as it exists,
 /// since the other end may have something to say. An acknowledged one dials when a reliable packet
-/// is queued or unacknowledged, while [replies are expected](PeerSink::expects_replies), and while
-/// something was sent within the last 3 s.
+/// is queued or unacknowledged, while [replies are expected](PeerSink::expects_replies), while it is
+/// [watched](PeerHandle::watch), and while something was sent within the last 3 s.
+///
+/// When it notices that the other end is gone: in acknowledged mode, while any of the first three is
+/// the case, a connection that brings no packet for 1 s is asked for a sign of life, and given up if
+/// none comes within 2 s. One that nobody needs is not asked, and closes once it was idle for
+/// [`idle_close`](PeerConfig::idle_close).
 ///
 /// ```
 /// use moonpool_foundation::{
@@ -109,8 +123,8 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let state = PeerState::dialling(config.clone(), SessionMode::Plain);
         let handle = PeerHandle::new(PeerId::default(), address.into(), state);
         let receiver = Receiver::Inbox(Rc::clone(&inbox));
-        let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
-        let driver = task.spawn_task(task_name(&handle), driver.dial(network));
+        let driver = Driver::new(&handle, receiver, time, task.clone(), &config);
+        let driver = task.spawn_driver(task_name(&handle), driver.dial(network));
         Self::assemble(handle, Some(inbox), driver)
     }
 
@@ -126,8 +140,8 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let state = PeerState::accepted(config.clone(), SessionMode::Plain, time.now());
         let handle = PeerHandle::new(PeerId::default(), peer_address, state);
         let receiver = Receiver::Inbox(Rc::clone(&inbox));
-        let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
-        let driver = task.spawn_task(task_name(&handle), driver.serve(stream));
+        let driver = Driver::new(&handle, receiver, time, task.clone(), &config);
+        let driver = task.spawn_driver(task_name(&handle), driver.serve(stream));
         Self::assemble(handle, Some(inbox), driver)
     }
 
@@ -149,8 +163,8 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let state = PeerState::dialling(config.clone(), mode);
         let handle = PeerHandle::new(id, address.into(), state);
         let receiver = Receiver::Sink(sink);
-        let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
-        let driver = task.spawn_task(task_name(&handle), driver.dial(network));
+        let driver = Driver::new(&handle, receiver, time, task.clone(), &config);
+        let driver = task.spawn_driver(task_name(&handle), driver.dial(network));
         Self::assemble(handle, None, driver)
     }
 
@@ -175,8 +189,8 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
         let state = PeerState::accepted(config.clone(), mode, time.now());
         let handle = PeerHandle::new(id, peer_address, state);
         let receiver = Receiver::Sink(sink);
-        let driver = Driver::new(handle.clone(), receiver, time, task.clone(), &config);
-        let driver = task.spawn_task(task_name(&handle), driver.serve(stream));
+        let driver = Driver::new(&handle, receiver, time, task.clone(), &config);
+        let driver = task.spawn_driver(task_name(&handle), driver.serve(stream));
         Self::assemble(handle, None, driver)
     }
 
@@ -187,6 +201,15 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Peer<N, T, TP> {
             driver,
             providers: PhantomData,
         }
+    }
+
+    /// Lets the peer close when it is idle, although it is held: for owners that drop it when it has
+    /// [finished](PeerSink::handle_finished). Peers with a sink only close for being idle after this.
+    #[must_use]
+    pub fn closing_when_idle(self) -> Self {
+        let mut this = self;
+        this.handle = this.handle.untracked();
+        this
     }
 
     /// The handle, to clone and keep.

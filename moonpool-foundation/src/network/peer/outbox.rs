@@ -6,6 +6,8 @@
 //! checksum filled in. A frame with a sequence number is kept until the other end has it, or the
 //! session ends: on each further connection it is laid out anew, with the same number.
 
+mod answers;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
@@ -14,11 +16,13 @@ use bytes::{Bytes, BytesMut};
 
 use crate::messaging::WellKnownToken;
 use crate::messaging::wire::HEADER_SIZE;
+use crate::sometimes_assert;
 
 use super::config::PeerConfig;
 use super::error::ProtocolError;
-use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD};
+use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD, Withdrawn};
 use super::packet::{PacketId, Withdrawal};
+use super::terms::{Account, Answers, PacketTerms};
 
 /// What came of laying out the next packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +62,7 @@ pub(super) struct Outbox {
     /// Written on this connection and not acknowledged. Without a connection: all that have a
     /// sequence number.
     retained: VecDeque<Frame>,
+    retained_bytes: usize,
     batch: Batch,
     /// Have a number from an earlier connection, and are to be laid out again.
     relay: VecDeque<Frame>,
@@ -73,6 +78,8 @@ pub(super) struct Outbox {
     /// when they are written, in a session when they are acknowledged.
     reliable_held: usize,
     reliable_bytes: usize,
+    /// The part of the two that does not count against the own limits.
+    answers: Answers,
     unreliable_queued: usize,
     unreliable_bytes: usize,
     /// Where control frames are encoded.
@@ -93,6 +100,7 @@ impl Outbox {
                 bytes: config.unreliable_bytes,
             },
             retained: VecDeque::new(),
+            retained_bytes: 0,
             batch: Batch::default(),
             relay: VecDeque::new(),
             queue: VecDeque::new(),
@@ -102,6 +110,7 @@ impl Outbox {
             settled: PacketId::FIRST,
             reliable_held: 0,
             reliable_bytes: 0,
+            answers: Answers::new(config),
             unreliable_queued: 0,
             unreliable_bytes: 0,
             scratch: BytesMut::new(),
@@ -111,8 +120,9 @@ impl Outbox {
 
     /// Whether one more reliable packet of any size is taken.
     pub(super) fn accepts_reliable(&self) -> bool {
-        self.reliable_held < self.reliable_limits.packets
-            && self.reliable_bytes < self.reliable_limits.bytes
+        let (frames, bytes) = self.answers.held();
+        self.reliable_held - frames < self.reliable_limits.packets
+            && self.reliable_bytes - bytes < self.reliable_limits.bytes
     }
 
     pub(super) fn accepts_unreliable(&self) -> bool {
@@ -120,10 +130,16 @@ impl Outbox {
             && self.unreliable_bytes < self.unreliable_limits.bytes
     }
 
-    pub(super) fn push_reliable(&mut self, head: BytesMut, body: Bytes) -> PacketId {
+    pub(super) fn push_reliable(
+        &mut self,
+        head: BytesMut,
+        body: Bytes,
+        terms: PacketTerms,
+    ) -> PacketId {
         let id = self.next_id;
         self.next_id = id.next();
-        let frame = Frame::new(head, body, FrameKind::Reliable, id);
+        let frame = Frame::new(head, body, FrameKind::Reliable, id).with_terms(terms);
+        self.answers.handle_pushed(&frame);
         self.reliable_held += 1;
         self.reliable_bytes += frame.size();
         self.queue.push_back(frame);
@@ -150,21 +166,31 @@ impl Outbox {
         }
         let withdrawn = match self.batch.withdraw(id) {
             Some(withdrawn) => Some(withdrawn),
-            None => [&mut self.retained, &mut self.relay]
-                .into_iter()
-                .find_map(|frames| withdraw_numbered(frames, id)),
+            None => match withdraw_numbered(&mut self.retained, id) {
+                Some(withdrawn) => {
+                    self.retained_bytes -= withdrawn.saved;
+                    Some(withdrawn)
+                }
+                None => withdraw_numbered(&mut self.relay, id),
+            },
         };
         match withdrawn {
             None => Withdrawal::Unknown,
-            Some((saved, was_exposed)) => {
-                self.reliable_bytes -= saved;
-                if was_exposed {
+            Some(withdrawn) => {
+                self.count_saved(withdrawn.account, withdrawn.saved);
+                if withdrawn.was_exposed {
                     Withdrawal::MaybeDelivered
                 } else {
                     Withdrawal::NotDelivered
                 }
             }
         }
+    }
+
+    /// A reliable frame got smaller.
+    fn count_saved(&mut self, account: Account, bytes: usize) {
+        self.reliable_bytes -= bytes;
+        self.answers.handle_saved(account, bytes);
     }
 
     /// Lays a session frame out, in front of every packet.
@@ -192,7 +218,8 @@ impl Outbox {
 
     /// Lays the next packet out. `ack` is what a sequenced frame acknowledges, `max_payload` what
     /// the other end takes.
-    pub(super) fn lay_out_next(&mut self, ack: u64, max_payload: usize) -> LaidOut {
+    pub(super) fn lay_out_next(&mut self, now: Duration, ack: u64, max_payload: usize) -> LaidOut {
+        self.drop_expired_front(now);
         let (relayed, queued) = match self.relay.pop_front() {
             Some(frame) => (Some(frame), None),
             None => (None, self.queue.pop_front()),
@@ -213,7 +240,8 @@ impl Outbox {
                 self.counters.not_delivered += 1;
                 let id = frame.id;
                 if is_relayed {
-                    self.reliable_bytes -= frame.become_skip();
+                    let saved = frame.become_skip();
+                    self.count_saved(frame.terms.account, saved);
                     self.relay.push_front(frame);
                 } else {
                     self.release(&frame);
@@ -224,6 +252,9 @@ impl Outbox {
                 if is_sequenced && !is_relayed {
                     frame.sequence = self.next_sequence;
                     self.next_sequence += 1;
+                }
+                if frame.is_reliable() {
+                    frame.write_remaining(now, front);
                 }
                 frame.lay_out(ack);
                 self.batch.push(frame);
@@ -267,9 +298,8 @@ impl Outbox {
                 self.counters.packets_sent += u64::from(frame.is_reliable());
                 if self.sequenced {
                     frame.is_exposed = true;
-                    if frame.is_withdrawn {
-                        self.reliable_bytes -= frame.become_skip();
-                    }
+                    self.complete_withdrawal(&mut frame);
+                    self.retained_bytes += frame.size();
                     self.retained.push_back(frame);
                 } else {
                     self.release(&frame);
@@ -284,8 +314,16 @@ impl Outbox {
         }
     }
 
+    fn complete_withdrawal(&mut self, frame: &mut Frame) {
+        if frame.is_withdrawn {
+            let saved = frame.become_skip();
+            self.count_saved(frame.terms.account, saved);
+        }
+    }
+
     /// Lets go of a reliable packet's frame.
     fn release(&mut self, frame: &Frame) {
+        self.answers.handle_released(frame);
         self.reliable_held -= 1;
         self.reliable_bytes -= frame.size();
     }
@@ -309,6 +347,7 @@ impl Outbox {
             let Some(frame) = self.retained.pop_front() else {
                 break;
             };
+            self.retained_bytes -= frame.size();
             self.release(&frame);
             self.settled = frame.id.next();
             self.acknowledged += 1;
@@ -319,13 +358,12 @@ impl Outbox {
     /// The connection is gone. Drops what cannot move to another one, and keeps what can. What was
     /// not written waits since `lost_at`, if it was a working connection that was lost.
     pub(super) fn end_connection(&mut self, lost_at: Option<Duration>) {
+        let dropped_before = self.counters.unreliable_dropped;
         let batch = std::mem::take(&mut self.batch);
         for mut frame in batch.into_frames().into_iter().rev() {
             match frame.kind() {
                 FrameKind::Reliable | FrameKind::Skip if self.sequenced => {
-                    if frame.is_withdrawn {
-                        self.reliable_bytes -= frame.become_skip();
-                    }
+                    self.complete_withdrawal(&mut frame);
                     self.relay.push_front(frame);
                 }
                 FrameKind::Reliable | FrameKind::Skip if frame.is_exposed => self.release(&frame),
@@ -335,7 +373,13 @@ impl Outbox {
             }
         }
         self.retained.append(&mut self.relay);
+        self.retained_bytes = self.retained.iter().map(Frame::size).sum();
         self.drop_unreliable_frames();
+        sometimes_assert!(
+            unreliable_discarded_on_error,
+            self.counters.unreliable_dropped > dropped_before,
+            "unreliable packets went down with their connection"
+        );
         if lost_at.is_some() {
             let waiting = self.retained.iter_mut().chain(&mut self.queue);
             waiting.for_each(|frame| frame.waits_since = lost_at);
@@ -379,6 +423,7 @@ impl Outbox {
                 sent,
             })?;
         self.relay = std::mem::take(&mut self.retained);
+        self.retained_bytes = 0;
         for frame in &mut self.relay {
             frame.is_exposed = false;
         }
@@ -386,16 +431,19 @@ impl Outbox {
     }
 
     /// The session is over, or in plain mode the connection. Gives up what was written, and gives
-    /// the ids of it; what was not is left for the next session. There must be no connection.
+    /// the ids of it; what was not is left for the next session, save answers. There must be no
+    /// connection.
     pub(super) fn end_session(&mut self) -> Range<PacketId> {
+        self.retained_bytes = 0;
         for mut frame in std::mem::take(&mut self.retained).into_iter().rev() {
-            if frame.is_reliable() && !frame.is_exposed {
+            if frame.is_reliable() && !frame.is_exposed && frame.terms.account == Account::Own {
                 frame.sequence = 0;
                 self.queue.push_front(frame);
             } else {
                 self.release(&frame);
             }
         }
+        self.drop_answers();
         self.next_sequence = 1;
         self.acknowledged = 1;
         let maybe_delivered = self.settled..self.first_unwritten();
@@ -424,6 +472,37 @@ impl Outbox {
         let range = self.settled..self.next_id;
         self.settled = self.next_id;
         range
+    }
+
+    /// Gives away everything that was not written. There must be neither a connection nor a session.
+    pub(super) fn cede(&mut self) -> VecDeque<Frame> {
+        let mut frames = std::mem::take(&mut self.queue);
+        frames.retain(|frame| {
+            if frame.is_reliable() {
+                self.release(frame);
+            } else {
+                self.drop_unreliable(frame);
+            }
+            frame.is_reliable()
+        });
+        self.settled = self.next_id;
+        frames
+    }
+
+    /// Takes in what another outbox gave away, behind everything else, and gives the ids that the
+    /// packets had and have. Limits do not apply: they were accepted.
+    pub(super) fn take_over(&mut self, frames: VecDeque<Frame>) -> Vec<(PacketId, PacketId)> {
+        let moved = frames.into_iter().map(|mut frame| {
+            let id = self.next_id;
+            self.next_id = id.next();
+            let before = std::mem::replace(&mut frame.id, id);
+            self.answers.handle_pushed(&frame);
+            self.reliable_held += 1;
+            self.reliable_bytes += frame.size();
+            self.queue.push_back(frame);
+            (before, id)
+        });
+        moved.collect()
     }
 
     fn drop_queued(&mut self, frame: &Frame) {
@@ -507,6 +586,12 @@ impl Outbox {
         self.retained.len()
     }
 
+    /// Whether what was written and not acknowledged takes up half of what may be held.
+    pub(super) fn is_half_unacknowledged(&self) -> bool {
+        self.retained.len() >= self.reliable_limits.packets.div_ceil(2)
+            || self.retained_bytes >= self.reliable_limits.bytes.div_ceil(2)
+    }
+
     pub(super) fn unreliable(&self) -> (usize, usize) {
         (self.unreliable_queued, self.unreliable_bytes)
     }
@@ -526,9 +611,12 @@ fn position(frames: &VecDeque<Frame>, id: PacketId) -> Option<usize> {
     (frame.is_reliable() && frame.id == id).then_some(at)
 }
 
-fn withdraw_numbered(frames: &mut VecDeque<Frame>, id: PacketId) -> Option<(usize, bool)> {
+fn withdraw_numbered(frames: &mut VecDeque<Frame>, id: PacketId) -> Option<Withdrawn> {
     let at = position(frames, id)?;
     let frame = frames.get_mut(at)?;
-    let was_exposed = frame.is_exposed;
-    Some((frame.become_skip(), was_exposed))
+    Some(Withdrawn {
+        was_exposed: frame.is_exposed,
+        account: frame.terms.account,
+        saved: frame.become_skip(),
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -84,6 +85,18 @@ pub struct SessionEnded {
     pub maybe_delivered: Range<PacketId>,
 }
 
+/// What became of the connection of a peer that dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionChange {
+    /// There is a working connection: connected, and in acknowledged mode greeted.
+    Opened,
+    /// The working connection was lost. Not told when this end closed it in order.
+    Lost,
+    /// There was no working connection for [`failed_after`](super::PeerConfig::failed_after),
+    /// although one was wanted, or the peer gave up. Told once, until there is one again.
+    Failed,
+}
+
 /// Receives what a peer's connection brings.
 ///
 /// Called from the peer's driver, with nothing of the peer borrowed: it may call back into any
@@ -104,12 +117,30 @@ pub trait PeerSink {
         let _ = (peer, id, limit);
     }
 
+    /// The address that the peer dials is one of our own. These packets, given with their ids and in
+    /// order, are all that it held; they are to be delivered here. The peer ends with that.
+    fn handle_ours(&self, peer: &PeerHandle, packets: Vec<(PacketId, UID, Bytes)>) {
+        let _ = (peer, packets);
+    }
+
     /// Whether something is to come over the session, a reply for example. While it is, an
-    /// acknowledged peer that dials replaces a lost connection although nothing is queued. Asked
-    /// while there is none.
+    /// acknowledged peer asks a silent other end for a sign of life, does not close for being idle,
+    /// and, if it dials, replaces a lost connection although nothing is queued.
     fn expects_replies(&self, peer: &PeerHandle) -> bool {
         let _ = peer;
         false
+    }
+
+    /// How long those who wait for something over the session put up with there being no working
+    /// connection, if that is longer than the configuration's patience. Asked while there is none.
+    fn patience(&self, peer: &PeerHandle) -> Option<Duration> {
+        let _ = peer;
+        None
+    }
+
+    /// The connection of a peer that dials was made or lost, or could not be made for long.
+    fn handle_connection(&self, peer: &PeerHandle, change: ConnectionChange) {
+        let _ = (peer, change);
     }
 
     /// The peer is finished for good: closed, given up, or its accepted connection is gone.

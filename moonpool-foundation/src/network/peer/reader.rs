@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use crate::messaging::UID;
 use crate::messaging::WireError;
 use crate::messaging::wire::{HEADER_SIZE, PacketHeader, packet_length};
+use crate::sometimes_assert;
 
 /// Bytes of the buffer at first.
 const FIRST_READ: usize = 4 * 1024;
@@ -109,7 +110,14 @@ impl Block {
                 expected: rest.len(),
             });
         };
-        header.verify(payload)?;
+        if let Err(error) = header.verify(payload) {
+            sometimes_assert!(
+                checksum_caught_corruption,
+                true,
+                "a packet that was changed on its way was noticed"
+            );
+            return Err(error);
+        }
         self.at += header.length as usize;
         Ok(Some((header.token, payload, &self.bytes)))
     }

@@ -1,7 +1,9 @@
 //! Where a peer's packets and reports go: to a sink, or into an inbox.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use super::frame::Frame;
 use super::handle::PeerHandle;
 use super::inbox::Inbox;
 use super::packet::{PeerSink, ReceivedPacket};
@@ -35,6 +37,23 @@ impl Receiver {
         }
     }
 
+    pub(super) fn patience(&self, handle: &PeerHandle) -> Option<Duration> {
+        match self {
+            Self::Sink(sink) => sink.patience(handle),
+            Self::Inbox(_) => None,
+        }
+    }
+
+    /// Hands the packets out that turned out to be for this process.
+    pub(super) fn keep(&self, handle: &PeerHandle) {
+        let ceded = handle.state().cede();
+        let (Self::Sink(sink), Some(frames)) = (self, ceded) else {
+            return;
+        };
+        let packets = frames.into_iter().filter_map(Frame::into_packet);
+        sink.handle_ours(handle, packets.collect());
+    }
+
     pub(super) fn report(&self, handle: &PeerHandle, event: Event) {
         match (self, event) {
             (Self::Sink(sink), Event::SessionEnded(ended)) => {
@@ -43,7 +62,9 @@ impl Receiver {
             (Self::Sink(sink), Event::Withdrawn { id, limit }) => {
                 sink.handle_withdrawn(handle, id, limit);
             }
+            (Self::Sink(sink), Event::Connection(change)) => sink.handle_connection(handle, change),
             (Self::Inbox(inbox), Event::SessionEnded(ended)) => inbox.push_report(ended),
+            (Self::Inbox(_), Event::Connection(_)) => {}
             // Plain mode learns of no limit of the other end's.
             (Self::Inbox(_), Event::Withdrawn { .. }) => {}
         }

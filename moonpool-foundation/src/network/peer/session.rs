@@ -1,64 +1,15 @@
 //! The frames of an acknowledged session, as bytes. Pure: nothing here knows of time or sockets.
 //!
 //! A session frame is an ordinary packet (see [`wire`](crate::messaging::wire)) to one of the
-//! well-known tokens 3-10. All integers are little-endian; a UID is `first`, then `second`, 8 bytes
-//! each. Offsets count from the start of the packet's payload.
-//!
-//! **Hello** (token 3, 112 bytes), the dialler's first packet:
-//!
-//! | offset | size | field |
-//! | --- | --- | --- |
-//! | 0 | 8 | magic: the ASCII letters `moonpool` |
-//! | 8 | 2 | oldest version spoken |
-//! | 10 | 2 | newest version spoken |
-//! | 12 | 4 | largest payload taken, bytes |
-//! | 16 | 8 | feature bits |
-//! | 24 | 16 | incarnation: random, per start of the sender's transport |
-//! | 40 | 16 | session: id |
-//! | 56 | 8 | session: the sequence number expected next |
-//! | 64 | 8 | session: generation, counts the Hellos of this session from 1 |
-//! | 72 | 16 | the incarnation last met at the dialled address; zero if none |
-//! | 88 | 24 | canonical listening address of the sender |
-//!
-//! **Address** (24 bytes):
-//!
-//! | offset | size | field |
-//! | --- | --- | --- |
-//! | 0 | 1 | family: 0 no address, 4, 6 |
-//! | 1 | 1 | zero |
-//! | 2 | 2 | port |
-//! | 4 | 2 | flags |
-//! | 6 | 2 | zero |
-//! | 8 | 16 | the IP's octets in network order; v4 in the first four, the rest zero |
-//!
-//! **HelloAnswer** (token 4, 80 bytes), the acceptor's first packet:
-//!
-//! | offset | size | field |
-//! | --- | --- | --- |
-//! | 0 | 8 | magic |
-//! | 8 | 2 | version chosen; for `Incompatible` the newest the acceptor speaks, 0 if none |
-//! | 10 | 1 | outcome: 1 `Resumed`, 2 `Fresh`, 3 `Superseded`, 4 `Incompatible` |
-//! | 11 | 1 | zero |
-//! | 12 | 4 | largest payload taken, bytes |
-//! | 16 | 8 | feature bits |
-//! | 24 | 16 | incarnation |
-//! | 40 | 16 | `Resumed`: next expected, u64; `Fresh`: session id; `Superseded`: generation, u64; `Incompatible`: oldest version spoken, u16; the rest zero |
-//! | 56 | 24 | canonical listening address of the acceptor |
+//! well-known tokens 3-10. `docs/wire-format.md` describes them byte by byte, and when they are sent.
 //!
 //! The session in a Hello is one that was told in an answer, or a name that the dialler draws and
 //! repeats until it is answered. The acceptor draws the id in `Fresh` anew, and goes on only with
 //! that: a Hello that comes late cannot bring a forgotten session back. To a proposed name that it
 //! knows it says `Fresh` with the same id again.
 //!
-//! Both may grow at the end in later versions: bytes beyond these are not looked at, and of a Hello
-//! that offers no version of ours only the first 12 bytes are, of an `Incompatible` answer only the
-//! first 11 and, if they are there, the two at 40.
-//!
-//! **Sequenced** (token 5): sequence number u64, acknowledgement u64, inner token, inner payload.
-//! **Ack** (6): acknowledgement u64. **Skip** (7): sequence number u64, acknowledgement u64.
-//! **SessionPing** (8), **SessionPong** (9): acknowledgement u64, nonce u64, which a pong repeats.
-//! **Close** (10): acknowledgement u64. An acknowledgement is the sequence number expected next;
-//! sequence numbers start at 1 in each direction of each session.
+//! Both greetings may grow at the end in later versions: bytes beyond those known are not looked at,
+//! and of one of another version only the front is.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,15 +1,14 @@
-//! Greets accepted connections, and gives each session one peer.
+//! Greets accepted connections, and gives each session, and each address, one peer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 use std::rc::{Rc, Weak};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::collections::HashMap;
-use crate::messaging::{UID, WellKnownToken, serialize_packet};
+use crate::messaging::{NetworkAddress, UID, WellKnownToken, serialize_packet};
 use crate::network::NetworkProvider;
 use crate::task::{JoinHandle, TaskProvider};
 use crate::time::TimeProvider;
@@ -18,39 +17,49 @@ use super::config::PeerConfig;
 use super::driver::{Connection, Driver};
 use super::error::{ConnectionError, ProtocolError};
 use super::handle::PeerHandle;
-use super::packet::{PeerId, PeerSink};
+use super::packet::{PacketId, PeerId, PeerSink};
 use super::receiver::Receiver;
-use super::session::{Hello, HelloAnswer, HelloKind, SessionIdentity, VERSION};
-use super::session_table::{Decision, SessionTable};
+use super::session::{Hello, HelloAnswer, HelloKind, SessionIdentity, SessionMode, VERSION};
+use super::session_hub::{Admitted, Arrival, PassedOver, SessionHub};
 use super::slot::{Keeper, Kept, Permit, Slot};
 use super::state::PeerState;
 use super::{Peer, task_name};
 
 /// Sessions that are kept at most, those without a connection included.
-const MAX_SESSIONS: usize = 65_536;
+pub(super) const MAX_SESSIONS: usize = 65_536;
 
 /// Connections that may be without a complete Hello at one time.
-const MAX_HANDSHAKES: usize = 1_024;
+pub(super) const MAX_HANDSHAKES: usize = 1_024;
 
 /// Bytes of the largest first packet: a Hello of a later version may be longer than ours.
-const MAX_HELLO_BYTES: usize = 1_024;
+pub(super) const MAX_HELLO_BYTES: usize = 1_024;
 
-/// Owns the peers of accepted sessions: each until it is finished, or evicted.
+/// Owns the peers of a transport's sessions: each until it is finished, or evicted.
 pub trait SessionOwner<N, T, TP> {
     /// The id of a peer that may be made: one that no other has or had.
     fn next_id(&self) -> PeerId;
 
-    /// A session began. Dropping the peer ends it.
-    fn adopt(&self, peer: Peer<N, T, TP>);
+    /// A session was accepted. Dropping the peer ends it. If it serves an address, what is sent there
+    /// from now on is to be sent with this peer.
+    fn adopt(&self, peer: Peer<N, T, TP>, serves: Option<NetworkAddress>);
 
     /// There are too many sessions: drop this one's peer, which has been without a connection for
     /// longest.
     fn evict(&self, peer: PeerId);
+
+    /// The process at the other end of `from` is gone, and `to` leads to its successor: `from` ends,
+    /// its address passes over, and so did its packets, which are given by the ids that they had
+    /// and that they have now, in order.
+    fn pass_over(&self, from: PeerId, to: &PeerHandle, packets: Vec<(PacketId, PacketId)>);
 }
 
-/// Gives each accepted session one peer, which outlives its connections: a connection whose Hello
-/// is for a known session is handed to that session's peer, and the peer's older connection, if it
-/// has one, is dropped unread. A session is kept for 60 s without a connection.
+/// Makes a transport's peers: those that dial an address, and those of sessions that others began.
+/// Each address has one at most, whoever dialled.
+///
+/// A connection whose Hello is for a known session is handed to that session's peer, and the
+/// peer's older connection, if it has one, is dropped unread. One whose Hello names an address
+/// that a peer without a connection dials is that peer's, so that two ends which dial each other
+/// meet on one connection. A session is kept for 60 s without a connection.
 ///
 /// Dropping it ends the greetings that are going on; peers stay, and get no further connections.
 pub struct SessionAcceptor<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> {
@@ -59,29 +68,23 @@ pub struct SessionAcceptor<N: NetworkProvider, T: TimeProvider, TP: TaskProvider
 
 struct Shared<N: NetworkProvider, T, TP> {
     this: Weak<Self>,
+    network: N,
     time: T,
     task: TP,
     config: PeerConfig,
-    identity: SessionIdentity,
     sink: Rc<dyn PeerSink>,
     owner: Rc<dyn SessionOwner<N, T, TP>>,
-    table: RefCell<SessionTable>,
-    places: RefCell<HashMap<PeerId, Place<N::TcpStream>>>,
+    hub: RefCell<SessionHub>,
+    slots: RefCell<HashMap<PeerId, Rc<Slot<N::TcpStream>>>>,
     greetings: RefCell<BTreeMap<u64, JoinHandle<()>>>,
     next_greeting: Cell<u64>,
     connections: Rc<Cell<usize>>,
-    network: PhantomData<N>,
-}
-
-/// Where a session's next connection is to be put.
-struct Place<S> {
-    slot: Rc<Slot<S>>,
-    handle: PeerHandle,
 }
 
 impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T, TP> {
     /// Without connections yet. What arrives on sessions goes to `sink`.
     pub fn new(
+        network: N,
         time: T,
         task: TP,
         config: PeerConfig,
@@ -89,23 +92,40 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
         sink: Rc<dyn PeerSink>,
         owner: Rc<dyn SessionOwner<N, T, TP>>,
     ) -> Self {
-        let table = RefCell::new(SessionTable::new(identity.incarnation, MAX_SESSIONS));
+        let hub = SessionHub::new(config.clone(), identity, MAX_SESSIONS);
         let shared = Rc::new_cyclic(|this| Shared {
             this: this.clone(),
+            network,
             time,
             task,
             config,
-            identity,
             sink,
             owner,
-            table,
-            places: RefCell::default(),
+            hub: RefCell::new(hub),
+            slots: RefCell::default(),
             greetings: RefCell::default(),
             next_greeting: Cell::new(0),
             connections: Rc::default(),
-            network: PhantomData,
         });
         Self { shared }
+    }
+
+    /// The peer that dials this address. There must be none that serves it.
+    pub fn dial(&self, address: &NetworkAddress, id: PeerId) -> Peer<N, T, TP> {
+        let shared = &self.shared;
+        let mode = SessionMode::Acknowledged(shared.hub.borrow().identity());
+        let state = PeerState::dialling(shared.config.clone(), mode);
+        let handle = PeerHandle::new(id, address.socket_addr().to_string(), state);
+        shared.hub.borrow_mut().open(handle.untracked(), address);
+        shared.start(handle, Rc::default())
+    }
+
+    /// Ends the greetings that are going on.
+    pub fn end_greetings(&self) {
+        let greetings = self.shared.greetings.take();
+        for greeting in greetings.into_values() {
+            greeting.abort();
+        }
     }
 
     /// Greets a connection, for at most `connect_timeout`. False: too many are being greeted, and
@@ -136,7 +156,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
                 drop(done);
             }
         };
-        let task = shared.task.spawn_task("moonpool-greeting", greeting);
+        let task = shared.task.spawn_driver("moonpool-greeting", greeting);
         shared.greetings.borrow_mut().insert(number, task);
         true
     }
@@ -150,10 +170,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
 
 impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Drop for SessionAcceptor<N, T, TP> {
     fn drop(&mut self) {
-        let greetings = self.shared.greetings.take();
-        for greeting in greetings.into_values() {
-            greeting.abort();
-        }
+        self.end_greetings();
     }
 }
 
@@ -162,7 +179,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> fmt::Debug
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionAcceptor")
-            .field("identity", &self.shared.identity)
+            .field("identity", &self.shared.hub.borrow().identity())
             .field("connections", &self.connections())
             .finish_non_exhaustive()
     }
@@ -187,13 +204,13 @@ where
     };
     let refusal = match hello {
         HelloKind::Compatible(hello) => {
-            match owner.admit(hello, connection, peer_address, permit)? {
+            match owner.admit(&hello, connection, peer_address, permit)? {
                 Some(refused) => refused,
                 None => return Ok(()),
             }
         }
         HelloKind::Incompatible { .. } => {
-            let incarnation = owner.identity.incarnation;
+            let incarnation = owner.hub.borrow().identity().incarnation;
             let answer = HelloAnswer::incompatible(incarnation, VERSION, VERSION);
             (connection, answer, permit)
         }
@@ -250,7 +267,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
     /// Begins or resumes the session that the Hello is for.
     fn admit(
         &self,
-        hello: Hello,
+        hello: &Hello,
         mut connection: Connection<N::TcpStream>,
         peer_address: String,
         permit: Permit,
@@ -258,81 +275,104 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
         connection
             .reader
             .allow(self.config.max_payload_bytes as usize);
-        let id = self.owner.next_id();
-        let session = UID::new(self.task.internal_random(), self.task.internal_random());
-        let decision = self.table.borrow_mut().decide(&hello, id, session);
-        match decision {
-            Decision::Superseded { generation } => {
-                let max_payload = self.config.max_payload_bytes;
-                let answer = HelloAnswer::superseded(self.identity, max_payload, generation);
-                return Ok(Some((connection, answer, permit)));
+        let arrival = Arrival {
+            now: self.time.now(),
+            hello,
+            new_peer: self.owner.next_id(),
+            new_session: UID::new(self.task.internal_random(), self.task.internal_random()),
+            name: peer_address,
+            jitter: self.task.internal_random(),
+        };
+        let admitted = self.hub.borrow_mut().admit(arrival);
+        let evicted = match admitted {
+            Admitted::Refused(answer) => return Ok(Some((connection, answer, permit))),
+            Admitted::Dropped(cause) => return Err(cause),
+            Admitted::Broken(peer, cause) => {
+                self.slot(&peer).fence();
+                peer.signal();
+                return Err(cause);
             }
-            Decision::Full => return Err(ConnectionError::Closed),
-            Decision::Resume(peer) => {
+            Admitted::Attached { peer, evicted } => {
+                tracing::debug!(peer = %peer.id(), "a connection was attached");
                 connection.permit = Some(permit);
-                self.resume(peer, connection, hello);
+                self.slot(&peer).put(connection);
+                peer.signal();
+                evicted
             }
-            Decision::Fresh { evicted } => {
+            Admitted::Begun {
+                peer,
+                address,
+                evicted,
+                contested,
+            } => {
                 connection.permit = Some(permit);
-                self.begin(id, session, peer_address, connection, hello);
-                if let Some(evicted) = evicted {
-                    self.owner.evict(evicted);
+                let slot = Rc::<Slot<_>>::default();
+                slot.put(connection);
+                self.owner.adopt(self.start(peer, slot), address);
+                if let Some(contested) = contested {
+                    contested.signal();
                 }
+                evicted
             }
+        };
+        if let Some(evicted) = evicted {
+            self.owner.evict(evicted);
         }
         Ok(None)
     }
 
-    fn resume(&self, peer: PeerId, connection: Connection<N::TcpStream>, hello: Hello) {
-        let place = {
-            let places = self.places.borrow();
-            let place = places.get(&peer);
-            place.map(|place| (Rc::clone(&place.slot), place.handle.clone()))
-        };
-        if let Some((slot, handle)) = place {
-            tracing::debug!(%peer, "a session is resumed");
-            slot.put(connection, hello);
-            handle.signal();
-        }
+    /// Where the peer's next connection is to be put.
+    fn slot(&self, peer: &PeerHandle) -> Rc<Slot<N::TcpStream>> {
+        let slots = self.slots.borrow();
+        slots.get(&peer.id()).cloned().unwrap_or_default()
     }
 
-    fn begin(
-        &self,
-        id: PeerId,
-        session: UID,
-        peer_address: String,
-        connection: Connection<N::TcpStream>,
-        hello: Hello,
-    ) {
-        let state = PeerState::of_session(self.config.clone(), self.identity, session);
-        let handle = PeerHandle::new(id, peer_address, state);
-        let slot = Rc::new(Slot::new(connection, hello));
-        let place = Place {
-            slot: Rc::clone(&slot),
-            handle: handle.clone(),
-        };
-        self.places.borrow_mut().insert(id, place);
+    fn start(&self, handle: PeerHandle, slot: Rc<Slot<N::TcpStream>>) -> Peer<N, T, TP> {
+        self.slots
+            .borrow_mut()
+            .insert(handle.id(), Rc::clone(&slot));
         let receiver = Receiver::Sink(Rc::clone(&self.sink));
         let (time, task) = (self.time.clone(), self.task.clone());
-        let driver = Driver::new(handle.clone(), receiver, time, task, &self.config);
+        let driver = Driver::new(&handle, receiver, time, task, &self.config);
         let kept = Kept {
             keeper: self.this.clone(),
-            peer: id,
+            peer: handle.id(),
         };
-        let driver = driver.serve_session(slot, kept);
-        let driver = self.task.spawn_task(task_name(&handle), driver);
-        self.owner.adopt(Peer::assemble(handle, None, driver));
+        let driver = driver.link(self.network.clone(), slot, kept);
+        let driver = self.task.spawn_driver(task_name(&handle), driver);
+        Peer::assemble(handle, None, driver).closing_when_idle()
     }
 }
 
 impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Keeper for Shared<N, T, TP> {
     fn handle_detached(&self, peer: PeerId) {
-        self.table.borrow_mut().handle_detached(peer);
+        self.hub.borrow_mut().handle_detached(peer);
+    }
+
+    fn handle_answered(&self, peer: PeerId) {
+        self.hub.borrow_mut().handle_answered(peer);
+    }
+
+    fn prepare_close(&self, peer: PeerId) {
+        self.hub.borrow_mut().prepare_close(peer);
+    }
+
+    fn prepare_dial(&self, peer: PeerId) -> bool {
+        self.hub.borrow_mut().prepare_dial(peer)
+    }
+
+    fn pass_over(&self, peer: PeerId) {
+        let passed = self.hub.borrow_mut().pass_over(peer);
+        if let Some(PassedOver { to, packets }) = passed {
+            tracing::debug!(from = %peer, to = %to.id(), "an address passes over");
+            self.owner.pass_over(peer, &to, packets);
+            to.signal();
+        }
     }
 
     fn forget(&self, peer: PeerId) {
-        self.table.borrow_mut().remove(peer);
-        let place = self.places.borrow_mut().remove(&peer);
-        drop(place);
+        let handle = self.hub.borrow_mut().forget(peer);
+        let slot = self.slots.borrow_mut().remove(&peer);
+        drop((handle, slot));
     }
 }

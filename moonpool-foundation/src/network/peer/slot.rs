@@ -5,7 +5,6 @@ use std::rc::{Rc, Weak};
 
 use super::driver::Connection;
 use super::packet::PeerId;
-use super::session::Hello;
 
 /// Counts a connection for as long as it lives.
 #[derive(Debug)]
@@ -24,56 +23,105 @@ impl Drop for Permit {
     }
 }
 
-/// A place for one connection that said Hello. A newer one replaces it.
+/// What waits for a peer's driver.
+enum Waiting<S> {
+    Nothing,
+    /// A connection to which the peer's state is attached already.
+    Connection(Connection<S>),
+    /// Nothing, but the connection that the driver has is not the state's any more.
+    Fenced,
+}
+
+/// A place for one connection that said Hello. A newer one replaces it. Whoever fills it attaches
+/// the state in the same breath, and the driver looks here before it looks at anything else.
 pub(super) struct Slot<S> {
-    waiting: RefCell<Option<(Connection<S>, Hello)>>,
+    waiting: RefCell<Waiting<S>>,
+}
+
+impl<S> Default for Slot<S> {
+    fn default() -> Self {
+        Self {
+            waiting: RefCell::new(Waiting::Nothing),
+        }
+    }
 }
 
 impl<S> Slot<S> {
-    pub(super) fn new(connection: Connection<S>, hello: Hello) -> Self {
-        Self {
-            waiting: RefCell::new(Some((connection, hello))),
-        }
-    }
-
-    pub(super) fn put(&self, connection: Connection<S>, hello: Hello) {
-        let replaced = self.waiting.replace(Some((connection, hello)));
+    pub(super) fn put(&self, connection: Connection<S>) {
+        let replaced = self.waiting.replace(Waiting::Connection(connection));
         drop(replaced);
     }
 
-    pub(super) fn take(&self) -> Option<(Connection<S>, Hello)> {
-        self.waiting.take()
+    /// The driver is to drop its connection, and gets no other.
+    pub(super) fn fence(&self) {
+        let replaced = self.waiting.replace(Waiting::Fenced);
+        drop(replaced);
+    }
+
+    pub(super) fn take(&self) -> Option<Connection<S>> {
+        match self.waiting.replace(Waiting::Nothing) {
+            Waiting::Connection(connection) => Some(connection),
+            Waiting::Nothing | Waiting::Fenced => None,
+        }
     }
 
     pub(super) fn is_filled(&self) -> bool {
-        self.waiting.borrow().is_some()
+        !matches!(*self.waiting.borrow(), Waiting::Nothing)
     }
 }
 
-/// Who knows of an accepted session.
+/// Who knows of the peers of a transport.
 pub(super) trait Keeper {
     fn handle_detached(&self, peer: PeerId);
+    fn handle_answered(&self, peer: PeerId);
+    fn prepare_close(&self, peer: PeerId);
+    fn prepare_dial(&self, peer: PeerId) -> bool;
+    fn pass_over(&self, peer: PeerId);
     fn forget(&self, peer: PeerId);
 }
 
-/// An accepted session's entry with its keeper: gone when the session's driver is, in whatever way.
+/// A peer's entry with its keeper: gone when the peer's driver is, in whatever way.
 pub(super) struct Kept {
     pub(super) keeper: Weak<dyn Keeper>,
     pub(super) peer: PeerId,
 }
 
 impl Kept {
+    /// The session lost its connection.
     pub(super) fn handle_detached(&self) {
+        self.tell(|keeper, peer| keeper.handle_detached(peer));
+    }
+
+    /// The peer's own Hello was answered.
+    pub(super) fn handle_answered(&self) {
+        self.tell(|keeper, peer| keeper.handle_answered(peer));
+    }
+
+    /// The peer is about to lose its connection.
+    pub(super) fn prepare_close(&self) {
+        self.tell(|keeper, peer| keeper.prepare_close(peer));
+    }
+
+    /// The peer is about to dial. True: another one takes over instead.
+    pub(super) fn prepare_dial(&self) -> bool {
+        let keeper = self.keeper.upgrade();
+        keeper.is_some_and(|keeper| keeper.prepare_dial(self.peer))
+    }
+
+    /// The peer ended; its address passes over.
+    pub(super) fn pass_over(&self) {
+        self.tell(|keeper, peer| keeper.pass_over(peer));
+    }
+
+    fn tell(&self, what: fn(&dyn Keeper, PeerId)) {
         if let Some(keeper) = self.keeper.upgrade() {
-            keeper.handle_detached(self.peer);
+            what(&*keeper, self.peer);
         }
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let Some(keeper) = self.keeper.upgrade() {
-            keeper.forget(self.peer);
-        }
+        self.tell(|keeper, peer| keeper.forget(peer));
     }
 }

@@ -3,7 +3,12 @@
 //! The driver tells what happened (`handle_*`), asks what to do (`poll_*`) and does it. Nothing
 //! here has a clock, a socket or a source of randomness: `now` and random draws are arguments.
 
+mod address;
+mod answers;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
+mod liveness;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -13,6 +18,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::always_assert;
 use crate::messaging::UID;
 
 use super::backoff::Backoff;
@@ -22,26 +28,22 @@ use super::exchange::{Exchange, Remote};
 use super::frame::Prefix;
 use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
-use super::packet::{PacketId, SessionEnded, Withdrawal};
+use super::packet::{ConnectionChange, PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
+use super::terms::PacketTerms;
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
+
+pub(super) use liveness::{Demand, Timeouts};
+
+use liveness::{Liveness, Outage};
 
 /// How long a session is kept after its last connection.
 const SESSION_KEPT: Duration = Duration::from_secs(60);
 
 /// How long a lazy dialler that lost its connection still counts as used, if nothing is queued.
 const RECENT_USE: Duration = Duration::from_secs(3);
-
-/// How long packets stay unacknowledged, without a packet from there, before the other end is asked.
-const PING_AFTER: Duration = Duration::from_secs(1);
-
-/// How long it has to show a sign of life.
-const SILENT_AFTER: Duration = Duration::from_secs(2);
-
-/// Bytes of one growing packet within that time that are a sign of life too.
-const SIGN_OF_LIFE_BYTES: usize = 64 * 1024;
 
 /// Reports that wait for the driver before no more packets are withdrawn.
 const MAX_EVENTS: usize = 1024;
@@ -66,6 +68,7 @@ pub(super) enum Action {
 pub(super) enum Event {
     SessionEnded(SessionEnded),
     Withdrawn { id: PacketId, limit: u32 },
+    Connection(ConnectionChange),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +79,8 @@ enum Role {
     DialLazily,
     /// Ends with its connection.
     Accept,
-    /// Was accepted, outlives its connections, and waits for the next one to be attached.
+    /// Was accepted, outlives its connections, and waits for the next one to be attached. It becomes
+    /// one that dials when local code asks for the address that it serves.
     KeepSession,
 }
 
@@ -89,17 +93,21 @@ struct LastConnection {
     is_missed: bool,
 }
 
-/// Whether the other end of a connection is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Liveness {
-    /// When the last complete packet arrived, or the connection opened.
-    heard_at: Duration,
-    /// Since when packets are unacknowledged, as far as the driver noticed.
-    owed_since: Option<Duration>,
-    /// The ping that nothing followed, and when it is too late.
-    fails_at: Option<Duration>,
-    /// Bytes that arrived since, of a packet that is not complete.
-    grown_bytes: usize,
+/// A newer process claims the other end's address, and the other end was asked whether it lives.
+/// New packets wait until that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Contest {
+    asked_at: Duration,
+    fails_at: Duration,
+}
+
+/// What a connection that was accepted does to the peer it is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attachment {
+    /// It carries the session on.
+    Resume,
+    /// It begins a session of this name. An older one is over.
+    Begin(UID),
 }
 
 /// What becomes of the packets that were never written, when a session ends.
@@ -185,9 +193,23 @@ pub(super) struct PeerState {
     /// A handle sent something since the driver ran last.
     was_used: bool,
     used_until: Duration,
-    /// Replies are expected over the session.
-    expects_replies: bool,
+    /// Of those who wait for something, if it is longer than the configuration's.
+    longer_patience: Option<Duration>,
+    /// When the last working connection was lost, or the first one was dialled.
+    unconnected_since: Option<Duration>,
+    /// When it was used, or needed, last, apart from what arrived. `None`: it is new.
+    used_at: Option<Duration>,
+    demand: Demand,
     liveness: Liveness,
+    outage: Outage,
+    /// The connection was not dialled from here.
+    is_accepted: bool,
+    /// While there is a connection.
+    contest: Option<Contest>,
+    /// Should the connection end now, another peer takes over.
+    has_heir: bool,
+    /// It ended, and its packets go elsewhere.
+    is_ceding: bool,
     /// While a session has no connection.
     last_connection: Option<LastConnection>,
     events: VecDeque<Event>,
@@ -227,12 +249,9 @@ impl PeerState {
     }
 
     /// A peer of a session that is accepted, to which connections are attached.
-    pub(super) fn of_session(config: PeerConfig, identity: SessionIdentity, session: UID) -> Self {
-        let max_payload = config.max_payload_bytes;
+    pub(super) fn of_session(config: PeerConfig, identity: SessionIdentity) -> Self {
         let mode = SessionMode::Acknowledged(identity);
-        let mut state = Self::new(config, mode, Role::KeepSession, Phase::DETACHED);
-        state.exchange = Some(Exchange::of_session(identity, max_payload, session));
-        state
+        Self::new(config, mode, Role::KeepSession, Phase::DETACHED)
     }
 
     fn new(config: PeerConfig, mode: SessionMode, role: Role, phase: Phase) -> Self {
@@ -253,8 +272,16 @@ impl PeerState {
             disconnect: None,
             was_used: false,
             used_until: Duration::ZERO,
-            expects_replies: false,
+            longer_patience: None,
+            unconnected_since: None,
+            used_at: None,
+            demand: Demand::default(),
             liveness: Liveness::default(),
+            outage: Outage::None,
+            is_accepted: false,
+            contest: None,
+            has_heir: false,
+            is_ceding: false,
             last_connection: None,
             events: VecDeque::new(),
             undelivered: None,
@@ -273,12 +300,13 @@ impl PeerState {
         &mut self,
         head: BytesMut,
         body: Bytes,
+        terms: PacketTerms,
     ) -> Result<PacketId, (Refusal, BytesMut, Bytes)> {
         let size = head.len() + body.len() - self.prefix(true, UID::NIL).size();
-        match self.admit(size, self.outbox.accepts_reliable()) {
+        match self.admit_reliable(size, terms.account) {
             Ok(()) => {
                 self.was_used = true;
-                Ok(self.outbox.push_reliable(head, body))
+                Ok(self.outbox.push_reliable(head, body, terms))
             }
             Err(refusal) => Err((refusal, head, body)),
         }
@@ -339,9 +367,14 @@ impl PeerState {
         self.outbox.withdraw(id)
     }
 
-    /// Whether something is to come over the session, so that a lost connection is to be replaced.
-    pub(super) fn set_expects_replies(&mut self, expects: bool) {
-        self.expects_replies = expects;
+    /// How long somebody waits for a connection, if that is longer than the configuration says.
+    pub(super) fn set_patience(&mut self, longer: Option<Duration>) {
+        self.longer_patience = longer;
+    }
+
+    /// Since when there is no working connection. `None`: there is one, or none was ever wanted.
+    pub(super) fn unconnected_since(&self) -> Option<Duration> {
+        self.unconnected_since
     }
 
     /// `reconnect()` was called.
@@ -370,6 +403,7 @@ impl PeerState {
 
     /// The peer was dropped.
     pub(super) fn handle_dropped(&mut self) {
+        self.is_ceding = false;
         if self.phase != Phase::Finished {
             self.metrics.last_error = Some(ConnectionError::Closed);
             self.phase = Phase::Finished;
@@ -419,6 +453,11 @@ impl PeerState {
     }
 
     fn report(&mut self, ended: SessionEnded) {
+        always_assert!(
+            reported_ranges_adjoin,
+            ended.maybe_delivered.end == ended.not_delivered.start,
+            "{ended:?} leaves packets out"
+        );
         if self.closing.is_some() {
             self.note_undelivered(&ended);
         }
@@ -455,8 +494,16 @@ impl PeerState {
             _ if self.owes() => true,
             _ if self.closing.is_some() => false,
             Role::DialEagerly => true,
-            Role::DialLazily => self.expects_replies || now < self.used_until,
+            Role::DialLazily => self.demand.watches || self.is_in_use(now),
         }
+    }
+
+    /// Whether a connection is wanted for more than to know whether there can be one.
+    fn is_in_use(&self, now: Duration) -> bool {
+        self.owes()
+            || self.demand.replies
+            || now < self.used_until
+            || self.role == Role::DialEagerly
     }
 
     /// Whether packets are held that another connection can deliver.
@@ -467,7 +514,10 @@ impl PeerState {
     fn patience(&self) -> Option<Duration> {
         match self.role {
             Role::Accept | Role::KeepSession => None,
-            Role::DialEagerly | Role::DialLazily => self.config.patience,
+            Role::DialEagerly | Role::DialLazily => {
+                let patience = self.config.patience?;
+                Some(patience.max(self.longer_patience.unwrap_or_default()))
+            }
         }
     }
 
@@ -526,6 +576,7 @@ impl PeerState {
             reliable_queued: self.outbox.reliable_queued(),
             reliable_bytes: self.outbox.reliable_bytes(),
             unacknowledged: self.outbox.unacknowledged(),
+            answer_slots: self.outbox.answer_slots(),
             unreliable_queued,
             unreliable_bytes,
             packets_sent: counters.packets_sent,

@@ -9,60 +9,42 @@ use pin_project_lite::pin_project;
 
 use crate::time::TimeProvider;
 
-/// When a timer is to fire, and whether it is worth keeping a simulation alive for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Deadline {
-    pub(super) at: Duration,
-    pub(super) is_background: bool,
-}
+use super::state::Timeouts;
 
 pin_project! {
-    /// One timer that is armed for the state's next deadline, or an earlier one that it had: most
-    /// deadlines move on with every packet, and a timer that fires early is cheaper than one that
-    /// is armed anew each time.
-    pub(super) struct Timer<T: TimeProvider> {
-        time: T,
-        deadline: Option<Deadline>,
+    /// The timer of one class of deadlines. It is armed for the next one, or an earlier one that there
+    /// was: most deadlines move on with every packet, and a timer that fires early is cheaper than one
+    /// that is armed anew each time.
+    struct Alarm<S> {
+        at: Option<Duration>,
         #[pin]
-        sleep: Option<T::Sleep>,
+        sleep: Option<S>,
     }
 }
 
-impl<T: TimeProvider> Timer<T> {
-    pub(super) fn new(time: T) -> Self {
+impl<S: Future<Output = ()>> Alarm<S> {
+    fn new() -> Self {
         Self {
-            time,
-            deadline: None,
+            at: None,
             sleep: None,
         }
     }
 
-    /// Ready once `deadline` has passed, and perhaps earlier; never, if there is none.
-    pub(super) fn poll(
+    fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        now: Duration,
-        deadline: Option<Deadline>,
+        next: Option<Duration>,
+        sleep_until: impl FnOnce(Duration) -> S,
     ) -> Poll<()> {
         let mut this = self.project();
-        let is_early_enough = match (*this.deadline, deadline) {
-            (Some(armed), Some(next)) => {
-                armed.at <= next.at && armed.is_background == next.is_background
-            }
+        let is_early_enough = match (*this.at, next) {
+            (Some(armed), Some(next)) => armed <= next,
             (None, None) => true,
             _ => false,
         };
         if !is_early_enough {
-            *this.deadline = deadline;
-            let sleep = deadline.map(|deadline| {
-                let duration = deadline.at.saturating_sub(now);
-                if deadline.is_background {
-                    this.time.background_sleep(duration)
-                } else {
-                    this.time.sleep(duration)
-                }
-            });
-            this.sleep.set(sleep);
+            *this.at = next;
+            this.sleep.set(next.map(sleep_until));
         }
         let Some(sleep) = this.sleep.as_mut().as_pin_mut() else {
             return Poll::Pending;
@@ -70,8 +52,50 @@ impl<T: TimeProvider> Timer<T> {
         if sleep.poll(cx).is_pending() {
             return Poll::Pending;
         }
-        *this.deadline = None;
+        *this.at = None;
         this.sleep.set(None);
         Poll::Ready(())
+    }
+}
+
+pin_project! {
+    /// The timer of a peer: two in one, because only one of them keeps a simulation alive.
+    pub(super) struct Timer<T: TimeProvider> {
+        time: T,
+        #[pin]
+        ordinary: Alarm<T::Sleep>,
+        #[pin]
+        background: Alarm<T::Sleep>,
+    }
+}
+
+impl<T: TimeProvider> Timer<T> {
+    pub(super) fn new(time: T) -> Self {
+        Self {
+            time,
+            ordinary: Alarm::new(),
+            background: Alarm::new(),
+        }
+    }
+
+    /// Ready once one of the deadlines has passed, and perhaps earlier; never, if there is none.
+    pub(super) fn poll(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        now: Duration,
+        timeouts: Timeouts,
+    ) -> Poll<()> {
+        let this = self.project();
+        let time = this.time;
+        let ordinary = this.ordinary.poll(cx, timeouts.ordinary, |at| {
+            time.sleep(at.saturating_sub(now))
+        });
+        let background = this.background.poll(cx, timeouts.background, |at| {
+            time.background_sleep(at.saturating_sub(now))
+        });
+        if ordinary.is_ready() || background.is_ready() {
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 }

@@ -45,6 +45,10 @@ impl Future for Connecting {
         match world.with(|world| world.ask_attempt(attempt, cx.waker())) {
             Asked::Ready(answer) => {
                 self.attempt = None;
+                if let Err(error) = &answer {
+                    let connect = attempt.number();
+                    tracing::debug!(connect, remote = %self.remote, %error, "connect fails");
+                }
                 return Poll::Ready(answer.map(|connection| {
                     SimTcpStream::new(
                         self.world.clone(),

@@ -28,6 +28,7 @@ impl SimTcpListener {
         id: ListenerId,
         local: SocketAddr,
     ) -> Self {
+        tracing::info!(%local, "listener bound");
         Self {
             world,
             owner,
@@ -56,6 +57,7 @@ impl TcpListenerTrait for SimTcpListener {
 impl Drop for SimTcpListener {
     fn drop(&mut self) {
         if let Some(world) = self.world.live(self.owner) {
+            tracing::info!(local = %self.local, "listener closed");
             world.with(|world| world.close_listener(self.id));
         }
     }
@@ -115,7 +117,7 @@ impl Future for Accept<'_> {
             if !world.with(|world| world.has_pending(listener.id)) {
                 break;
             }
-            let latency = world.with(|world| world.accept_latency());
+            let latency = world.with(|world| world.accept_latency(listener.owner));
             self.latency = Some(world.sleep(listener.owner, latency));
         }
         self.leave();

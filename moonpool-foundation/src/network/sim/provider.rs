@@ -55,7 +55,7 @@ impl NetworkProvider for SimNetworkProvider {
         let (local, ready) = {
             let world = self.world().await;
             let local = world.with(|world| world.resolve(addr))?;
-            let latency = world.with(|world| world.bind_latency());
+            let latency = world.with(|world| world.bind_latency(self.owner));
             (local, world.sleep(self.owner, latency))
         };
         ready.await;

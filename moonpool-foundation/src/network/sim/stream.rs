@@ -1,4 +1,7 @@
 //! [`SimTcpStream`]: one end of a simulated connection.
+//!
+//! Logged, each with the connection's number: reads and writes at `trace`; their failures, and what
+//! faults do to the connection, at `debug`; that it was established or closed at `info`.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -32,12 +35,22 @@ impl SimTcpStream {
         side: Side,
         remote: SocketAddr,
     ) -> Self {
+        let connection = id.number();
+        tracing::info!(connection, ?side, %remote, "connection established");
         Self {
             world,
             owner,
             id,
             side,
             remote,
+        }
+    }
+
+    fn log(&self, operation: &'static str, result: Result<usize, &io::Error>) {
+        let (connection, side) = (self.id.number(), self.side);
+        match result {
+            Ok(bytes) => tracing::trace!(connection, ?side, bytes, "{operation}"),
+            Err(error) => tracing::debug!(connection, ?side, %error, "{operation} fails"),
         }
     }
 
@@ -58,8 +71,13 @@ impl AsyncRead for SimTcpStream {
         let Some(world) = self.world.live(self.owner) else {
             return Poll::Pending;
         };
+        let before = buffer.filled().len();
         match world.with(|world| world.read(self.id, self.side, buffer, cx.waker())) {
-            Asked::Ready(result) => return Poll::Ready(result),
+            Asked::Ready(result) => {
+                let read = result.as_ref().map(|()| buffer.filled().len() - before);
+                self.log("read", read);
+                return Poll::Ready(result);
+            }
             Asked::Parked => {}
             Asked::Park => {
                 let waker = world.register(cx.waker());
@@ -91,7 +109,10 @@ impl AsyncWrite for SimTcpStream {
             return Poll::Pending;
         };
         match world.with(|world| world.write(self.id, self.side, slices, cx.waker())) {
-            Asked::Ready(result) => return Poll::Ready(result),
+            Asked::Ready(result) => {
+                self.log("write", result.as_ref().copied());
+                return Poll::Ready(result);
+            }
             Asked::Parked => {}
             Asked::Park => {
                 let waker = world.register(cx.waker());
@@ -145,6 +166,8 @@ impl TcpStreamTrait for SimTcpStream {
 impl Drop for SimTcpStream {
     fn drop(&mut self) {
         if let Some(world) = self.world.live(self.owner) {
+            let (connection, side) = (self.id.number(), self.side);
+            tracing::info!(connection, ?side, "connection closed");
             drop(world.with(|world| world.close_end(self.id, self.side)));
         }
     }

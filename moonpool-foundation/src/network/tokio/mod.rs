@@ -1,18 +1,39 @@
 //! Real TCP sockets through tokio.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
+use std::rc::Rc;
 
 use crate::network::{NetworkProvider, TcpListenerTrait, TcpStreamTrait};
 
-/// Real TCP. Names are resolved by the operating system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TokioNetworkProvider;
+/// Real TCP. Names are resolved by the operating system, but for those it was given itself.
+#[derive(Clone, Debug, Default)]
+pub struct TokioNetworkProvider {
+    hosts: Option<Rc<BTreeMap<String, String>>>,
+}
 
 impl TokioNetworkProvider {
     /// The operating system's network.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// The operating system's network, with names and their addresses that go before what it knows:
+    /// `name:port` is that address's port, as in a simulation.
+    pub fn with_hosts(hosts: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self {
+            hosts: Some(Rc::new(hosts.into_iter().collect())),
+        }
+    }
+
+    fn resolve<'a>(&self, addr: &'a str) -> Cow<'a, str> {
+        let known = self.hosts.as_ref().and_then(|hosts| {
+            let (name, port) = addr.rsplit_once(':')?;
+            Some(Cow::Owned(format!("{}:{port}", hosts.get(name)?)))
+        });
+        known.unwrap_or(Cow::Borrowed(addr))
     }
 }
 
@@ -21,11 +42,11 @@ impl NetworkProvider for TokioNetworkProvider {
     type TcpListener = ::tokio::net::TcpListener;
 
     async fn bind(&self, addr: &str) -> io::Result<Self::TcpListener> {
-        ::tokio::net::TcpListener::bind(addr).await
+        ::tokio::net::TcpListener::bind(&*self.resolve(addr)).await
     }
 
     async fn connect(&self, addr: &str) -> io::Result<Self::TcpStream> {
-        ::tokio::net::TcpStream::connect(addr).await
+        ::tokio::net::TcpStream::connect(&*self.resolve(addr)).await
     }
 }
 

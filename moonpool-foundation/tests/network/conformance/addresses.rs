@@ -64,6 +64,13 @@ cases! {
         "connect to the wildcard address: Ok",
         "its peer_addr is the listener's: true",
     ];
+    the_ipv6_loopback_address_is_the_own_host_too => [
+        "bind: Ok",
+        "connect from the same host: Ok",
+        "accept: Ok",
+        "both ends are at that address: true",
+        "bind the same port: AddrInUse",
+    ];
     both_ends_agree_on_addresses => [
         "client's local_addr is the server's peer_addr: true",
         "client's local_addr is what accept gave: true",
@@ -217,6 +224,27 @@ async fn the_loopback_address_is_the_own_host<P: Providers>(hosts: Hosts<P>) {
         .expect("connected");
     let same = client.peer_addr().ok() == Some(addr);
     table.fact("its peer_addr is the listener's", same);
+}
+
+async fn the_ipv6_loopback_address_is_the_own_host_too<P: Providers>(hosts: Hosts<P>) {
+    let table = &hosts.table;
+    let network = hosts.server.network();
+    // Some containers have no IPv6: what is compared there is IPv4, once more.
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    let host = if has_ipv6 { "[::1]" } else { "127.0.0.1" };
+    let bound = network.bind(&format!("{host}:0")).await;
+    let listener = table.step("bind", bound).expect("bound");
+    let addr = listener.local_addr().expect("a bound address");
+    let connected = network.connect(&addr).await;
+    let client = table
+        .step("connect from the same host", connected)
+        .expect("connected");
+    let accepted = table.step("accept", listener.accept().await);
+    let (_server, peer) = accepted.expect("accepted");
+    let same =
+        peer.starts_with(&format!("{host}:")) && client.peer_addr().ok() == Some(addr.clone());
+    table.fact("both ends are at that address", same);
+    let _refused = table.step("bind the same port", network.bind(&addr).await);
 }
 
 async fn both_ends_agree_on_addresses<P: Providers>(hosts: Hosts<P>) {

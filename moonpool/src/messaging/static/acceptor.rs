@@ -1,10 +1,15 @@
 //! The task that accepts connections.
 
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use moonpool_foundation::network::peer::{Peer, PeerId, SessionAcceptor, SessionOwner};
-use moonpool_foundation::{NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider};
+use moonpool_foundation::network::peer::{
+    PacketId, Peer, PeerHandle, PeerId, SessionAcceptor, SessionOwner,
+};
+use moonpool_foundation::{
+    NetworkAddress, NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider,
+    buggify_with_prob,
+};
 
 use super::core::Core;
 
@@ -16,7 +21,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 pub(crate) struct Acceptor<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> {
     pub(crate) listener: N::TcpListener,
     pub(crate) core: Weak<Core>,
-    pub(crate) sessions: SessionAcceptor<N, T, TP>,
+    pub(crate) sessions: Rc<SessionAcceptor<N, T, TP>>,
     pub(crate) time: T,
     pub(crate) max_connections: usize,
 }
@@ -47,6 +52,10 @@ where
     }
 
     fn adopt(&self, core: &Core, stream: N::TcpStream, address: String) {
+        if buggify_with_prob!(0.05) {
+            // As if the host had run out of sockets.
+            return;
+        }
         let connections = self.sessions.connections();
         if connections >= self.max_connections || !self.sessions.accept(stream, address) {
             core.counters.accept_refused.add();
@@ -71,18 +80,25 @@ where
         core.map_or_else(PeerId::default, |core| core.peers.borrow_mut().next_id())
     }
 
-    fn adopt(&self, peer: Peer<N, T, TP>) {
+    fn adopt(&self, peer: Peer<N, T, TP>, serves: Option<NetworkAddress>) {
         let Some(core) = self.0.upgrade().filter(|core| core.is_open()) else {
             return;
         };
         let handle = peer.handle().clone();
         tracing::debug!(id = %handle.id(), address = handle.peer_name(), "a session begins");
-        core.peers.borrow_mut().insert(handle, None, Box::new(peer));
+        let mut peers = core.peers.borrow_mut();
+        peers.insert(&handle, serves.as_ref(), false, Box::new(peer));
     }
 
     fn evict(&self, peer: PeerId) {
         if let Some(core) = self.0.upgrade() {
             core.handle_finished(peer);
+        }
+    }
+
+    fn pass_over(&self, from: PeerId, to: &PeerHandle, packets: Vec<(PacketId, PacketId)>) {
+        if let Some(core) = self.0.upgrade() {
+            core.handle_passed_over(from, to, &packets);
         }
     }
 }

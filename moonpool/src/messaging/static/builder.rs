@@ -10,10 +10,17 @@ use moonpool_foundation::{
 
 use super::core::{Core, CoreParams, Limits};
 use super::flow_transport::FlowTransport;
+use super::peer_info::{PeerInfo, Verify};
 use crate::error::BuildError;
 
 /// How long a call to an unreachable address waits before it ends with `ConnectionFailed`.
 const DEFAULT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a call may take, unless the builder or the call is told otherwise.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Calls that wait for their replies at one time, unless the builder is told otherwise.
+const DEFAULT_MAX_CALLS: usize = 1_048_576;
 
 /// Accepted connections at one time, unless the builder is told otherwise.
 const DEFAULT_MAX_INCOMING: usize = 16_384;
@@ -47,6 +54,9 @@ pub struct FlowTransportBuilder<N, T, TP> {
     public_address: Option<NetworkAddress>,
     peer_config: PeerConfig,
     max_incoming: usize,
+    default_timeout: Option<Duration>,
+    max_calls: usize,
+    verify: Verify,
 }
 
 impl<N, T, TP> FlowTransportBuilder<N, T, TP>
@@ -68,6 +78,9 @@ where
                 ..PeerConfig::default()
             },
             max_incoming: DEFAULT_MAX_INCOMING,
+            default_timeout: Some(DEFAULT_TIMEOUT),
+            max_calls: DEFAULT_MAX_CALLS,
+            verify: Verify::default(),
         }
     }
 
@@ -100,11 +113,38 @@ where
         self
     }
 
+    /// How long a call may take that does not say so itself ([`Call::timeout`](super::Call::timeout)),
+    /// 10 s by default. `None` and `Duration::MAX`: without a deadline. Such a call still ends with
+    /// its session; a server that keeps its promise and its connection keeps it waiting for ever.
+    pub fn default_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.default_timeout = timeout.into();
+        self
+    }
+
+    /// How many calls may wait for their replies at one time, 1,048,576 by default. Further ones are
+    /// refused with `TransportError::TooManyCalls`.
+    pub fn max_pending_calls(mut self, calls: usize) -> Self {
+        self.max_calls = calls;
+        self
+    }
+
+    /// Who may use private endpoints
+    /// ([`register_private_handler`](FlowTransport::register_private_handler)): those for which
+    /// `accepts` gives true. It is asked before each of their messages, and must be quick. Without it
+    /// no other process may; this process itself always may.
+    ///
+    /// What it is told about a peer is that peer's own word, its IP excepted: it keeps mistakes out,
+    /// not attackers.
+    pub fn verify(mut self, accepts: impl Fn(&PeerInfo<'_>) -> bool + 'static) -> Self {
+        self.verify = Verify::by(accepts);
+        self
+    }
+
     /// A transport that does not listen. It needs no address: answers to its requests come back on
     /// the connections it opens.
     ///
     /// With a configuration that [`PeerConfig::validate`] refuses it sends nothing: every attempt
-    /// gives `TransportError::Closed`, and what is wrong is logged here.
+    /// gives `TransportError::PeerConfig`, which says what is wrong.
     #[must_use]
     pub fn build(self) -> Rc<FlowTransport<N, T, TP>> {
         if let Err(error) = self.peer_config.validate() {
@@ -112,7 +152,8 @@ where
         }
         let address = self.public_address.or(self.local_address);
         let core = self.core(address);
-        FlowTransport::from_parts(core, self.network, self.time, self.task, self.peer_config)
+        let (config, timeout) = (self.peer_config, self.default_timeout);
+        FlowTransport::from_parts(core, self.network, self.time, self.task, config, timeout)
     }
 
     /// A transport that listens on its local address.
@@ -149,13 +190,15 @@ where
         core.listening.set(Some(bound));
         tracing::info!(address = %bound, incarnation = %core.incarnation, "listening");
         let max_incoming = self.max_incoming;
+        let (config, timeout) = (self.peer_config, self.default_timeout);
         let transport =
-            FlowTransport::from_parts(core, self.network, self.time, self.task, self.peer_config);
+            FlowTransport::from_parts(core, self.network, self.time, self.task, config, timeout);
         transport.listen(listener, max_incoming);
         Ok(transport)
     }
 
     fn core(&self, address: Option<NetworkAddress>) -> Rc<Core> {
+        let time = self.time.clone();
         let core = Core::new(CoreParams {
             incarnation: UID::new(self.task.internal_random(), self.task.internal_random()),
             endpoint_nonce: self.task.internal_random(),
@@ -164,7 +207,12 @@ where
                 payload_bytes: self.peer_config.max_payload_bytes as usize,
                 local_packets: self.peer_config.reliable_packets,
                 local_bytes: self.peer_config.reliable_bytes,
+                local_answers: self.peer_config.answer_packets,
+                calls: self.max_calls,
             },
+            clock: Box::new(move || time.now()),
+            verify: self.verify.clone(),
+            config_error: self.peer_config.validate().err(),
         });
         core.address
             .set(address.filter(NetworkAddress::is_canonical));

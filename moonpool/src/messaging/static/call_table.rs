@@ -3,15 +3,18 @@
 //!
 //! A call is a slot: its token is the slot's key, so starting and ending one allocates nothing in
 //! steady state. The calls written to one peer form an intrusive list in order of their packets, so
-//! that the end of a connection touches exactly its own calls.
+//! that the end of a connection touches exactly its own calls. When each is to be looked at next
+//! stands in one [`DeadlineQueue`].
 
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use moonpool_foundation::UID;
 use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::network::peer::{PacketId, PeerId, SessionEnded};
 
+use super::deadline_queue::DeadlineQueue;
 use super::endpoint_map::token_nonce;
 use super::reply_error::ReplyError;
 use super::slot_table::{SlotKey, SlotTable};
@@ -30,8 +33,10 @@ enum State {
 /// Where a call's request went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// To this process, or nowhere yet: in no list.
+    /// Nowhere yet, or it has ended: in no list.
     Unlisted,
+    /// To this process, as the packet with this number.
+    Local { packet: u64 },
     /// In the list of this peer.
     Listed {
         peer: PeerId,
@@ -45,6 +50,32 @@ enum Place {
 struct Call {
     state: State,
     place: Place,
+    terms: CallTerms,
+}
+
+/// What a call was started with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallTerms {
+    /// The endpoint's token.
+    pub(crate) token: UID,
+    pub(crate) started: Duration,
+    /// When it ends at the latest.
+    pub(crate) deadline: Option<Duration>,
+    /// How long it puts up with there being no working connection.
+    pub(crate) patience: Option<Duration>,
+}
+
+impl CallTerms {
+    /// When to look at the call, if nothing speaks against its connection before `at`.
+    fn next_look(&self, unfailed_until: Duration) -> Option<Duration> {
+        let patience = self
+            .patience
+            .and_then(|patience| unfailed_until.checked_add(patience));
+        match (self.deadline, patience) {
+            (Some(deadline), Some(patience)) => Some(deadline.min(patience)),
+            (deadline, patience) => deadline.or(patience),
+        }
+    }
 }
 
 /// Both ends of a peer's list. Packets ascend from first to last.
@@ -52,6 +83,33 @@ struct Call {
 struct List {
     first: SlotKey,
     last: SlotKey,
+    /// The longest of its calls since it was empty.
+    patience: Option<Duration>,
+}
+
+/// Where a call's request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Local { packet: u64 },
+    To { peer: PeerId, packet: PacketId },
+}
+
+/// A call whose time to be looked at has come.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// Its deadline has passed, and it ended. Wake this, if there is one.
+    Expired {
+        token: UID,
+        endpoint_token: UID,
+        sent: Option<Sent>,
+        waker: Option<Waker>,
+    },
+    /// There might be no working connection to this peer for too long.
+    Unsure {
+        token: UID,
+        peer: PeerId,
+        packet: PacketId,
+    },
 }
 
 /// What became of an arriving reply.
@@ -69,7 +127,9 @@ pub(crate) struct Forgotten {
     /// To be dropped where no borrow is held.
     pub(crate) waker: Option<Waker>,
     /// The request's packet, if the call had not ended: it is to be withdrawn.
-    pub(crate) sent: Option<(PeerId, PacketId)>,
+    pub(crate) sent: Option<Sent>,
+    /// The token that it went to.
+    pub(crate) endpoint_token: Option<UID>,
 }
 
 /// What a poll of a call gives. An old waker is handed out to be dropped where no borrow is held.
@@ -83,24 +143,41 @@ pub(crate) enum Polled {
     Unknown,
 }
 
+/// When calls are to be looked at next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub(crate) at: Duration,
+    /// Some call has a deadline, so something will happen in any case. Patience alone may be renewed
+    /// for ever, as long as there is a connection.
+    pub(crate) is_certain: bool,
+}
+
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) struct CallTable {
     calls: SlotTable<Call>,
     /// Only peers with calls in their list have an entry.
     lists: HashMap<PeerId, List>,
+    looks: DeadlineQueue,
+    /// Calls that may wait at one time.
+    limit: usize,
     nonce: u64,
     waiting: usize,
+    /// Of those, how many have a deadline.
+    bounded: usize,
 }
 
 impl CallTable {
     /// `nonce` becomes the upper half of every reply token.
-    pub(crate) fn new(nonce: u64) -> Self {
+    pub(crate) fn new(nonce: u64, limit: usize) -> Self {
         Self {
             calls: SlotTable::new(),
             lists: HashMap::default(),
+            looks: DeadlineQueue::default(),
+            limit,
             nonce: token_nonce(nonce),
             waiting: 0,
+            bounded: 0,
         }
     }
 
@@ -120,21 +197,108 @@ impl CallTable {
         self.lists.contains_key(&peer)
     }
 
+    /// The longest patience of the calls that wait for replies from this peer.
+    pub(crate) fn patience_with(&self, peer: PeerId) -> Option<Duration> {
+        self.lists.get(&peer)?.patience
+    }
+
+    /// When [`next_due`](Self::next_due) has something to say.
+    pub(crate) fn next_look(&self) -> Option<Look> {
+        let (at, _) = self.looks.first()?;
+        let is_certain = self.bounded > 0;
+        Some(Look { at, is_certain })
+    }
+
     /// Number of calls that are not forgotten, ended ones included.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.calls.len()
     }
 
-    /// Starts a call. `None` when 2^32 of them wait already.
-    pub(crate) fn start(&mut self) -> Option<UID> {
+    /// Starts a call. `None` when as many of them wait as may.
+    pub(crate) fn start(&mut self, terms: CallTerms) -> Option<UID> {
         let call = Call {
             state: State::Waiting(None),
             place: Place::Unlisted,
+            terms,
         };
+        if self.waiting >= self.limit {
+            return None;
+        }
         let key = self.calls.insert(call).ok()?;
         self.waiting += 1;
+        self.bounded += usize::from(terms.deadline.is_some());
+        if let Some(at) = terms.next_look(terms.started) {
+            self.looks.set(key, at);
+        }
         Some(UID::new(self.nonce, key.to_bits()))
+    }
+
+    /// Notes that the call's request went to this process itself, as the packet with this number.
+    pub(crate) fn queued_locally(&mut self, token: UID, packet: u64) {
+        let key = SlotKey::from_bits(token.second);
+        if let Some(call) = self.calls.get_mut(key) {
+            call.place = Place::Local { packet };
+            // Nothing lies between.
+            call.terms.patience = None;
+            match call.terms.deadline {
+                Some(deadline) => self.looks.set(key, deadline),
+                None => self.looks.remove(key),
+            }
+        }
+    }
+
+    /// The call whose time to be looked at came first, if it came. One that is not ended by it has
+    /// to get its next look with [`look_again`](Self::look_again).
+    pub(crate) fn next_due(&mut self, now: Duration) -> Option<Due> {
+        let (at, key) = self.looks.first()?;
+        if at > now {
+            return None;
+        }
+        self.looks.remove(key);
+        let call = self.calls.get(key)?;
+        let (terms, sent) = (call.terms, sent(call.place));
+        let token = UID::new(self.nonce, key.to_bits());
+        match sent {
+            Some(Sent::To { peer, packet })
+                if terms.deadline.is_none_or(|deadline| deadline > now) =>
+            {
+                Some(Due::Unsure {
+                    token,
+                    peer,
+                    packet,
+                })
+            }
+            _ => Some(Due::Expired {
+                token,
+                endpoint_token: terms.token,
+                sent,
+                waker: self.end(key, Err(ReplyError::Timeout)),
+            }),
+        }
+    }
+
+    /// There was a working connection until `unfailed_until`, or the call was not there before.
+    /// False: the patience that the call has from then on is over.
+    pub(crate) fn look_again(&mut self, now: Duration, token: UID, unfailed: Duration) -> bool {
+        let key = SlotKey::from_bits(token.second);
+        let Some(call) = self.calls.get(key) else {
+            return true;
+        };
+        let unfailed = unfailed.max(call.terms.started);
+        let patience = call.terms.patience;
+        if patience.is_some_and(|patience| unfailed.saturating_add(patience) <= now) {
+            return false;
+        }
+        if let Some(at) = call.terms.next_look(unfailed) {
+            self.looks.set(key, at);
+        }
+        true
+    }
+
+    /// Ends a call for a reason of this end's.
+    pub(crate) fn fail(&mut self, token: UID, error: ReplyError) -> Option<Waker> {
+        self.end(SlotKey::from_bits(token.second), Err(error))
     }
 
     /// Notes the packet that carries the call's request. Packets of one peer have to come in
@@ -152,6 +316,7 @@ impl CallTable {
             previous,
             next: None,
         };
+        let patience = call.terms.patience;
         match previous {
             Some(previous) => self.set_next(previous, Some(key)),
             None => {
@@ -160,12 +325,14 @@ impl CallTable {
                     List {
                         first: key,
                         last: key,
+                        patience,
                     },
                 );
             }
         }
         if let Some(list) = self.lists.get_mut(&peer) {
             list.last = key;
+            list.patience = list.patience.max(patience);
         }
     }
 
@@ -181,7 +348,7 @@ impl CallTable {
             return Arrival::Late;
         };
         let sent_to = match call.place {
-            Place::Unlisted => None,
+            Place::Unlisted | Place::Local { .. } => None,
             Place::Listed { peer, .. } => Some(peer),
         };
         if sent_to != from || !matches!(call.state, State::Waiting(_)) {
@@ -212,19 +379,26 @@ impl CallTable {
     /// Forgets a call whose future is gone.
     pub(crate) fn forget(&mut self, token: UID) -> Forgotten {
         let key = SlotKey::from_bits(token.second);
-        let sent = match self.calls.get(key).map(|call| call.place) {
-            Some(Place::Listed { peer, packet, .. }) => Some((peer, packet)),
-            Some(Place::Unlisted) | None => None,
-        };
+        let call = self.calls.get(key);
+        let endpoint_token = call.map(|call| call.terms.token);
+        let sent = call.and_then(|call| sent(call.place));
         self.unlink(key);
-        let waker = match self.calls.remove(key).map(|call| call.state) {
-            Some(State::Waiting(waker)) => {
+        if call_waits(&self.calls, key) {
+            self.looks.remove(key);
+        }
+        let waker = match self.calls.remove(key).map(|call| (call.state, call.terms)) {
+            Some((State::Waiting(waker), terms)) => {
                 self.waiting -= 1;
+                self.bounded -= usize::from(terms.deadline.is_some());
                 waker
             }
-            Some(State::Ended(_)) | None => None,
+            Some((State::Ended(_), _)) | None => None,
         };
-        Forgotten { waker, sent }
+        Forgotten {
+            waker,
+            sent,
+            endpoint_token,
+        }
     }
 
     /// Ends one call of a session that ended, and gives its waker. Call it again until it gives
@@ -254,6 +428,38 @@ impl CallTable {
         Some(self.end(key, Err(ReplyError::MaybeDelivered)))
     }
 
+    /// The packets of a peer went to another one, as if they were sent there now: the calls that they
+    /// carry wait for replies from there. `packets` are the ids that they had and have, in order.
+    pub(crate) fn move_calls(
+        &mut self,
+        from: PeerId,
+        to: PeerId,
+        packets: &[(PacketId, PacketId)],
+    ) {
+        let mut moved = packets.iter().peekable();
+        let mut at = self.lists.get(&from).map(|list| list.first);
+        while let Some(key) = at {
+            let Some(Place::Listed { packet, next, .. }) = self.calls.get(key).map(|c| c.place)
+            else {
+                return;
+            };
+            at = next;
+            while moved.next_if(|(before, _)| *before < packet).is_some() {}
+            if let Some((_, now)) = moved.next_if(|(before, _)| *before == packet) {
+                self.unlink(key);
+                self.written(UID::new(self.nonce, key.to_bits()), to, *now);
+            }
+        }
+    }
+
+    /// The peer's address is our own: its calls wait for replies from here.
+    pub(crate) fn keep_calls_of(&mut self, peer: PeerId) {
+        while let Some(list) = self.lists.get(&peer) {
+            let first = list.first;
+            self.unlink(first);
+        }
+    }
+
     /// Ends the call that one packet carries. Searches the peer's list, which is for rare events.
     pub(crate) fn end_packet(
         &mut self,
@@ -279,11 +485,17 @@ impl CallTable {
         None
     }
 
-    /// Ends all calls that still wait, and gives their wakers.
-    pub(crate) fn end_all(&mut self) -> Vec<Waker> {
-        let keys: Vec<SlotKey> = self.calls.keys().collect();
-        keys.into_iter()
-            .filter_map(|key| self.end(key, Err(ReplyError::MaybeDelivered)))
+    /// The calls that still wait, and where their requests went.
+    pub(crate) fn all_waiting(&self) -> Vec<(UID, Option<Sent>)> {
+        let waiting = self
+            .calls
+            .keys()
+            .filter(|key| call_waits(&self.calls, *key));
+        waiting
+            .filter_map(|key| {
+                let call = self.calls.get(key)?;
+                Some((UID::new(self.nonce, key.to_bits()), sent(call.place)))
+            })
             .collect()
     }
 
@@ -296,6 +508,8 @@ impl CallTable {
         let waker = waker.take();
         call.state = State::Ended(outcome);
         self.waiting -= 1;
+        self.bounded -= usize::from(call.terms.deadline.is_some());
+        self.looks.remove(key);
         waker
     }
 
@@ -350,6 +564,19 @@ impl CallTable {
     fn place_mut(&mut self, key: SlotKey) -> Option<&mut Place> {
         self.calls.get_mut(key).map(|call| &mut call.place)
     }
+}
+
+fn sent(place: Place) -> Option<Sent> {
+    match place {
+        Place::Unlisted => None,
+        Place::Local { packet } => Some(Sent::Local { packet }),
+        Place::Listed { peer, packet, .. } => Some(Sent::To { peer, packet }),
+    }
+}
+
+fn call_waits(calls: &SlotTable<Call>, key: SlotKey) -> bool {
+    let call = calls.get(key);
+    call.is_some_and(|call| matches!(call.state, State::Waiting(_)))
 }
 
 #[cfg(test)]

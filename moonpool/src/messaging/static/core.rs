@@ -6,31 +6,42 @@
 //! nothing keeps itself alive. Promises, futures and streams in users' hands may outlive the
 //! transport; they find a closed core.
 
+mod calls;
+mod reports;
+mod requests;
+
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use moonpool_foundation::network::peer::{
-    PacketId, PeerHandle, PeerId, PeerSink, ReceivedPacket, SessionEnded,
-};
+use moonpool_foundation::network::peer::{PeerConfigError, PeerHandle, PeerSink};
 use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownId, WellKnownToken};
 use moonpool_traits::CodecError;
 
-use super::call_table::{Arrival, CallTable, Outcome};
+use calls::Looks;
+use reports::TransportSink;
+
+use super::call_table::CallTable;
 use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
-use super::envelope::{Envelope, EnvelopeError, MessageHead};
+use super::envelope::{Envelope, EnvelopeError};
+use super::failure_monitor::FailureTable;
+use super::failure_watch::OpenPeer;
 use super::local_queue::LocalQueue;
+use super::open_requests::OpenRequests;
+use super::peer_info::Verify;
 use super::peer_table::PeerTable;
-use super::receivers::{EndpointNotFoundReceiver, Incoming, MessageReceiver, Packet};
+use super::receivers::{MessageReceiver, NoticeReceiver, Packet, PingReceiver};
 use super::reply_error::ReplyError;
-use super::reply_route::ReplyRoute;
 use super::stats::{Counters, TransportStats};
 use crate::error::{RegisterError, TransportError};
 
 /// Receivers that every transport registers for itself.
-const BUILT_IN_ENDPOINTS: usize = 1;
+const BUILT_IN_ENDPOINTS: usize = 3;
 
 /// What a core is made with.
 pub(crate) struct CoreParams {
@@ -40,6 +51,11 @@ pub(crate) struct CoreParams {
     /// The upper half of reply tokens.
     pub(crate) call_nonce: u64,
     pub(crate) limits: Limits,
+    /// The time, as the transport's provider tells it.
+    pub(crate) clock: Box<dyn Fn() -> Duration>,
+    pub(crate) verify: Verify,
+    /// What is wrong with the peers' configuration: nothing is sent then.
+    pub(crate) config_error: Option<PeerConfigError>,
 }
 
 /// Bounds of what the core holds or passes to itself.
@@ -48,6 +64,10 @@ pub(crate) struct Limits {
     pub(crate) payload_bytes: usize,
     pub(crate) local_packets: usize,
     pub(crate) local_bytes: usize,
+    /// Requests of this process to itself that are not answered.
+    pub(crate) local_answers: usize,
+    /// Calls that may wait at one time.
+    pub(crate) calls: usize,
 }
 
 /// How far the transport has come in its life.
@@ -86,9 +106,23 @@ pub(crate) struct Core {
     phase: Cell<Phase>,
     endpoints: RefCell<EndpointMap>,
     pub(crate) calls: RefCell<CallTable>,
+    looks: RefCell<Looks>,
+    open_requests: RefCell<OpenRequests>,
     pub(crate) peers: RefCell<PeerTable>,
+    pub(crate) failures: RefCell<FailureTable>,
+    /// The transport, for what needs its providers.
+    opener: RefCell<Option<Weak<dyn OpenPeer>>>,
     local: RefCell<LocalQueue>,
+    /// Requests of this process to itself that are not answered.
+    local_slots: Cell<usize>,
+    /// Starts the task that empties it.
+    start_local: RefCell<Option<Rc<dyn Fn()>>>,
+    /// Further addresses that turned out to lead here.
+    own_addresses: RefCell<BTreeSet<(IpAddr, u16)>>,
     limits: Limits,
+    clock: Box<dyn Fn() -> Duration>,
+    verify: Verify,
+    config_error: Option<PeerConfigError>,
     pub(crate) counters: Counters,
 }
 
@@ -96,9 +130,7 @@ impl Core {
     pub(crate) fn new(params: CoreParams) -> Rc<Self> {
         Rc::new_cyclic(|this: &Weak<Core>| {
             let mut endpoints = EndpointMap::with_nonce(params.endpoint_nonce);
-            let core = this.clone();
-            let not_found = Rc::new(EndpointNotFoundReceiver { core });
-            endpoints.insert_well_known(WellKnownToken::EndpointNotFound, not_found);
+            insert_built_in(&mut endpoints, this, params.incarnation);
             debug_assert_eq!(endpoints.len(), BUILT_IN_ENDPOINTS);
             Self {
                 this: this.clone(),
@@ -107,13 +139,34 @@ impl Core {
                 listening: Cell::new(None),
                 phase: Cell::new(Phase::Open),
                 endpoints: RefCell::new(endpoints),
-                calls: RefCell::new(CallTable::new(params.call_nonce)),
+                calls: RefCell::new(CallTable::new(params.call_nonce, params.limits.calls)),
+                looks: RefCell::default(),
+                open_requests: RefCell::default(),
                 peers: RefCell::new(PeerTable::new()),
+                failures: RefCell::new(FailureTable::new()),
+                opener: RefCell::new(None),
                 local: RefCell::default(),
+                local_slots: Cell::new(0),
+                start_local: RefCell::default(),
+                own_addresses: RefCell::default(),
                 limits: params.limits,
+                clock: params.clock,
+                verify: params.verify,
+                config_error: params.config_error,
                 counters: Counters::default(),
             }
         })
+    }
+
+    /// Who makes peers.
+    pub(crate) fn set_opener(&self, opener: Weak<dyn OpenPeer>) {
+        self.opener.replace(Some(opener));
+    }
+
+    /// The peer that dials an address, made if there is none.
+    pub(crate) fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        let opener = self.opener.borrow().as_ref().and_then(Weak::upgrade);
+        opener.ok_or(TransportError::Closed)?.open_peer(address)
     }
 
     /// What peers report to.
@@ -122,8 +175,24 @@ impl Core {
         Rc::new(TransportSink { core })
     }
 
+    /// The time, as the transport's provider tells it.
+    pub(crate) fn now(&self) -> Duration {
+        (self.clock)()
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.phase.get() == Phase::Open
+    }
+
+    /// Whether anything can be sent.
+    pub(crate) fn check_open(&self) -> Result<(), TransportError> {
+        if !self.is_open() {
+            return Err(TransportError::Closed);
+        }
+        match &self.config_error {
+            Some(error) => Err(TransportError::PeerConfig(error.clone())),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -135,9 +204,20 @@ impl Core {
     }
 
     pub(crate) fn is_local(&self, address: &NetworkAddress) -> bool {
-        self.address
+        let is_canonical = self
+            .address
             .get()
-            .is_some_and(|own| own.ip == address.ip && own.port == address.port)
+            .is_some_and(|own| own.ip == address.ip && own.port == address.port);
+        is_canonical || self.is_own_address(address)
+    }
+
+    fn is_own_address(&self, address: &NetworkAddress) -> bool {
+        let own = self.own_addresses.borrow();
+        !own.is_empty() && own.contains(&(address.ip, address.port))
+    }
+
+    pub(crate) fn set_local_starter(&self, start: impl Fn() + 'static) {
+        self.start_local.replace(Some(Rc::new(start)));
     }
 
     // Registration.
@@ -250,34 +330,10 @@ impl Core {
                 let outcome = outcome.map(|body| packet.share_tail(body.len()));
                 self.end_call(token, packet.peer_id(), outcome);
             }
+            Ok(Envelope::Cancellation { reply_token }) => {
+                self.handle_cancellation(packet.peer_id(), reply_token);
+            }
             Err(error) => self.handle_undecodable(token, &error),
-        }
-    }
-
-    fn handle_message<'a>(
-        &self,
-        token: UID,
-        packet: Packet<'a>,
-        head: MessageHead<'a>,
-        body: &'a [u8],
-    ) {
-        let reply = head
-            .reply_token
-            .map(|reply_token| ReplyRoute::new(reply_token, &packet, self.this.clone()));
-        let receiver = self.endpoints.borrow().get(&token).cloned();
-        match (receiver, reply) {
-            (Some(receiver), reply) => {
-                self.counters.messages_received.add();
-                receiver.receive(Incoming::new(token, packet, head, body, reply));
-            }
-            (None, Some(reply)) => {
-                self.counters.endpoint_not_found.add();
-                reply.send_endpoint_not_found(token);
-            }
-            (None, None) => {
-                self.counters.endpoint_not_found.add();
-                tracing::debug!(%token, "a message came for a token without a receiver");
-            }
         }
     }
 
@@ -290,77 +346,15 @@ impl Core {
         tracing::debug!(%token, %error, "a packet was dropped");
     }
 
-    /// Gives a call its outcome, if it waits for one from there.
-    pub(crate) fn end_call(&self, token: UID, from: Option<PeerId>, outcome: Outcome) {
-        let arrival = self.calls.borrow_mut().reply(token, from, outcome);
-        match arrival {
-            Arrival::Ended(waker) => {
-                self.counters.replies_received.add();
-                wake(waker);
-            }
-            Arrival::Late => self.counters.replies_late.add(),
-        }
-    }
-
-    /// Gives a call up, and takes its request back as far as that can be done.
-    pub(crate) fn forget_call(&self, token: UID) {
-        let forgotten = self.calls.borrow_mut().forget(token);
-        drop(forgotten.waker);
-        let Some((peer, packet)) = forgotten.sent else {
-            return;
-        };
-        let handle = self.peers.borrow().handle(peer).cloned();
-        if let Some(handle) = handle {
-            let withdrawn = handle.withdraw(packet);
-            tracing::trace!(%token, ?withdrawn, "a call was given up");
-        }
-    }
-
-    // What peers report.
-
-    fn handle_session_ended(&self, peer: PeerId, ended: &SessionEnded) {
-        loop {
-            let next = self.calls.borrow_mut().end_next_of_session(peer, ended);
-            match next {
-                Some(waker) => wake(waker),
-                None => return,
-            }
-        }
-    }
-
-    fn handle_withdrawn(&self, peer: PeerId, packet: PacketId) {
-        let waker = self
-            .calls
-            .borrow_mut()
-            .end_packet(peer, packet, ReplyError::PayloadTooLarge);
-        wake(waker);
-    }
-
-    pub(crate) fn handle_finished(&self, peer: PeerId) {
-        self.end_calls_of(peer);
-        let removed = self.peers.borrow_mut().remove(peer);
-        drop(removed);
-    }
-
-    fn end_calls_of(&self, peer: PeerId) {
-        loop {
-            let next = self.calls.borrow_mut().end_next_of_peer(peer);
-            match next {
-                Some(waker) => wake(waker),
-                None => return,
-            }
-        }
-    }
-
     // Messages to this process itself.
 
-    /// Queues a packet for the local task.
+    /// Queues a packet for the local task. Gives its number.
     pub(crate) fn send_local(
         &self,
         token: UID,
         admission: Admission,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
-    ) -> Result<(), TransportError> {
+    ) -> Result<u64, TransportError> {
         self.admit_local(admission)?;
         let mut packet = BytesMut::new();
         encode(&mut packet)?;
@@ -368,9 +362,12 @@ impl Core {
         if size > limit {
             return Err(TransportError::PayloadTooLarge { size, limit });
         }
-        let waker = self.local.borrow_mut().push(token, packet.freeze());
+        let (number, waker) = {
+            let mut local = self.local.borrow_mut();
+            (local.next_number(), local.push(token, packet.freeze()))
+        };
         wake(waker);
-        Ok(())
+        Ok(number)
     }
 
     fn admit_local(&self, admission: Admission) -> Result<(), TransportError> {
@@ -427,10 +424,15 @@ impl Core {
     pub(crate) fn finish_close(&self) {
         self.begin_close();
         self.phase.set(Phase::Closed);
+        let callers = self.end_all_calls();
         let peers = self.peers.borrow_mut().drain();
         drop(peers);
-        let wakers = self.calls.borrow_mut().end_all();
-        wakers.into_iter().for_each(Waker::wake);
+        let watches = self.failures.borrow_mut().close();
+        watches.into_iter().for_each(Waker::wake);
+        callers.into_iter().for_each(Waker::wake);
+        let handlers = self.open_requests.borrow_mut().end_all();
+        handlers.into_iter().for_each(Waker::wake);
+        wake(self.take_timer());
         let local = self.local.borrow_mut().clear();
         wake(local);
     }
@@ -439,8 +441,8 @@ impl Core {
     pub(crate) fn stats(&self) -> TransportStats {
         let mut stats = self.counters.snapshot();
         let peers = self.peers.borrow();
-        stats.peers = peers.dialled_len();
-        stats.incoming_sessions = peers.len() - peers.dialled_len();
+        stats.peers = peers.dialling();
+        stats.incoming_sessions = peers.len() - peers.dialling();
         stats.incoming_connections = peers.accepted_connections();
         stats.tasks = peers.len();
         for peer in peers.handles() {
@@ -454,7 +456,11 @@ impl Core {
             .borrow()
             .len()
             .saturating_sub(BUILT_IN_ENDPOINTS);
+        let failures = self.failures.borrow();
+        stats.watches = failures.waiting();
+        stats.missing_endpoints = failures.missing();
         stats.pending_calls = self.calls.borrow().waiting();
+        stats.open_requests = self.open_requests.borrow().len();
         let local = self.local.borrow();
         stats.local_packets = local.len();
         stats.local_bytes = local.bytes();
@@ -462,44 +468,27 @@ impl Core {
     }
 }
 
+fn insert_built_in(endpoints: &mut EndpointMap, core: &Weak<Core>, incarnation: UID) {
+    let notices = [
+        (
+            WellKnownToken::EndpointNotFound,
+            ReplyError::EndpointNotFound,
+        ),
+        (
+            WellKnownToken::UnauthorizedEndpoint,
+            ReplyError::Unauthorized,
+        ),
+    ];
+    for (token, error) in notices {
+        let core = core.clone();
+        endpoints.insert_well_known(token, Rc::new(NoticeReceiver { core, error }));
+    }
+    let ping = Rc::new(PingReceiver { incarnation });
+    endpoints.insert_well_known(WellKnownToken::Ping, ping);
+}
+
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
-    }
-}
-
-/// Where peers report. Weak, because the core owns the peers.
-struct TransportSink {
-    core: Weak<Core>,
-}
-
-impl PeerSink for TransportSink {
-    fn handle_packet(&self, peer: &PeerHandle, packet: ReceivedPacket<'_>) {
-        if let Some(core) = self.core.upgrade() {
-            core.dispatch(packet.token, Packet::Remote { peer, packet });
-        }
-    }
-
-    fn handle_session_ended(&self, peer: &PeerHandle, ended: SessionEnded) {
-        if let Some(core) = self.core.upgrade() {
-            core.handle_session_ended(peer.id(), &ended);
-        }
-    }
-
-    fn expects_replies(&self, peer: &PeerHandle) -> bool {
-        let core = self.core.upgrade();
-        core.is_some_and(|core| core.calls.borrow().has_calls_of(peer.id()))
-    }
-
-    fn handle_withdrawn(&self, peer: &PeerHandle, id: PacketId, _limit: u32) {
-        if let Some(core) = self.core.upgrade() {
-            core.handle_withdrawn(peer.id(), id);
-        }
-    }
-
-    fn handle_finished(&self, peer: &PeerHandle) {
-        if let Some(core) = self.core.upgrade() {
-            core.handle_finished(peer.id());
-        }
     }
 }

@@ -1,51 +1,21 @@
 //! The envelope: what precedes the codec's bytes in every packet between two transports.
 //!
-//! Everything is little-endian and packed. A *message* (one-way if it has no reply token, else a
-//! request):
+//! A message (one-way if it has no reply token, else a request), a reply, or the cancellation of a
+//! request. `docs/wire-format.md` describes them byte by byte, with what moonpool's own receivers are
+//! sent, and what is reserved.
 //!
-//! | offset | size | field |
-//! | --- | --- | --- |
-//! | 0 | 1 | version, [`VERSION`] |
-//! | 1 | 1 | kind, 0 |
-//! | 2 | 2 | flags |
-//! | 4 | 16 | reply token, `first` then `second`, if flag 0x0001 |
-//! | .. | 8 | what remains of the deadline, in nanoseconds: a duration, never a clock time; if flag 0x0002 |
-//! | .. | 27 + n | trace context, if flag 0x0004: trace id 16, parent id 8, trace flags 1 (the bytes of a W3C `traceparent`), length n of `tracestate` 2, `tracestate` n |
-//! | .. | 2 + .. | metadata, if flag 0x0008: number of pairs 2, then per pair: key length 2, key (UTF-8), value length 4, value |
-//! | .. | rest | the message, as its codec writes it |
+//! A set flag that is not known makes the packet undecodable, since its meaning may be that another
+//! field follows; peers agree on feature bits before they use one.
 //!
-//! A *reply*:
-//!
-//! | offset | size | field |
-//! | --- | --- | --- |
-//! | 0 | 1 | version |
-//! | 1 | 1 | kind, 1 |
-//! | 2 | 2 | flags; 0x0008 as above |
-//! | 4 | .. | metadata, if flagged |
-//! | .. | 1 | status: 0 for a reply, else the error |
-//! | .. | rest | status 0: the reply, as its codec writes it; else the error's fields |
-//!
-//! | status | error | fields |
-//! | --- | --- | --- |
-//! | 1 | `BrokenPromise` | |
-//! | 2 | `ConnectionFailed` | |
-//! | 3 | `MaybeDelivered` | |
-//! | 4 | `Timeout` | |
-//! | 5 | `Serialization` | text length 4, text (UTF-8) |
-//! | 6 | `EndpointNotFound` | |
-//! | 7 | `Unauthorized` | |
-//! | 8 | `Overloaded` | |
-//! | 9 | `PayloadTooLarge` | |
-//! | 10 | `ReplyTooLarge` | |
-//! | 11 | `Cancelled` | |
-//! | 12 | `Application` | code 4, text length 4, text (UTF-8) |
-//!
-//! Bytes after an error's fields are ignored, so that fields can be added. Kinds 2 to 7 and flags
-//! 0x0010 to 0x0080 are reserved for streams of replies. A set flag that is not listed here makes
-//! the packet undecodable, since its meaning may be that another field follows; peers agree on
-//! feature bits before they use one.
-//!
-//! Decoding is total: any bytes give a message, a reply, or an error, without allocating.
+//! Decoding is total: any bytes give a message, a reply, a cancellation, or an error, without
+//! allocating.
+
+mod extras;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
+mod golden;
 
 use std::time::Duration;
 
@@ -54,14 +24,28 @@ use moonpool_foundation::UID;
 
 use super::reply_error::ReplyError;
 
+pub(crate) use extras::{Extras, RequestContext};
+
 /// The layout described here.
 pub const VERSION: u8 = 1;
 
 /// Bytes before the codec's in a request that carries nothing optional.
 pub const REQUEST_PREFIX_BYTES: usize = 20;
 
+/// Where a request's remaining deadline stands, if it has one.
+pub const DEADLINE_OFFSET: u16 = 20;
+
+const _: () = assert!(DEADLINE_OFFSET as usize == REQUEST_PREFIX_BYTES);
+
+/// Bytes of metadata and `tracestate` that a request can be given, as they are encoded.
+pub const MAX_METADATA_BYTES: usize = 8 * 1024;
+
+/// Metadata pairs that a request can be given.
+pub const MAX_METADATA_PAIRS: usize = 64;
+
 const KIND_MESSAGE: u8 = 0;
 const KIND_REPLY: u8 = 1;
+const KIND_CANCELLATION: u8 = 8;
 
 const FLAG_REPLY_TOKEN: u16 = 0x0001;
 const FLAG_DEADLINE: u16 = 0x0002;
@@ -183,6 +167,11 @@ pub enum Envelope<'a> {
         /// The answering end's metadata.
         metadata: Metadata<'a>,
     },
+    /// The caller of a request waits no more.
+    Cancellation {
+        /// The request's reply token.
+        reply_token: UID,
+    },
 }
 
 impl<'a> Envelope<'a> {
@@ -201,6 +190,7 @@ impl<'a> Envelope<'a> {
         match kind {
             KIND_MESSAGE => decode_message(flags, reader),
             KIND_REPLY => decode_reply(flags, reader),
+            KIND_CANCELLATION => decode_cancellation(flags, reader),
             kind => Err(EnvelopeError::UnknownKind { kind }),
         }
     }
@@ -208,15 +198,46 @@ impl<'a> Envelope<'a> {
 
 /// Writes the prefix of a request, or of a one-way message if there is no reply token.
 pub(crate) fn put_message_head(reply_token: Option<UID>, buffer: &mut impl BufMut) {
-    let flags = if reply_token.is_some() {
-        FLAG_REPLY_TOKEN
-    } else {
-        0
+    let head = MessageHead {
+        reply_token,
+        ..MessageHead::default()
     };
+    put_head(&head, buffer);
+}
+
+/// Writes the prefix of a message with everything that it says.
+pub(crate) fn put_head(head: &MessageHead<'_>, buffer: &mut impl BufMut) {
+    let flag = |is_there: bool, flag: u16| if is_there { flag } else { 0 };
+    let flags = flag(head.reply_token.is_some(), FLAG_REPLY_TOKEN)
+        | flag(head.deadline.is_some(), FLAG_DEADLINE)
+        | flag(head.trace.is_some(), FLAG_TRACE)
+        | flag(!head.metadata.is_empty(), FLAG_METADATA);
     put_start(KIND_MESSAGE, flags, buffer);
-    if let Some(token) = reply_token {
+    if let Some(token) = head.reply_token {
         put_token(token, buffer);
     }
+    if let Some(remaining) = head.deadline {
+        // 584 years: what is longer is as good as endless.
+        buffer.put_u64_le(u64::try_from(remaining.as_nanos()).unwrap_or(u64::MAX));
+    }
+    if let Some(trace) = &head.trace {
+        buffer.put_slice(&trace.trace_id);
+        buffer.put_slice(&trace.parent_id);
+        buffer.put_u8(trace.flags);
+        let length = u16::try_from(trace.state.len()).unwrap_or(u16::MAX);
+        buffer.put_u16_le(length);
+        buffer.put_slice(&trace.state[..usize::from(length)]);
+    }
+    if !head.metadata.is_empty() {
+        buffer.put_u16_le(head.metadata.pairs);
+        buffer.put_slice(head.metadata.bytes);
+    }
+}
+
+/// Writes that the caller of a request waits no more.
+pub(crate) fn put_cancellation(reply_token: UID, buffer: &mut impl BufMut) {
+    put_start(KIND_CANCELLATION, 0, buffer);
+    put_token(reply_token, buffer);
 }
 
 /// Writes the prefix of a reply, up to the codec's bytes.
@@ -251,6 +272,14 @@ pub(crate) fn token_pair(body: &[u8]) -> Result<(UID, UID), EnvelopeError> {
     Ok((reader.token()?, reader.token()?))
 }
 
+/// Bytes of a token.
+pub(crate) const TOKEN_BYTES: usize = 16;
+
+/// Reads the token that a body begins with.
+pub(crate) fn leading_token(body: &[u8]) -> Result<UID, EnvelopeError> {
+    Reader::new(body).token()
+}
+
 fn decode_message(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {
     refuse_unknown(flags, MESSAGE_FLAGS)?;
     let head = MessageHead {
@@ -279,6 +308,13 @@ fn decode_reply(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, Enve
         status => Err(decode_error(status, &mut reader)?),
     };
     Ok(Envelope::Reply { outcome, metadata })
+}
+
+fn decode_cancellation(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {
+    refuse_unknown(flags, 0)?;
+    Ok(Envelope::Cancellation {
+        reply_token: reader.token()?,
+    })
 }
 
 fn decode_error(status: u8, reader: &mut Reader<'_>) -> Result<ReplyError, EnvelopeError> {

@@ -4,14 +4,13 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
-    CloseOutcome, Peer, PeerConfig, PeerHandle, PeerSink, SessionAcceptor, SessionIdentity,
-    SessionMode,
+    CloseOutcome, PeerConfig, PeerHandle, SessionAcceptor, SessionIdentity,
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
@@ -21,7 +20,9 @@ use moonpool_traits::CodecError;
 use super::acceptor::{AcceptedPeers, Acceptor};
 use super::builder::FlowTransportBuilder;
 use super::core::{Admission, Core, Phase};
+use super::deadline_timer;
 use super::envelope;
+use super::failure_watch::{FailureMonitor, OpenPeer};
 use super::stats::TransportStats;
 use crate::error::TransportError;
 
@@ -53,15 +54,18 @@ where
     TP: TaskProvider,
 {
     core: Rc<Core>,
-    network: N,
     time: T,
     task: TP,
-    peer_config: PeerConfig,
-    sink: Rc<dyn PeerSink>,
+    pub(super) peer_config: PeerConfig,
+    pub(super) default_timeout: Option<Duration>,
+    /// Makes peers, of connections dialled and accepted.
+    sessions: Rc<SessionAcceptor<N, T, TP>>,
     /// Accepts connections; none in a client.
     accept_task: RefCell<Option<JoinHandle<()>>>,
     /// Delivers messages to this process itself; started by the first one.
     local_task: RefCell<Option<JoinHandle<()>>>,
+    /// Keeps the deadlines of calls; started by the first one that has one.
+    deadline_task: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl<N, T, TP> FlowTransport<N, T, TP>
@@ -85,44 +89,63 @@ where
         time: T,
         task: TP,
         peer_config: PeerConfig,
+        default_timeout: Option<Duration>,
     ) -> Rc<Self> {
-        let sink = core.sink();
-        Rc::new(Self {
-            core,
+        let sessions = SessionAcceptor::new(
             network,
+            time.clone(),
+            task.clone(),
+            peer_config.clone(),
+            session_identity(&core),
+            core.sink(),
+            Rc::new(AcceptedPeers(Rc::downgrade(&core))),
+        );
+        let transport = Rc::new(Self {
+            core,
             time,
             task,
             peer_config,
-            sink,
+            default_timeout,
+            sessions: Rc::new(sessions),
             accept_task: RefCell::new(None),
             local_task: RefCell::new(None),
-        })
+            deadline_task: RefCell::new(None),
+        });
+        let opener: Weak<dyn OpenPeer> = Rc::<Self>::downgrade(&transport);
+        transport.core.set_opener(opener);
+        let weak = Rc::downgrade(&transport);
+        transport.core.set_local_starter(move || {
+            if let Some(transport) = weak.upgrade() {
+                transport.start_local_delivery();
+            }
+        });
+        transport
     }
 
     /// Starts the task that accepts connections.
     pub(crate) fn listen(&self, listener: N::TcpListener, max_connections: usize) {
-        let core = Rc::downgrade(&self.core);
-        let sessions = SessionAcceptor::<N, T, TP>::new(
-            self.time.clone(),
-            self.task.clone(),
-            self.peer_config.clone(),
-            session_identity(&self.core),
-            self.sink.clone(),
-            Rc::new(AcceptedPeers(core.clone())),
-        );
         let acceptor = Acceptor {
             listener,
-            core,
-            sessions,
+            core: Rc::downgrade(&self.core),
+            sessions: Rc::clone(&self.sessions),
             time: self.time.clone(),
             max_connections,
         };
-        let task = self.task.spawn_task("moonpool-accept", acceptor.run());
+        let task = self.task.spawn_driver("moonpool-accept", acceptor.run());
         self.accept_task.replace(Some(task));
     }
 
     pub(crate) fn core(&self) -> &Rc<Core> {
         &self.core
+    }
+
+    /// Starts the task that ends calls when their time has come, unless it runs.
+    pub(super) fn start_keeping_deadlines(&self) {
+        if self.deadline_task.borrow().is_none() {
+            let keeping = deadline_timer::run(Rc::downgrade(&self.core), self.time.clone());
+            let task = self.task.spawn_driver("moonpool-deadlines", keeping);
+            self.deadline_task.replace(Some(task));
+        }
     }
 
     /// What the listener is bound to, with the real port; `0.0.0.0` and `::` as they are. `None` for a
@@ -146,21 +169,27 @@ where
         self.core.incarnation
     }
 
-    /// The peer for an address. If there is none yet, it begins to connect, and keeps at it.
+    /// The peer for an address: that of a session whose other end listens there, be it that it was
+    /// opened from here or there, or a new one, which begins to connect, and keeps at it. It does not
+    /// close for being idle while the handle is held.
     ///
     /// # Errors
-    /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `Closed`.
+    /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `PeerConfig`, `Closed`.
     pub fn get_or_open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
-        if !self.core.is_open() {
-            return Err(TransportError::Closed);
-        }
+        self.core.check_open()?;
         if address.is_tls() {
             let address = *address;
             return Err(TransportError::TlsNotSupported { address });
         }
-        let known = self.core.peers.borrow().dialled(address).cloned();
+        let known = self.core.peers.borrow_mut().open(address);
         match known {
-            Some(peer) => Ok(peer),
+            Some((peer, is_first)) => {
+                if is_first {
+                    peer.allow_dial(address);
+                    self.core.handle_serving(address, &peer);
+                }
+                Ok(peer)
+            }
             None => self.open_peer(address),
         }
     }
@@ -172,20 +201,19 @@ where
         }
         let id = self.core.peers.borrow_mut().next_id();
         tracing::debug!(%address, %id, "opening a peer");
-        let peer = Peer::with_sink(
-            self.network.clone(),
-            self.time.clone(),
-            self.task.clone(),
-            address.socket_addr().to_string(),
-            self.peer_config.clone(),
-            SessionMode::Acknowledged(session_identity(&self.core)),
-            id,
-            self.sink.clone(),
-        );
+        let peer = self.sessions.dial(address, id);
         let handle = peer.handle().clone();
         let mut peers = self.core.peers.borrow_mut();
-        peers.insert(handle.clone(), Some(address), Box::new(peer));
+        peers.insert(&handle, Some(address), true, Box::new(peer));
+        drop(peers);
+        self.core.handle_serving(address, &handle);
         Ok(handle)
+    }
+
+    /// What is known of the addresses and endpoints that this transport talks to.
+    #[must_use]
+    pub fn failure_monitor(&self) -> FailureMonitor {
+        FailureMonitor::new(self.core.clone())
     }
 
     /// Sends a one-way message that is delivered at most once, in order with the other reliable
@@ -233,22 +261,22 @@ where
     }
 
     fn send_local_message(&self, token: UID, payload: &[u8]) -> Result<(), TransportError> {
-        self.send_local(token, |buffer| put_message(payload, buffer))
+        self.send_local(token, |buffer| put_message(payload, buffer))?;
+        Ok(())
     }
 
-    /// Queues a packet to this process itself.
+    /// Queues a packet to this process itself. Gives its number.
     pub(crate) fn send_local(
         &self,
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
-    ) -> Result<(), TransportError> {
-        if !self.core.is_open() {
-            return Err(TransportError::Closed);
-        }
-        self.core
+    ) -> Result<u64, TransportError> {
+        self.core.check_open()?;
+        let number = self
+            .core
             .send_local(token, Admission::WithinLimits, encode)?;
         self.start_local_delivery();
-        Ok(())
+        Ok(number)
     }
 
     /// Starts the task that delivers packets to this process itself, unless it runs.
@@ -268,7 +296,7 @@ where
     #[must_use]
     pub fn stats(&self) -> TransportStats {
         let mut stats = self.core.stats();
-        for task in [&self.accept_task, &self.local_task] {
+        for task in [&self.accept_task, &self.local_task, &self.deadline_task] {
             if task
                 .borrow()
                 .as_ref()
@@ -291,6 +319,7 @@ where
     pub async fn shutdown(&self, grace: Duration) {
         self.core.begin_close();
         stop(self.accept_task.take()).await;
+        self.sessions.end_greetings();
         let peers: Vec<PeerHandle> = self.core.peers.borrow().handles().cloned().collect();
         tracing::debug!(peers = peers.len(), "shutting down");
         let closing = peers.into_iter().map(|peer| async move {
@@ -301,12 +330,24 @@ where
         all(closing).await;
         self.core.finish_close();
         stop(self.local_task.take()).await;
+        stop(self.deadline_task.take()).await;
     }
 
     /// Whether [`shutdown`](Self::shutdown) has begun.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         !self.core.is_open()
+    }
+}
+
+impl<N, T, TP> OpenPeer for FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        self.get_or_open_peer(address)
     }
 }
 
@@ -317,11 +358,12 @@ where
     TP: TaskProvider,
 {
     fn drop(&mut self) {
-        for task in [&self.accept_task, &self.local_task] {
+        for task in [&self.accept_task, &self.local_task, &self.deadline_task] {
             if let Some(task) = task.take() {
                 task.abort();
             }
         }
+        self.sessions.end_greetings();
         self.core.finish_close();
     }
 }

@@ -6,15 +6,19 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider};
 use moonpool_traits::MessageCodec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::call::{self, CallOptions};
+use super::envelope::TraceContext;
 use super::flow_transport::FlowTransport;
 use super::reply_error::ReplyError;
 use super::reply_future::ReplyFuture;
+use super::reply_promise::ReplyPromise;
 use super::request::Outgoing;
 use crate::error::NotSent;
 
@@ -57,6 +61,7 @@ impl<C: MessageCodec> Target<C> {
 
     pub fn call<Req, Resp>(&self, method: u64, request: Req) -> MethodCall<Req, Resp, C> {
         MethodCall {
+            options: CallOptions::of(&*self.transport),
             transport: self.transport.clone(),
             endpoint: self.base.adjusted(method),
             request,
@@ -73,7 +78,41 @@ pub struct MethodCall<Req, Resp, C> {
     endpoint: Endpoint,
     request: Req,
     codec: C,
+    options: CallOptions,
     response: PhantomData<fn() -> Resp>,
+}
+
+/// Options, as those of [`Call`](super::Call).
+impl<Req, Resp, C> MethodCall<Req, Resp, C> {
+    /// See [`Call::timeout`](super::Call::timeout).
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.options.set_timeout(timeout.into());
+        self
+    }
+
+    /// See [`Call::within`](super::Call::within).
+    pub fn within<Other, D>(mut self, promise: &ReplyPromise<Other, D>) -> Self {
+        self.options.end_by(promise.deadline());
+        self
+    }
+
+    /// See [`Call::unless_failed_for`](super::Call::unless_failed_for).
+    pub fn unless_failed_for(mut self, patience: Duration) -> Self {
+        self.options.set_patience(patience);
+        self
+    }
+
+    /// See [`Call::metadata`](super::Call::metadata).
+    pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        self.options.extras().push(key, value.as_ref());
+        self
+    }
+
+    /// See [`Call::trace_context`](super::Call::trace_context).
+    pub fn trace_context(mut self, trace: &TraceContext<'_>) -> Self {
+        self.options.extras().set_trace(trace);
+        self
+    }
 }
 
 impl<Req, Resp, C> MethodCall<Req, Resp, C>
@@ -86,7 +125,13 @@ where
     /// # Errors
     /// As [`send_request`](super::send_request).
     pub fn send(self) -> Result<ReplyFuture<Resp, C>, NotSent<Req>> {
-        super::request::send_through(&*self.transport, &self.endpoint, self.request, self.codec)
+        call::send(
+            &*self.transport,
+            &self.endpoint,
+            &self.options,
+            self.request,
+            self.codec,
+        )
     }
 }
 

@@ -12,16 +12,24 @@
 
 mod acceptor;
 mod builder;
+mod call;
 mod call_table;
 mod core;
+mod deadline_queue;
+mod deadline_timer;
 mod endpoint_map;
 pub mod envelope;
+mod failure_monitor;
+mod failure_watch;
 mod flow_transport;
 mod interface;
 mod local_queue;
 mod method_call;
 mod net_notified_queue;
+mod open_requests;
+mod peer_info;
 mod peer_table;
+mod ping;
 mod receivers;
 mod registration;
 mod reply_error;
@@ -36,7 +44,10 @@ mod stats;
 mod test_support;
 
 pub use builder::FlowTransportBuilder;
+pub use call::Call;
 pub use endpoint_map::{EndpointMap, InvalidToken};
+pub use failure_monitor::{AddressState, EndpointState};
+pub use failure_watch::{FailureMonitor, FailureWatch};
 pub use flow_transport::FlowTransport;
 #[doc(hidden)]
 pub use interface::{Check, Registrar, checked_interface_id, interface_id};
@@ -45,6 +56,8 @@ pub use interface::{Client, Interface, MethodStream, Server};
 pub use method_call::Target;
 pub use method_call::{MethodCall, MethodFuture};
 pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue};
+pub use peer_info::PeerInfo;
+pub use ping::PingReply;
 pub use receivers::{Incoming, MessageReceiver};
 pub use reply_error::ReplyError;
 pub use reply_future::ReplyFuture;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use moonpool_foundation::wait::{self, WaitReason};
-use moonpool_foundation::{Endpoint, UID};
+use moonpool_foundation::{Endpoint, UID, WellKnownToken};
 use moonpool_traits::MessageCodec;
 use serde::de::DeserializeOwned;
 
@@ -81,6 +81,7 @@ pub struct NetNotifiedQueue<T, C> {
     stats: Cell<QueueStats>,
     endpoint: Cell<Option<Endpoint>>,
     token: Cell<Option<UID>>,
+    is_private: Cell<bool>,
     /// Streams that read from the queue.
     readers: Cell<usize>,
     codec: C,
@@ -131,9 +132,16 @@ impl<T, C> NetNotifiedQueue<T, C> {
             stats: Cell::default(),
             endpoint: Cell::new(None),
             token: Cell::new(None),
+            is_private: Cell::new(false),
             readers: Cell::new(0),
             codec,
         }
+    }
+
+    /// Lets only those send to the queue whom the transport's builder was told to accept; see
+    /// [`verify`](super::FlowTransportBuilder::verify).
+    pub fn make_private(&self) {
+        self.is_private.set(true);
     }
 
     /// Where the queue is registered, once it is, in a transport that has an address.
@@ -302,7 +310,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
             Refusal::Closed => {
                 self.count(|stats| stats.refused += 1);
                 if let Some(reply) = reply {
-                    reply.send_endpoint_not_found(token);
+                    reply.send_notice(WellKnownToken::EndpointNotFound, token);
                 }
             }
             Refusal::Full => {
@@ -340,6 +348,10 @@ where
                 }
             }
         }
+    }
+
+    fn is_private(&self) -> bool {
+        self.is_private.get()
     }
 
     fn handle_registered(&self, token: UID, endpoint: Option<Endpoint>) {

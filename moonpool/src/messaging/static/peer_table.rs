@@ -1,4 +1,4 @@
-//! The peers of one transport: by id, and the dialled ones by address.
+//! The peers of one transport: by id, and by the address that they serve.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -9,22 +9,29 @@ use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::network::peer::{PeerHandle, PeerId};
 
 /// What makes two addresses the same destination. Flags say how to talk to it, not where it is.
-type Destination = (IpAddr, u16);
+pub(crate) type Destination = (IpAddr, u16);
 
 /// A peer, owned: dropping the entry ends the peer's driver. The owner is not named because its
 /// type carries the providers.
 pub(crate) struct PeerEntry {
     pub(crate) handle: PeerHandle,
-    /// Where it dials; `None` for an accepted connection.
-    destination: Option<Destination>,
+    /// What it serves: where it dials, or what the Hello said that it was accepted with.
+    pub(crate) destination: Option<Destination>,
     _owner: Box<dyn Any>,
+}
+
+/// Who serves a destination.
+struct Serving {
+    handle: PeerHandle,
+    /// Local code asked for the address.
+    is_opened: bool,
 }
 
 /// See the [module's documentation](self).
 pub(crate) struct PeerTable {
     /// Ordered, because the order in which peers close is visible.
     peers: BTreeMap<PeerId, PeerEntry>,
-    dialled: HashMap<Destination, PeerHandle>,
+    by_destination: HashMap<Destination, Serving>,
     next_id: u64,
 }
 
@@ -32,7 +39,7 @@ impl PeerTable {
     pub(crate) fn new() -> Self {
         Self {
             peers: BTreeMap::new(),
-            dialled: HashMap::default(),
+            by_destination: HashMap::default(),
             next_id: 1,
         }
     }
@@ -44,25 +51,31 @@ impl PeerTable {
         id
     }
 
-    /// The peer that dials the address.
+    /// The peer that serves the address, which local code asks for, and whether it does so for the
+    /// first time.
     #[inline]
-    pub(crate) fn dialled(&self, address: &NetworkAddress) -> Option<&PeerHandle> {
-        self.dialled.get(&(address.ip, address.port))
+    pub(crate) fn open(&mut self, address: &NetworkAddress) -> Option<(PeerHandle, bool)> {
+        let serving = self.by_destination.get_mut(&(address.ip, address.port))?;
+        let is_first = !std::mem::replace(&mut serving.is_opened, true);
+        Some((serving.handle.clone(), is_first))
     }
 
-    /// Takes a peer in, with the address it dials if it does.
+    /// Takes a peer in, with the address that it serves if it does.
     pub(crate) fn insert(
         &mut self,
-        handle: PeerHandle,
-        dials: Option<&NetworkAddress>,
+        handle: &PeerHandle,
+        serves: Option<&NetworkAddress>,
+        is_opened: bool,
         owner: Box<dyn Any>,
     ) {
-        let destination = dials.map(|address| (address.ip, address.port));
+        let destination = serves.map(|address| (address.ip, address.port));
         if let Some(destination) = destination {
-            self.dialled.insert(destination, handle.clone());
+            let handle = handle.untracked();
+            let serving = Serving { handle, is_opened };
+            self.by_destination.insert(destination, serving);
         }
         let entry = PeerEntry {
-            handle: handle.clone(),
+            handle: handle.untracked(),
             destination,
             _owner: owner,
         };
@@ -70,23 +83,37 @@ impl PeerTable {
         debug_assert!(replaced.is_none(), "peer ids are never used twice");
     }
 
+    /// What one peer served is served by another one. Gives the address if local code has asked for
+    /// it, so that the new peer may dial it.
+    pub(crate) fn pass_over(&mut self, from: PeerId, to: &PeerHandle) -> Option<NetworkAddress> {
+        let destination = self.peers.get_mut(&from)?.destination.take()?;
+        let serving = self.by_destination.get_mut(&destination)?;
+        if serving.handle.id() != from {
+            return None;
+        }
+        serving.handle = to.untracked();
+        let is_opened = serving.is_opened;
+        self.peers.get_mut(&to.id())?.destination = Some(destination);
+        is_opened.then(|| NetworkAddress::new(destination.0, destination.1))
+    }
+
     /// Takes a peer out; dropping what is given ends it.
     pub(crate) fn remove(&mut self, id: PeerId) -> Option<PeerEntry> {
         let entry = self.peers.remove(&id)?;
         if let Some(destination) = &entry.destination
             && self
-                .dialled
+                .by_destination
                 .get(destination)
-                .is_some_and(|handle| handle.id() == id)
+                .is_some_and(|serving| serving.handle.id() == id)
         {
-            self.dialled.remove(destination);
+            self.by_destination.remove(destination);
         }
         Some(entry)
     }
 
     /// Takes all peers out; dropping what is given ends them.
     pub(crate) fn drain(&mut self) -> BTreeMap<PeerId, PeerEntry> {
-        self.dialled.clear();
+        self.by_destination.clear();
         std::mem::take(&mut self.peers)
     }
 
@@ -95,16 +122,19 @@ impl PeerTable {
         self.peers.get(&id).map(|entry| &entry.handle)
     }
 
+    /// Where the peer with this id dials.
+    pub(crate) fn destination(&self, id: PeerId) -> Option<Destination> {
+        self.peers.get(&id)?.destination
+    }
+
     /// All peers, in order of their ids.
     pub(crate) fn handles(&self) -> impl Iterator<Item = &PeerHandle> {
         self.peers.values().map(|entry| &entry.handle)
     }
 
-    /// Number of accepted peers that have a connection.
+    /// Number of connections that were accepted and carry a session.
     pub(crate) fn accepted_connections(&self) -> usize {
-        let is_connected =
-            |entry: &&PeerEntry| entry.destination.is_none() && entry.handle.is_connected();
-        self.peers.values().filter(is_connected).count()
+        self.handles().filter(|handle| handle.is_accepted()).count()
     }
 
     /// Number of peers, accepted ones included.
@@ -113,7 +143,7 @@ impl PeerTable {
     }
 
     /// Number of peers that dial.
-    pub(crate) fn dialled_len(&self) -> usize {
-        self.dialled.len()
+    pub(crate) fn dialling(&self) -> usize {
+        self.handles().filter(|handle| handle.dials()).count()
     }
 }

@@ -26,6 +26,12 @@ pub trait MessageReceiver {
         true
     }
 
+    /// Whether only those may send to it whom the transport's builder was told to accept; see
+    /// [`verify`](super::FlowTransportBuilder::verify). Asked before each message.
+    fn is_private(&self) -> bool {
+        false
+    }
+
     /// The receiver was registered, under `endpoint` if its transport has an address.
     fn handle_registered(&self, token: UID, endpoint: Option<Endpoint>) {
         let _ = (token, endpoint);
@@ -148,24 +154,48 @@ impl fmt::Debug for Incoming<'_> {
     }
 }
 
-/// Behind `WellKnownToken::EndpointNotFound`: another process says that it has no receiver for a
-/// request's token. The body is the request's reply token, then the missing one.
-pub(crate) struct EndpointNotFoundReceiver {
+/// Behind `WellKnownToken::EndpointNotFound` and `UnauthorizedEndpoint`: another process says what is
+/// wrong with the token that a request went to. The body is the request's reply token, then that
+/// token.
+pub(crate) struct NoticeReceiver {
     pub(crate) core: Weak<Core>,
+    /// How the request's call ends.
+    pub(crate) error: ReplyError,
 }
 
-impl MessageReceiver for EndpointNotFoundReceiver {
+impl MessageReceiver for NoticeReceiver {
     fn receive(&self, packet: Incoming<'_>) {
         let Some(core) = self.core.upgrade() else {
             return;
         };
         match envelope::token_pair(packet.payload()) {
-            Ok((reply_token, missing)) => {
-                tracing::debug!(%missing, "an endpoint was not found");
+            Ok((reply_token, endpoint_token)) => {
+                tracing::debug!(%endpoint_token, error = %self.error, "a request was refused");
                 let from = packet.packet.peer_id();
-                core.end_call(reply_token, from, Err(ReplyError::EndpointNotFound));
+                core.end_call(reply_token, from, Err(self.error.clone()));
+                if let (ReplyError::EndpointNotFound, Some(peer)) = (&self.error, packet.peer()) {
+                    core.handle_not_found(peer, endpoint_token);
+                }
             }
             Err(error) => core.handle_undecodable(packet.token(), &error),
+        }
+    }
+}
+
+/// Behind `WellKnownToken::Ping`: answers with this start of the process, and with what it was sent.
+pub(crate) struct PingReceiver {
+    pub(crate) incarnation: UID,
+}
+
+impl MessageReceiver for PingReceiver {
+    fn receive(&self, packet: Incoming<'_>) {
+        let (payload, reply) = packet.into_parts();
+        if let Some(reply) = reply {
+            reply.send_with(|buffer| {
+                envelope::put_token(self.incarnation, buffer);
+                buffer.extend_from_slice(payload);
+                Ok(())
+            });
         }
     }
 }

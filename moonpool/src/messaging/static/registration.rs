@@ -66,7 +66,18 @@ where
         Req: DeserializeOwned + 'static,
         C: MessageCodec,
     {
-        let mut stream = RequestStream::new(codec);
+        self.register_stream(RequestStream::new(codec), token)
+    }
+
+    fn register_stream<Req, C>(
+        &self,
+        mut stream: RequestStream<Req, C>,
+        token: UID,
+    ) -> RequestStream<Req, C>
+    where
+        Req: DeserializeOwned + 'static,
+        C: MessageCodec,
+    {
         if let Err(error) = stream.register(self.core(), token, OnConflict::Replace) {
             tracing::error!(%token, %error, "a handler is not registered; its stream is closed");
             stream.close();
@@ -96,6 +107,18 @@ where
             return (stream, token);
         }
         (self.register_handler(token, codec), token)
+    }
+
+    /// As [`register_handler`](Self::register_handler), for callers whom the builder's
+    /// [`verify`](super::FlowTransportBuilder::verify) accepts. Others get
+    /// [`ReplyError::Unauthorized`](super::ReplyError::Unauthorized), and nothing of their requests
+    /// is decoded.
+    pub fn register_private_handler<Req, C>(&self, token: UID, codec: C) -> RequestStream<Req, C>
+    where
+        Req: DeserializeOwned + 'static,
+        C: MessageCodec,
+    {
+        self.register_stream(RequestStream::new(codec).private(), token)
     }
 
     /// Registers a stream of requests under a token that nobody has.

@@ -13,55 +13,33 @@ use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_traits::MessageCodec;
 use serde::de::DeserializeOwned;
 
-use super::call_table::Polled;
+use super::call_table::{Outcome, Polled};
 use super::core::Core;
 use super::reply_error::ReplyError;
 
-/// The reply to one request, when it comes.
-///
-/// # Errors
-/// [`ReplyError`] says how the call ended otherwise, and whether it may have been executed.
-///
-/// # Cancel safety
-/// Polling it in a `select!` by reference loses nothing. Dropping it gives the call up: a request
-/// that was not written yet never is, one that was is not written again on another connection, and
-/// the reply is dropped when it comes. The server is not told yet, and executes what it has got.
-///
-/// Once it is ready it stays pending for ever, as `is_terminated` says.
-#[must_use = "dropping it gives the call up"]
-pub struct ReplyFuture<Resp, C> {
+/// A call that was started: its reply's bytes, when they come. Dropping it gives the call up.
+pub(crate) struct PendingCall {
     core: Rc<Core>,
     /// `None` once the outcome was given.
     reply_token: Option<UID>,
     /// Where the request went: for reports of what a task waits on.
     endpoint_token: UID,
-    codec: C,
-    response: PhantomData<fn() -> Resp>,
 }
 
-impl<Resp, C> ReplyFuture<Resp, C> {
-    pub(crate) fn new(core: Rc<Core>, reply_token: UID, endpoint_token: UID, codec: C) -> Self {
+impl PendingCall {
+    pub(crate) fn new(core: Rc<Core>, reply_token: UID, endpoint_token: UID) -> Self {
         Self {
             core,
             reply_token: Some(reply_token),
             endpoint_token,
-            codec,
-            response: PhantomData,
         }
     }
 }
 
-/// Nothing in it is ever pinned, whatever the codec is.
-impl<Resp, C> Unpin for ReplyFuture<Resp, C> {}
+impl Future for PendingCall {
+    type Output = Outcome;
 
-impl<Resp, C> Future for ReplyFuture<Resp, C>
-where
-    Resp: DeserializeOwned,
-    C: MessageCodec,
-{
-    type Output = Result<Resp, ReplyError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = &mut *self;
         let Some(reply_token) = this.reply_token else {
             return Poll::Pending;
@@ -81,8 +59,61 @@ where
             Polled::Unknown => Err(ReplyError::MaybeDelivered),
         };
         this.reply_token = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for PendingCall {
+    fn drop(&mut self) {
+        if let Some(reply_token) = self.reply_token.take() {
+            self.core.forget_call(reply_token);
+        }
+    }
+}
+
+/// The reply to one request, when it comes.
+///
+/// # Errors
+/// [`ReplyError`] says how the call ended otherwise, and whether it may have been executed.
+///
+/// # Cancel safety
+/// Polling it in a `select!` by reference loses nothing. Dropping it gives the call up: a request
+/// that was not written yet never is, one that was is not written again on another connection, the
+/// server is told that nobody waits ([`ReplyPromise::cancelled`](super::ReplyPromise::cancelled)),
+/// and the reply is dropped when it comes. What the server executed by then stands.
+///
+/// Once it is ready it stays pending for ever, as `is_terminated` says.
+#[must_use = "dropping it gives the call up"]
+pub struct ReplyFuture<Resp, C> {
+    call: PendingCall,
+    codec: C,
+    response: PhantomData<fn() -> Resp>,
+}
+
+impl<Resp, C> ReplyFuture<Resp, C> {
+    pub(crate) fn new(call: PendingCall, codec: C) -> Self {
+        Self {
+            call,
+            codec,
+            response: PhantomData,
+        }
+    }
+}
+
+/// Nothing in it is ever pinned, whatever the codec is.
+impl<Resp, C> Unpin for ReplyFuture<Resp, C> {}
+
+impl<Resp, C> Future for ReplyFuture<Resp, C>
+where
+    Resp: DeserializeOwned,
+    C: MessageCodec,
+{
+    type Output = Result<Resp, ReplyError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = std::task::ready!(Pin::new(&mut self.call).poll(cx));
         Poll::Ready(outcome.and_then(|bytes| {
-            this.codec
+            self.codec
                 .decode(&bytes)
                 .map_err(|error| ReplyError::serialization("reply", &error))
         }))
@@ -95,23 +126,15 @@ where
     C: MessageCodec,
 {
     fn is_terminated(&self) -> bool {
-        self.reply_token.is_none()
-    }
-}
-
-impl<Resp, C> Drop for ReplyFuture<Resp, C> {
-    fn drop(&mut self) {
-        if let Some(reply_token) = self.reply_token.take() {
-            self.core.forget_call(reply_token);
-        }
+        self.call.reply_token.is_none()
     }
 }
 
 impl<Resp, C> fmt::Debug for ReplyFuture<Resp, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplyFuture")
-            .field("endpoint_token", &self.endpoint_token)
-            .field("reply_token", &self.reply_token)
+            .field("endpoint_token", &self.call.endpoint_token)
+            .field("reply_token", &self.call.reply_token)
             .finish_non_exhaustive()
     }
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use moonpool_traits::MessageCodec;
 use serde::Serialize;
 
+use super::envelope::{Metadata, TraceContext};
 use super::reply_error::ReplyError;
 use super::reply_route::ReplyRoute;
 
@@ -36,6 +38,65 @@ impl<Resp, C> ReplyPromise<Resp, C> {
     #[must_use]
     pub fn expects_answer(&self) -> bool {
         self.route.is_some()
+    }
+
+    /// When the caller stops waiting, in the time of this transport's provider
+    /// ([`TimeProvider::now`](crate::TimeProvider::now)). `None`: it has no deadline, or the message
+    /// is one-way.
+    ///
+    /// It counts from the request's arrival: the caller has stopped waiting by then, and may have
+    /// done so earlier, by the time that the request was on its way. The server may outlive the
+    /// caller's deadline: no lease may rest on it. An answer that comes later is dropped.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.route.as_ref()?.deadline()
+    }
+
+    /// What remains until the [`deadline`](Self::deadline): zero once it has passed. For calls that
+    /// are made to answer this one, [`Call::within`](super::Call::within) says it shorter.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.route.as_ref()?.remaining()
+    }
+
+    /// The pairs that the caller [gave the call](super::Call::metadata), in its order. They come from
+    /// the other end as they are: nothing of them is checked but that keys are UTF-8.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata<'_> {
+        self.route
+            .as_ref()
+            .map(ReplyRoute::metadata)
+            .unwrap_or_default()
+    }
+
+    /// The caller's [trace context](super::Call::trace_context).
+    #[must_use]
+    pub fn trace_context(&self) -> Option<TraceContext<'_>> {
+        self.route.as_ref()?.trace_context()
+    }
+
+    /// Whether nobody waits for the answer any more: the caller gave up, its deadline has passed,
+    /// or the session is over. What was done for the request by then stands; an answer is dropped.
+    /// False for a one-way message, for which nobody ever waits.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.route.as_ref().is_some_and(ReplyRoute::is_cancelled)
+    }
+
+    /// Waits until the caller is known to have given up: it dropped its future or its deadline
+    /// passed, and said so, or the session ended. Never ready for a one-way message. For a handler
+    /// that can stop early, beside its work in a `select!`.
+    ///
+    /// A caller behind a broken connection cannot say anything: bound the work by
+    /// [`remaining`](Self::remaining) as well.
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect.
+    pub async fn cancelled(&self) {
+        match &self.route {
+            Some(route) => route.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Answers with an error. Choose the variant by what the caller may conclude from it:

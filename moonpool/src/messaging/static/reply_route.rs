@@ -1,17 +1,22 @@
 //! [`ReplyRoute`]: the way back for one request.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::rc::Weak;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use moonpool_foundation::network::peer::PeerHandle;
+use moonpool_foundation::network::peer::{
+    Account, AnswerSlot, Expiry, PacketTerms, PeerHandle, PeerId,
+};
+use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{UID, WellKnownToken};
 use moonpool_traits::{CodecError, MessageCodec};
 use serde::Serialize;
 
 use super::core::{Admission, Core};
-use super::envelope;
+use super::envelope::{self, MessageHead, Metadata, RequestContext, TraceContext};
 use super::receivers::Packet;
 use super::reply_error::ReplyError;
 use crate::error::TransportError;
@@ -25,6 +30,12 @@ pub struct ReplyRoute {
     token: UID,
     way: Way,
     core: Weak<Core>,
+    /// Room for the answer; none for a refusal.
+    slot: Option<Slot>,
+    /// Whether the transport knows the request by its reply token.
+    is_registered: bool,
+    deadline: Option<Duration>,
+    context: Option<Box<RequestContext>>,
 }
 
 enum Way {
@@ -34,13 +45,120 @@ enum Way {
     Used,
 }
 
+/// Room for one answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Slot {
+    /// In the session of a peer.
+    Of(AnswerSlot),
+    /// In this process.
+    Local,
+}
+
 impl ReplyRoute {
-    pub(crate) fn new(token: UID, packet: &Packet<'_>, core: Weak<Core>) -> Self {
+    /// For a request that was admitted.
+    pub(crate) fn admitted(token: UID, packet: &Packet<'_>, core: Weak<Core>, slot: Slot) -> Self {
+        let mut route = Self::refusal(token, packet, core);
+        route.slot = Some(slot);
+        route
+    }
+
+    /// For a request that is not.
+    pub(crate) fn refusal(token: UID, packet: &Packet<'_>, core: Weak<Core>) -> Self {
         let way = match packet {
             Packet::Remote { peer, .. } => Way::Peer((*peer).clone()),
             Packet::Local(_) => Way::Local,
         };
-        Self { token, way, core }
+        Self {
+            token,
+            way,
+            core,
+            slot: None,
+            is_registered: false,
+            deadline: None,
+            context: None,
+        }
+    }
+
+    pub(crate) fn with_request(mut self, deadline: Option<Duration>, is_registered: bool) -> Self {
+        self.deadline = deadline;
+        self.is_registered = is_registered;
+        self
+    }
+
+    pub(crate) fn with_context(mut self, packet: &Packet<'_>, head: &MessageHead<'_>) -> Self {
+        let context = RequestContext::of(head, || packet.share_tail(packet.payload().len()));
+        self.context = context.map(Box::new);
+        self
+    }
+
+    /// When the caller stops waiting, in the time of this transport's provider; see
+    /// [`ReplyPromise::deadline`](super::ReplyPromise::deadline).
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// What remains until the deadline; zero once it has passed, `None` if there is none.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        let core = self.core.upgrade();
+        let now = core.map_or(deadline, |core| core.now());
+        Some(deadline.saturating_sub(now))
+    }
+
+    /// The caller's metadata.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata<'_> {
+        self.context
+            .as_ref()
+            .map_or_else(Metadata::default, |context| context.metadata())
+    }
+
+    /// The caller's trace context.
+    #[must_use]
+    pub fn trace_context(&self) -> Option<TraceContext<'_>> {
+        self.context.as_ref()?.trace()
+    }
+
+    /// Whether the caller waits no more: it gave up, its deadline has passed, or the session is
+    /// over.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        let Some(core) = self.core.upgrade() else {
+            return true;
+        };
+        let is_overdue = self.deadline.is_some_and(|deadline| deadline <= core.now());
+        is_overdue || (self.is_registered && core.is_cancelled(self.peer(), self.token))
+    }
+
+    /// Waits until the caller is known to wait no more; see
+    /// [`ReplyPromise::cancelled`](super::ReplyPromise::cancelled).
+    ///
+    /// # Cancel safety
+    /// Dropping the future has no effect.
+    pub async fn cancelled(&self) {
+        poll_fn(|cx| {
+            let polled = match self.core.upgrade() {
+                Some(core) if self.is_registered => {
+                    core.poll_cancelled(self.peer(), self.token, cx)
+                }
+                Some(_) => Poll::Pending,
+                None => Poll::Ready(()),
+            };
+            if polled.is_pending() {
+                wait::note(WaitReason::Message { token: None });
+            }
+            polled
+        })
+        .await;
+    }
+
+    fn peer(&self) -> Option<PeerId> {
+        match &self.way {
+            Way::Peer(peer) => Some(peer.id()),
+            Way::Local | Way::Used => None,
+        }
     }
 
     /// Answers. If the value cannot be encoded the caller gets [`ReplyError::Serialization`], if it
@@ -59,13 +177,14 @@ impl ReplyRoute {
         self.send_error_once(error);
     }
 
-    /// Answers that nobody is registered under `missing`.
-    pub(crate) fn send_endpoint_not_found(mut self, missing: UID) {
+    /// Answers with a message to one of the built-in receivers: what is wrong with the token that
+    /// the request went to.
+    pub(crate) fn send_notice(mut self, receiver: WellKnownToken, token: UID) {
         let reply_token = self.token;
-        let sent = self.write(WellKnownToken::EndpointNotFound.token(), |buffer| {
+        let sent = self.write(receiver.token(), |buffer| {
             envelope::put_message_head(None, buffer);
             envelope::put_token(reply_token, buffer);
-            envelope::put_token(missing, buffer);
+            envelope::put_token(token, buffer);
             Ok(())
         });
         self.settle(sent);
@@ -116,22 +235,49 @@ impl ReplyRoute {
     ) -> Result<(), TransportError> {
         match &self.way {
             Way::Peer(peer) => {
-                peer.send_reliable_with(token, encode)?;
+                peer.send_reliable_under(token, self.terms(), encode)?;
                 Ok(())
             }
             Way::Local => match self.core.upgrade() {
-                Some(core) => core.send_local(token, Admission::Always, encode),
+                Some(core) => {
+                    core.send_local(token, Admission::Always, encode)?;
+                    Ok(())
+                }
                 None => Err(TransportError::Closed),
             },
             Way::Used => Ok(()),
         }
     }
 
-    /// Ends the route. An answer that cannot be queued takes the session with it: its caller would
-    /// wait for ever, and after the end of the session it knows where it stands.
+    /// An answer is of no use after its request's deadline.
+    fn terms(&self) -> PacketTerms {
+        PacketTerms {
+            expiry: self.deadline.map(|at| Expiry {
+                at,
+                remaining_offset: None,
+            }),
+            account: match self.slot {
+                Some(Slot::Of(slot)) => Account::Answer(slot),
+                Some(Slot::Local) | None => Account::Refusal,
+            },
+        }
+    }
+
+    /// Ends the route. An answer that was admitted always has room. A refusal that has none takes
+    /// the session with it: its caller would wait until its deadline, and after the end of the
+    /// session it knows where it stands.
     fn settle(&mut self, sent: Result<(), TransportError>) {
+        let peer = self.peer();
         let way = std::mem::replace(&mut self.way, Way::Used);
         let core = self.core.upgrade();
+        if let Some(core) = &core {
+            if self.is_registered {
+                core.end_request(peer, self.token);
+            }
+            if let Some(Slot::Local) = self.slot {
+                core.release_local_slot();
+            }
+        }
         match sent {
             Ok(()) => {
                 if let Some(core) = core {

@@ -1,16 +1,15 @@
 //! [`send_request`].
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use moonpool_foundation::network::peer::PeerHandle;
-use moonpool_foundation::{
-    Endpoint, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
-};
+use moonpool_foundation::{Endpoint, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider};
 use moonpool_traits::MessageCodec;
 use serde::Serialize;
 
-use super::core::{Admission, Core};
-use super::envelope;
+use super::call_table::CallTerms;
+use super::core::Core;
 use super::flow_transport::FlowTransport;
 use super::reply_future::ReplyFuture;
 use crate::error::{NotSent, TransportError};
@@ -18,9 +17,9 @@ use crate::error::{NotSent, TransportError};
 /// Sends a request and gives the future of its reply. It is sent now, not when the future is first
 /// polled, and executed at most once.
 ///
-/// The future always ends: with the reply, with the server's refusal, or with what the loss of the
-/// connection says about the request's execution; see [`ReplyError`](super::ReplyError). There is no
-/// deadline yet: a server that keeps its promise and its connection keeps the caller waiting.
+/// The future always ends: with the reply, with the server's refusal, with what the loss of the
+/// connection says about the request's execution, or with the transport's default deadline, 10 s; see
+/// [`ReplyError`](super::ReplyError). [`FlowTransport::call`] takes options.
 ///
 /// The type of the reply is not checked against the server's. It may need naming:
 ///
@@ -53,7 +52,7 @@ where
     TP: TaskProvider,
     C: MessageCodec,
 {
-    send_through(transport, endpoint, request, codec)
+    transport.call(endpoint, request, codec).send()
 }
 
 /// A transport to send through, whatever its providers are.
@@ -69,6 +68,15 @@ pub(crate) trait Outgoing {
 
     /// Sees to it that packets to this process itself are delivered.
     fn deliver_locally(&self);
+
+    /// Makes sure that somebody ends the call when its time has come.
+    fn keep_deadline(&self, terms: &CallTerms);
+
+    /// How long a call may take, unless it says otherwise.
+    fn default_timeout(&self) -> Option<Duration>;
+
+    /// How long a call puts up with there being no connection, unless it says otherwise.
+    fn default_patience(&self) -> Option<Duration>;
 }
 
 impl<N, T, TP> Outgoing for FlowTransport<N, T, TP>
@@ -88,87 +96,19 @@ where
     fn deliver_locally(&self) {
         self.start_local_delivery();
     }
-}
 
-pub(crate) fn send_through<Req, Resp, C>(
-    transport: &dyn Outgoing,
-    endpoint: &Endpoint,
-    request: Req,
-    codec: C,
-) -> Result<ReplyFuture<Resp, C>, NotSent<Req>>
-where
-    Req: Serialize,
-    C: MessageCodec,
-{
-    match send(transport, endpoint, &request, &codec) {
-        Ok(reply_token) => Ok(ReplyFuture::new(
-            transport.core().clone(),
-            reply_token,
-            endpoint.token,
-            codec,
-        )),
-        Err(error) => Err(NotSent { request, error }),
-    }
-}
-
-fn send<Req, C>(
-    transport: &dyn Outgoing,
-    endpoint: &Endpoint,
-    request: &Req,
-    codec: &C,
-) -> Result<UID, TransportError>
-where
-    Req: Serialize,
-    C: MessageCodec,
-{
-    let core = transport.core();
-    let started = core.calls.borrow_mut().start();
-    let reply_token = started.ok_or(TransportError::TooManyCalls)?;
-    let sent = write(transport, endpoint, reply_token, request, codec);
-    match sent {
-        Ok(()) => {
-            core.counters.requests_sent.add();
-            Ok(reply_token)
-        }
-        Err(error) => {
-            let forgotten = core.calls.borrow_mut().forget(reply_token);
-            debug_assert!(
-                forgotten.waker.is_none() && forgotten.sent.is_none(),
-                "nobody has polled this call, and it was not sent"
-            );
-            Err(error)
+    fn keep_deadline(&self, terms: &CallTerms) {
+        let has_end = terms.deadline.is_some() || terms.patience.is_some();
+        if has_end && self.core().is_open() {
+            self.start_keeping_deadlines();
         }
     }
-}
 
-fn write<Req, C>(
-    transport: &dyn Outgoing,
-    endpoint: &Endpoint,
-    reply_token: UID,
-    request: &Req,
-    codec: &C,
-) -> Result<(), TransportError>
-where
-    Req: Serialize,
-    C: MessageCodec,
-{
-    let encode = |buffer: &mut bytes::BytesMut| {
-        envelope::put_message_head(Some(reply_token), buffer);
-        codec.encode_into(request, buffer)
-    };
-    let core = transport.core();
-    if core.is_local(&endpoint.address) {
-        if !core.is_open() {
-            return Err(TransportError::Closed);
-        }
-        core.send_local(endpoint.token, Admission::WithinLimits, encode)?;
-        transport.deliver_locally();
-        return Ok(());
+    fn default_timeout(&self) -> Option<Duration> {
+        self.default_timeout
     }
-    let peer = transport.peer(&endpoint.address)?;
-    let packet = peer.send_reliable_with(endpoint.token, encode)?;
-    core.calls
-        .borrow_mut()
-        .written(reply_token, peer.id(), packet);
-    Ok(())
+
+    fn default_patience(&self) -> Option<Duration> {
+        self.peer_config.patience
+    }
 }

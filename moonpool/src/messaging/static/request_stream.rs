@@ -79,6 +79,14 @@ where
         }
     }
 
+    /// Lets only those callers use the stream whom the transport's builder was told to accept; see
+    /// [`verify`](super::FlowTransportBuilder::verify). Call it before the stream is registered.
+    #[must_use]
+    pub fn private(self) -> Self {
+        self.queue().make_private();
+        self
+    }
+
     /// The client's side of a stream that somebody else serves: for
     /// [`get_reply`](Self::get_reply). It receives nothing.
     #[must_use]

@@ -18,6 +18,12 @@ pub struct TransportStats {
     pub endpoints: usize,
     /// Gauge: calls that wait for their reply.
     pub pending_calls: usize,
+    /// Gauge: requests that were admitted and not answered.
+    pub open_requests: usize,
+    /// Gauge: watches of the failure monitor that are pending.
+    pub watches: usize,
+    /// Gauge: endpoints that the failure monitor remembers as not found.
+    pub missing_endpoints: usize,
     /// Gauge: packets to peers, not written or not acknowledged.
     pub queued_packets: usize,
     /// Gauge: bytes of the same.
@@ -26,7 +32,8 @@ pub struct TransportStats {
     pub local_packets: usize,
     /// Gauge: bytes of the same.
     pub local_bytes: usize,
-    /// Gauge: tasks of the transport: one per peer, the accepting one, the local one. Those that
+    /// Gauge: tasks of the transport: one per peer, the accepting one, the local one, the one that
+    /// keeps the deadlines of its calls. Those that
     /// greet a connection live 2 s at most and are not counted.
     pub tasks: usize,
 
@@ -40,6 +47,16 @@ pub struct TransportStats {
     pub replies_received: u64,
     /// Replies for which nobody waited, or that came from elsewhere than the request went.
     pub replies_late: u64,
+    /// Calls that ended with their deadline.
+    pub calls_timed_out: u64,
+    /// Cancellations sent: calls that were given up after their requests were written.
+    pub cancellations_sent: u64,
+    /// Requests that were cancelled before they were answered.
+    pub cancellations_received: u64,
+    /// Messages and requests to private endpoints from peers that may not send them.
+    pub unauthorized: u64,
+    /// Requests that were refused because there was no room for their answers.
+    pub requests_refused: u64,
     /// Answers sent, errors included.
     pub replies_sent: u64,
     /// Answers that could not be sent.
@@ -81,6 +98,11 @@ pub(crate) struct Counters {
     pub(crate) endpoint_not_found: Counter,
     pub(crate) replies_received: Counter,
     pub(crate) replies_late: Counter,
+    pub(crate) calls_timed_out: Counter,
+    pub(crate) cancellations_sent: Counter,
+    pub(crate) cancellations_received: Counter,
+    pub(crate) unauthorized: Counter,
+    pub(crate) requests_refused: Counter,
     pub(crate) replies_sent: Counter,
     pub(crate) replies_dropped: Counter,
     pub(crate) broken_promises: Counter,
@@ -100,6 +122,11 @@ impl Counters {
             endpoint_not_found: self.endpoint_not_found.count(),
             replies_received: self.replies_received.count(),
             replies_late: self.replies_late.count(),
+            calls_timed_out: self.calls_timed_out.count(),
+            cancellations_sent: self.cancellations_sent.count(),
+            cancellations_received: self.cancellations_received.count(),
+            unauthorized: self.unauthorized.count(),
+            requests_refused: self.requests_refused.count(),
             replies_sent: self.replies_sent.count(),
             replies_dropped: self.replies_dropped.count(),
             broken_promises: self.broken_promises.count(),

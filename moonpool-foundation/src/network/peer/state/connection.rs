@@ -7,11 +7,13 @@ use crate::network::peer::error::{ConnectionError, ProtocolError};
 use crate::network::peer::exchange::{Answered, Exchange, Greeted, Inbound};
 use crate::network::peer::frame::Batch;
 use crate::network::peer::outbox::LaidOut;
+use crate::network::peer::packet::ConnectionChange;
 use crate::network::peer::session::{Hello, HelloAnswer};
+use crate::sometimes_assert;
 
 use super::{
-    EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS, PeerState, Phase,
-    Rest, Role,
+    Attachment, EndStep, Event, INCOMPATIBLE_PROBE, LastConnection, Liveness, MAX_EVENTS, Outage,
+    PeerState, Phase, Rest, Role,
 };
 
 impl PeerState {
@@ -29,8 +31,8 @@ impl PeerState {
         }
     }
 
-    /// A connection was accepted whose Hello is for this session: begins it, or resumes it. What an
-    /// older connection still brings must not be handled any more.
+    /// A connection was accepted whose Hello is for this peer. What an older connection, or an
+    /// attempt to get one, still brings must not be handled any more.
     ///
     /// # Errors
     /// Why the connection has to end, and the session with it: call `handle_closed` with it.
@@ -38,21 +40,33 @@ impl PeerState {
         &mut self,
         now: Duration,
         hello: &Hello,
+        attachment: Attachment,
     ) -> Result<(), ConnectionError> {
-        let was_open = match self.phase {
-            Phase::Idle { .. } => false,
-            Phase::Open { .. } => true,
-            _ => return Err(ConnectionError::Closed),
-        };
+        let was_open = self.is_open();
+        if matches!(self.phase, Phase::Ending { .. } | Phase::Finished) {
+            return Err(ConnectionError::Closed);
+        }
         let Some(exchange) = &mut self.exchange else {
             return Err(ConnectionError::Closed);
         };
-        if was_open {
-            exchange.handle_closed();
-            self.outbox.end_connection(Some(now));
+        sometimes_assert!(
+            connection_fenced,
+            was_open,
+            "a newer connection came before the old one ended"
+        );
+        exchange.handle_closed();
+        self.outbox.end_connection(was_open.then_some(now));
+        if let Attachment::Begin(_) = attachment
+            && self.has_session()
+        {
+            self.end_session(true, Rest::Moves);
         }
-        if exchange.has_session() {
-            self.outbox.resume(exchange.expected_by(hello))?;
+        let Some(exchange) = &mut self.exchange else {
+            return Err(ConnectionError::Closed);
+        };
+        match attachment {
+            Attachment::Resume => self.outbox.resume(exchange.expected_by(hello))?,
+            Attachment::Begin(session) => exchange.begin_accepted(session),
         }
         exchange.accept(hello, &mut self.outbox);
         self.disconnect = None;
@@ -60,17 +74,25 @@ impl PeerState {
             closing.asked = false;
         }
         self.open(now);
+        self.is_accepted = true;
+        if self.contest.is_some() {
+            // Who resumes the session may still be a Hello that was long on its way.
+            self.contest(now);
+        }
         Ok(())
     }
 
     fn open(&mut self, now: Duration) {
         self.phase = Phase::Open { since: now };
         self.last_connection = None;
-        self.liveness = Liveness {
-            heard_at: now,
-            ..Liveness::default()
-        };
+        self.unconnected_since = None;
+        self.liveness = Liveness::opened(now);
+        self.outage = Outage::None;
+        if self.dials() {
+            self.push_event(Event::Connection(ConnectionChange::Opened));
+        }
         self.failures = 0;
+        self.is_accepted = false;
         self.metrics.reconnects += u64::from(self.metrics.connections > 0);
         self.metrics.connections += 1;
     }
@@ -78,7 +100,7 @@ impl PeerState {
     /// Bytes were read.
     pub(in crate::network::peer) fn handle_read(&mut self, bytes: usize) {
         self.metrics.bytes_received += u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.liveness.grown_bytes = self.liveness.grown_bytes.saturating_add(bytes);
+        self.liveness.handle_read(bytes);
     }
 
     /// A packet arrived.
@@ -91,8 +113,7 @@ impl PeerState {
         token: UID,
         payload: &'a [u8],
     ) -> Result<Inbound<'a>, ConnectionError> {
-        self.liveness.heard_at = now;
-        self.liveness.fails_at = None;
+        self.liveness.handle_packet(now);
         let inbound = match (&self.phase, &mut self.exchange) {
             (Phase::Open { .. }, None) => self.handle_plain(now, token, payload)?,
             (Phase::Open { .. }, Some(exchange)) => {
@@ -101,6 +122,7 @@ impl PeerState {
             (Phase::Greeting { .. }, Some(_)) => self.handle_greeting(now, token, payload)?,
             _ => Inbound::Consumed,
         };
+        self.settle_contest();
         if let Inbound::Deliver { payload, .. } = inbound {
             let limit = self.config.max_payload_bytes as usize;
             if payload.len() > limit {
@@ -157,8 +179,22 @@ impl PeerState {
         }
         let (answered, session) = exchange.handle_answer(now, token, payload)?;
         match answered {
-            Answered::Resumed { next_expected } => self.outbox.resume(next_expected)?,
-            Answered::Fresh if self.has_session() => self.end_session(true, Rest::Moves),
+            Answered::Resumed { next_expected } => {
+                sometimes_assert!(
+                    session_resumed,
+                    true,
+                    "a session went on with a new connection"
+                );
+                self.outbox.resume(next_expected)?;
+            }
+            Answered::Fresh if self.has_session() => {
+                sometimes_assert!(
+                    session_lost,
+                    true,
+                    "the other end did not know a session any more"
+                );
+                self.end_session(true, Rest::Moves);
+            }
             Answered::Fresh => {}
         }
         if let Some(exchange) = &mut self.exchange {
@@ -182,15 +218,21 @@ impl PeerState {
 
     /// Lays out what can be written now. The batch is to be written from;
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
-    pub(in crate::network::peer) fn lay_out(&mut self) -> Option<Batch> {
+    pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {
         let is_open = self.is_open();
-        if is_open && let Some(exchange) = &mut self.exchange {
+        // A full batch has no place for pongs either, or an end that asks and never reads would make
+        // it grow without limit. Nothing is lost: until a frame has left, none of them could.
+        if is_open
+            && self.outbox.batch().has_room()
+            && let Some(exchange) = &mut self.exchange
+        {
             exchange.lay_out_urgent(&mut self.outbox);
         }
         let limit = self.max_payload();
-        while is_open && self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
+        let is_free = is_open && self.contest.is_none();
+        while is_free && self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
             let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
-            match self.outbox.lay_out_next(ack, limit as usize) {
+            match self.outbox.lay_out_next(now, ack, limit as usize) {
                 LaidOut::Nothing => break,
                 LaidOut::Unreliable => {}
                 LaidOut::Withdrawn(id) => self.push_event(Event::Withdrawn { id, limit }),
@@ -237,15 +279,27 @@ impl PeerState {
         if let Some(closing) = &mut self.closing {
             closing.asked = false;
         }
+        if was_open {
+            self.unconnected_since = Some(now);
+        }
         self.count_violation(&cause);
+        if was_open && self.dials() {
+            self.push_event(Event::Connection(ConnectionChange::Lost));
+        }
         self.outbox.end_connection(was_open.then_some(now));
         let failures = self.failures;
+        self.contest = None;
+        let cedes = std::mem::take(&mut self.has_heir) || cause == ConnectionError::Ourselves;
         let gives_up = self
             .config
             .max_connection_failures
             .is_some_and(|max| failures >= max);
+        if gives_up {
+            self.fail();
+        }
         let survives = self.survives(&cause);
         let finishes = gives_up
+            || cedes
             || cause == ConnectionError::Closed
             || (self.closing.is_some() && !self.owes())
             || match self.role {
@@ -258,14 +312,18 @@ impl PeerState {
                 Some(_) => self.has_session(),
                 None => was_open || was_closing,
             };
-            let rest = if finishes { Rest::Dropped } else { Rest::Moves };
+            let rest = match finishes && !cedes {
+                true => Rest::Dropped,
+                false => Rest::Moves,
+            };
             self.end_session(had_session, rest);
         } else if was_open {
             self.last_connection = Some(LastConnection {
                 lost_at: now,
-                is_missed: self.outbox.has_numbered() || self.expects_replies,
+                is_missed: self.outbox.has_numbered() || self.demand.replies,
             });
         }
+        self.is_ceding = cedes;
         if !finishes {
             self.phase = match self.role {
                 Role::Accept | Role::KeepSession => Phase::DETACHED,
@@ -316,7 +374,10 @@ impl PeerState {
     fn survives(&self, cause: &ConnectionError) -> bool {
         let is_over = matches!(
             cause,
-            ConnectionError::RemoteClosed | ConnectionError::Closed | ConnectionError::Protocol(_)
+            ConnectionError::RemoteClosed
+                | ConnectionError::Closed
+                | ConnectionError::Idle
+                | ConnectionError::Protocol(_)
         );
         self.exchange.is_some() && !is_over
     }
@@ -325,6 +386,7 @@ impl PeerState {
         match cause {
             // A newer connection of ours is there, or the user wanted it so.
             ConnectionError::Superseded { .. }
+            | ConnectionError::Ourselves
             | ConnectionError::Reconnect
             | ConnectionError::Closed => {}
             _ => {
@@ -335,6 +397,11 @@ impl PeerState {
     }
 
     fn count_violation(&mut self, cause: &ConnectionError) {
+        sometimes_assert!(
+            connection_teardown_on_wire_error,
+            matches!(cause, ConnectionError::Wire(_)),
+            "a connection ended because of what arrived on it"
+        );
         if matches!(
             cause,
             ConnectionError::Wire(_) | ConnectionError::Protocol(_)
@@ -349,6 +416,8 @@ impl PeerState {
                 self.was_used = true;
                 Duration::ZERO
             }
+            // It was not the other end's fault.
+            ConnectionError::Idle => Duration::ZERO,
             ConnectionError::Incompatible { .. } => INCOMPATIBLE_PROBE,
             _ => self.backoff.next_delay(jitter),
         };

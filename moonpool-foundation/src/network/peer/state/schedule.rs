@@ -6,23 +6,16 @@ use crate::network::peer::error::ConnectionError;
 use crate::network::peer::packet::SessionEnded;
 
 use super::{
-    Action, EndStep, Liveness, PING_AFTER, PeerState, Phase, RECENT_USE, Rest, Role, SESSION_KEPT,
-    SIGN_OF_LIFE_BYTES, SILENT_AFTER,
+    Action, EndStep, PeerState, Phase, RECENT_USE, Rest, Role, SESSION_KEPT, Timeouts,
+    liveness::Class,
 };
-
-impl Liveness {
-    /// When the other end is to be asked.
-    fn ping_at(&self) -> Option<Duration> {
-        let silent_since = self.owed_since?.max(self.heard_at);
-        Some(silent_since.saturating_add(PING_AFTER))
-    }
-}
 
 impl PeerState {
     /// The driver runs: stamps what handles left, and acts on deadlines that passed.
     pub(in crate::network::peer) fn handle_timeout(&mut self, now: Duration) {
         if std::mem::take(&mut self.was_used) {
             self.used_until = now.saturating_add(RECENT_USE);
+            self.used_at = Some(now);
         }
         if let Some(closing) = &mut self.closing
             && let Some(grace) = closing.grace.take()
@@ -34,56 +27,17 @@ impl PeerState {
                     .map_or(deadline, |known| known.min(deadline)),
             );
         }
+        self.outbox.drop_expired(now);
+        self.handle_idleness(now);
+        self.handle_outage(now);
         if !self.is_open() {
             self.outbox.stamp(now);
             self.handle_expiry(now);
         } else {
             self.handle_silence(now);
+            self.handle_contest(now);
         }
         self.handle_deadlines(now);
-    }
-
-    /// Asks for a sign of life while packets are unacknowledged, and gives the connection up if none
-    /// comes.
-    fn handle_silence(&mut self, now: Duration) {
-        self.note_owed(now);
-        let Liveness {
-            fails_at,
-            grown_bytes,
-            ..
-        } = self.liveness;
-        match fails_at {
-            None if self.liveness.ping_at().is_some_and(|at| at <= now) => {
-                if let Some(exchange) = &mut self.exchange {
-                    exchange.ask(now);
-                }
-                self.await_sign_of_life(now);
-            }
-            Some(at) if at <= now && grown_bytes >= SIGN_OF_LIFE_BYTES => {
-                self.await_sign_of_life(now);
-            }
-            Some(at) if at <= now => {
-                let after = SILENT_AFTER;
-                self.disconnect
-                    .get_or_insert(ConnectionError::Silent { after });
-            }
-            None | Some(_) => {}
-        }
-    }
-
-    /// Notes since when packets are unacknowledged.
-    fn note_owed(&mut self, now: Duration) {
-        if self.outbox.unacknowledged() == 0 || !self.is_open() {
-            self.liveness.owed_since = None;
-            self.liveness.fails_at = None;
-        } else {
-            self.liveness.owed_since.get_or_insert(now);
-        }
-    }
-
-    fn await_sign_of_life(&mut self, now: Duration) {
-        self.liveness.fails_at = Some(now.saturating_add(SILENT_AFTER));
-        self.liveness.grown_bytes = 0;
     }
 
     /// Ends a session that was without a connection for too long, and drops packets that were.
@@ -161,20 +115,33 @@ impl PeerState {
     }
 
     /// When `handle_timeout` has to be called next.
-    pub(in crate::network::peer) fn poll_timeout(&mut self, now: Duration) -> Option<Duration> {
-        self.note_owed(now);
-        let phase = match &self.phase {
-            Phase::Idle { not_before }
-                if *not_before > now && self.wants_connection(*not_before) =>
-            {
-                Some(*not_before)
+    pub(in crate::network::peer) fn poll_timeout(&mut self, now: Duration) -> Timeouts {
+        let mut timeouts = Timeouts::default();
+        match &self.phase {
+            Phase::Idle { not_before } => {
+                let not_before = *not_before;
+                if not_before > now && self.wants_connection(not_before) {
+                    let class = Class::ordinary_if(self.is_in_use(not_before));
+                    timeouts.add(class, Some(not_before));
+                }
             }
-            Phase::Open { .. } => self.liveness.fails_at.or(self.liveness.ping_at()),
-            Phase::Idle { .. } | Phase::Finished => None,
-            Phase::Connecting { deadline }
-            | Phase::Greeting { deadline }
-            | Phase::Ending { deadline, .. } => Some(*deadline),
-        };
+            Phase::Open { .. } => {
+                let contest = self.contest.map(|contest| contest.fails_at);
+                timeouts.add(Class::Ordinary, contest);
+                self.add_keepalive(now, &mut timeouts);
+            }
+            Phase::Connecting { deadline } | Phase::Greeting { deadline } => {
+                let is_in_use = self.is_in_use(now) || self.closing.is_some() || !self.dials();
+                timeouts.add(Class::ordinary_if(is_in_use), Some(*deadline));
+            }
+            Phase::Ending {
+                deadline, cause, ..
+            } => {
+                let is_ordinary = *cause != ConnectionError::Idle;
+                timeouts.add(Class::ordinary_if(is_ordinary), Some(*deadline));
+            }
+            Phase::Finished => {}
+        }
         let patience = match self.patience() {
             Some(patience) if !self.is_open() => self
                 .outbox
@@ -182,13 +149,19 @@ impl PeerState {
                 .map(|since| since.saturating_add(patience)),
             _ => None,
         };
-        // One that nobody misses ends when the driver runs for another reason.
-        let is_missed = self.owes() || self.expects_replies || self.role == Role::KeepSession;
+        timeouts.add(Class::Ordinary, patience);
+        // One that nobody misses ends when the driver runs for another reason. That of a session that
+        // waits for its next connection is nobody's hope.
+        let is_kept = self.role == Role::KeepSession;
+        let is_missed = self.owes() || self.demand.replies || is_kept;
         let session = self.session_deadline().filter(|_| is_missed);
-        [phase, patience, session, self.close_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        timeouts.add(Class::ordinary_if(!is_kept), session);
+        let close_class = Class::ordinary_if(!self.is_detached());
+        timeouts.add(close_class, self.close_deadline());
+        timeouts.add(Class::Ordinary, self.outbox.next_expiry());
+        timeouts.add(Class::Background, self.failure_deadline());
+        timeouts.add(Class::Background, self.idle_deadline());
+        timeouts
     }
 
     /// What to do next.
@@ -211,6 +184,7 @@ impl PeerState {
                     return Action::Wait;
                 }
                 self.metrics.connection_attempts += 1;
+                self.unconnected_since.get_or_insert(now);
                 let deadline = now.saturating_add(self.config.connect_timeout);
                 self.phase = Phase::Connecting { deadline };
                 Action::Connect
@@ -259,12 +233,12 @@ impl PeerState {
     /// be wrong: reading and writing may have finished what they waited for.
     pub(in crate::network::peer) fn has_more_to_do(&self) -> bool {
         let is_written = self.outbox.batch().is_empty();
-        let has_stopped_short = is_written && self.outbox.has_queued();
+        let has_stopped_short = is_written && self.outbox.has_queued() && self.contest.is_none();
         let is_settled = is_written && self.outbox.unacknowledged() == 0;
         self.disconnect.is_some()
             || !self.events.is_empty()
             || match (&self.phase, &self.closing) {
-                (Phase::Open { .. }, None) => has_stopped_short,
+                (Phase::Open { .. }, None) => has_stopped_short || self.is_pressed(),
                 (Phase::Open { .. }, Some(closing)) => {
                     has_stopped_short || is_settled || (is_written && !closing.asked)
                 }

@@ -8,6 +8,7 @@ mod queueing;
 mod reconnecting;
 mod resuming;
 mod sessions;
+mod terms;
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -26,10 +27,11 @@ use crate::network::peer::session::{
     Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION,
 };
 use crate::network::peer::{
-    ConnectionError, PacketId, PeerConfig, PeerError, PeerId, SendError, SessionEnded, SessionMode,
+    ConnectionChange, ConnectionError, PacketId, PeerConfig, PeerError, PeerId, SendError,
+    SessionEnded, SessionMode,
 };
 
-use super::{Action, Event, PeerState};
+use super::{Action, Demand, Event, PeerState};
 
 const ZERO: Duration = Duration::ZERO;
 const TOKEN: UID = UID::new(7, 8);
@@ -117,6 +119,7 @@ impl Kit {
         let kit = Self::dialler(config);
         kit.handle.reconnect();
         kit.greet(ZERO);
+        assert_eq!(kit.changes(), [ConnectionChange::Opened]);
         kit
     }
 
@@ -152,10 +155,14 @@ impl Kit {
 
     /// Lays out and writes up to `limit` bytes, as a socket with that much room would take them.
     fn write(&self, limit: usize) -> Vec<u8> {
+        self.write_at(ZERO, limit)
+    }
+
+    fn write_at(&self, now: Duration, limit: usize) -> Vec<u8> {
         let mut written = Vec::new();
         while written.len() < limit {
             let mut state = self.handle.state();
-            let Some(batch) = state.lay_out() else {
+            let Some(batch) = state.lay_out(now) else {
                 break;
             };
             let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
@@ -256,10 +263,38 @@ impl Kit {
     }
 
     fn timeout(&self, now: Duration) -> Option<Duration> {
-        self.handle.state().poll_timeout(now)
+        self.handle.state().poll_timeout(now).ordinary
     }
 
+    fn background_timeout(&self, now: Duration) -> Option<Duration> {
+        self.handle.state().poll_timeout(now).background
+    }
+
+    fn expect_replies(&self, replies: bool) {
+        let demand = Demand {
+            replies,
+            ..Demand::default()
+        };
+        self.handle.state().set_demand(demand);
+    }
+
+    /// What is reported of packets and sessions.
     fn events(&self) -> Vec<Event> {
+        let mut events = self.all_events();
+        events.retain(|event| !matches!(event, Event::Connection(_)));
+        events
+    }
+
+    /// What is reported of connections.
+    fn changes(&self) -> Vec<ConnectionChange> {
+        let change = |event| match event {
+            Event::Connection(change) => Some(change),
+            _ => None,
+        };
+        self.all_events().into_iter().filter_map(change).collect()
+    }
+
+    fn all_events(&self) -> Vec<Event> {
         std::iter::from_fn(|| self.handle.state().poll_event()).collect()
     }
 }

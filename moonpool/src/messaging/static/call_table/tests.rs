@@ -10,6 +10,12 @@ use super::*;
 
 const A: PeerId = PeerId(1);
 const B: PeerId = PeerId(2);
+const TERMS: CallTerms = CallTerms {
+    token: UID::new(3, 4),
+    started: Duration::ZERO,
+    deadline: None,
+    patience: None,
+};
 
 #[derive(Default)]
 struct Counting(AtomicUsize);
@@ -36,7 +42,7 @@ fn ended(maybe: Range<u64>, not: Range<u64>) -> SessionEnded {
 }
 
 fn call(table: &mut CallTable, peer: PeerId, number: u64) -> UID {
-    let token = table.start().unwrap();
+    let token = table.start(TERMS).unwrap();
     table.written(token, peer, packet(number));
     token
 }
@@ -52,9 +58,116 @@ fn end_session(table: &mut CallTable, peer: PeerId, ended: &SessionEnded) -> usi
     std::iter::from_fn(|| table.end_next_of_session(peer, ended)).count()
 }
 
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn timed(table: &mut CallTable, deadline: u64, patience: u64) -> UID {
+    let terms = CallTerms {
+        deadline: Some(secs(deadline)),
+        patience: Some(secs(patience)),
+        ..TERMS
+    };
+    let token = table.start(terms).unwrap();
+    table.written(token, A, packet(token.second));
+    token
+}
+
+#[test]
+fn a_call_expires_at_its_deadline_and_not_before() {
+    let mut table = CallTable::new(7, 100);
+    let token = timed(&mut table, 10, 100);
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(10)));
+    assert!(table.next_due(secs(10) - Duration::from_nanos(1)).is_none());
+    let Some(Due::Expired {
+        token: expired,
+        sent,
+        ..
+    }) = table.next_due(secs(10))
+    else {
+        panic!("it is due");
+    };
+    assert_eq!(expired, token);
+    assert!(matches!(sent, Some(Sent::To { peer: A, .. })));
+    assert_eq!((table.waiting(), table.next_look()), (0, None));
+    assert!(!table.has_calls_of(A));
+    assert_eq!(poll(&mut table, token), Some(Err(ReplyError::Timeout)));
+}
+
+#[test]
+fn patience_is_counted_from_the_call_and_the_last_failure() {
+    let mut table = CallTable::new(7, 100);
+    let token = timed(&mut table, 10, 3);
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(3)));
+    let unsure = table.next_due(secs(3));
+    assert!(
+        matches!(unsure, Some(Due::Unsure { peer: A, .. })),
+        "{unsure:?}"
+    );
+    // There was a connection until a second ago.
+    assert!(table.look_again(secs(3), token, secs(2)));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(5)));
+    assert!(table.next_due(secs(5)).is_some());
+    assert!(!table.look_again(secs(5), token, secs(2)));
+    // A loss before the call counts from the call.
+    let terms = CallTerms {
+        started: secs(4),
+        patience: Some(secs(3)),
+        ..TERMS
+    };
+    let late = table.start(terms).unwrap();
+    table.written(late, A, packet(100));
+    assert!(table.look_again(secs(6), late, secs(1)));
+    assert!(!table.look_again(secs(7), late, secs(1)));
+}
+
+#[test]
+fn a_call_that_ends_takes_its_deadline_along() {
+    let mut table = CallTable::new(7, 100);
+    let [replied, forgotten, failed, local] = [4, 5, 6, 7].map(|at| timed(&mut table, at, 100));
+    assert!(matches!(
+        table.reply(replied, Some(A), Ok(Bytes::new())),
+        Arrival::Ended(_)
+    ));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(5)));
+    drop(table.forget(forgotten));
+    drop(table.fail(failed, ReplyError::MaybeDelivered));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(7)));
+    drop(table.forget(local));
+    assert_eq!(table.next_look().map(|look| look.at), None);
+    // Its slot's next call is not confused with it.
+    let next = timed(&mut table, 9, 100);
+    drop(table.forget(local));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(9)));
+    drop(table.forget(next));
+}
+
+#[test]
+fn the_longest_patience_of_a_peers_calls_is_known() {
+    let mut table = CallTable::new(7, 100);
+    let calls = [3, 30, 5].map(|patience| timed(&mut table, 100, patience));
+    assert_eq!(table.patience_with(A), Some(secs(30)));
+    for call in calls {
+        drop(table.forget(call));
+    }
+    assert_eq!(table.patience_with(A), None);
+}
+
+#[test]
+fn calls_beyond_the_limit_are_not_started() {
+    let mut table = CallTable::new(7, 2);
+    let [first, second] = [1, 2].map(|number| call(&mut table, A, number));
+    assert_eq!(table.start(TERMS), None);
+    drop(table.fail(first, ReplyError::Timeout));
+    let third = table.start(TERMS).unwrap();
+    assert_eq!(table.start(TERMS), None);
+    drop((table.forget(second), table.forget(third)));
+    assert_eq!(table.waiting(), 0);
+}
+
 #[test]
 fn a_reply_ends_its_call_once() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let token = call(&mut table, A, 1);
     let reply = || Ok(Bytes::from_static(b"42"));
     assert!(matches!(
@@ -76,8 +189,8 @@ fn a_reply_ends_its_call_once() {
 
 #[test]
 fn a_reply_from_another_peer_is_late() {
-    let mut table = CallTable::new(7);
-    let (remote, local) = (call(&mut table, A, 1), table.start().unwrap());
+    let mut table = CallTable::new(7, 100);
+    let (remote, local) = (call(&mut table, A, 1), table.start(TERMS).unwrap());
     for (token, from) in [(remote, Some(B)), (remote, None), (local, Some(A))] {
         assert!(matches!(
             table.reply(token, from, Ok(Bytes::new())),
@@ -92,7 +205,7 @@ fn a_reply_from_another_peer_is_late() {
 
 #[test]
 fn the_last_waker_is_woken_and_the_others_are_handed_out() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let token = call(&mut table, A, 1);
     let (first, second) = (Arc::new(Counting::default()), Arc::new(Counting::default()));
     let waker = Waker::from(first.clone());
@@ -117,7 +230,7 @@ fn the_last_waker_is_woken_and_the_others_are_handed_out() {
 
 #[test]
 fn a_dead_connection_ends_its_own_calls_by_what_happened_to_each() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let acknowledged = call(&mut table, A, 1);
     let other = call(&mut table, B, 1);
     let written = call(&mut table, A, 2);
@@ -143,7 +256,7 @@ fn a_dead_connection_ends_its_own_calls_by_what_happened_to_each() {
 
 #[test]
 fn a_queued_call_survives_a_session_that_never_was() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let token = call(&mut table, A, 1);
     assert_eq!(end_session(&mut table, A, &ended(1..1, 1..1)), 0);
     assert_eq!(end_session(&mut table, A, &ended(1..1, 1..2)), 1);
@@ -155,7 +268,7 @@ fn a_queued_call_survives_a_session_that_never_was() {
 
 #[test]
 fn a_forgotten_call_leaves_nothing_behind() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let tokens: Vec<UID> = (1..=3).map(|number| call(&mut table, A, number)).collect();
     for token in [tokens[1], tokens[0], tokens[2]] {
         table.forget(token);
@@ -175,7 +288,7 @@ proptest! {
         replies in vec(any::<prop::sample::Index>(), 0..60),
         forgotten in vec(any::<prop::sample::Index>(), 0..20),
     ) {
-        let mut table = CallTable::new(7);
+        let mut table = CallTable::new(7, 100);
         let calls: Vec<(UID, PeerId)> = (1_u64..)
             .zip(&peers)
             .map(|(number, &first)| {
@@ -209,7 +322,7 @@ proptest! {
 
 #[test]
 fn a_withdrawn_packet_ends_its_own_call() {
-    let mut table = CallTable::new(7);
+    let mut table = CallTable::new(7, 100);
     let tokens: Vec<UID> = (1..=3).map(|number| call(&mut table, A, number)).collect();
     table.end_packet(A, packet(2), ReplyError::PayloadTooLarge);
     table.end_packet(A, packet(9), ReplyError::PayloadTooLarge);
@@ -219,4 +332,21 @@ fn a_withdrawn_packet_ends_its_own_call() {
         Some(Err(ReplyError::PayloadTooLarge))
     );
     assert_eq!(table.waiting(), 2);
+}
+
+#[test]
+fn patience_alone_is_no_certain_look() {
+    let mut table = CallTable::new(1, 10);
+    let patient = CallTerms {
+        patience: Some(secs(3)),
+        ..TERMS
+    };
+    let first = table.start(patient).unwrap();
+    assert!(!table.next_look().unwrap().is_certain);
+    let second = timed(&mut table, 5, 3);
+    assert!(table.next_look().unwrap().is_certain);
+    drop(table.forget(second));
+    assert!(!table.next_look().unwrap().is_certain);
+    drop(table.forget(first));
+    assert_eq!(table.next_look(), None);
 }

@@ -92,15 +92,112 @@ fn every_error_has_its_golden_bytes() {
     }
 }
 
-/// This version sends none of the optional parts, a later one will.
+#[test]
+fn a_cancellation_has_its_golden_bytes() {
+    let mut bytes = Vec::new();
+    put_cancellation(TOKEN, &mut bytes);
+    assert_eq!(bytes, hex("01 08 0000 8877665544332211 0100000002000000"));
+    bytes.extend_from_slice(b"a later field");
+    let expected = Envelope::Cancellation { reply_token: TOKEN };
+    assert_eq!(Envelope::decode(&bytes), Ok(expected));
+    for end in 4..20 {
+        let error = Envelope::decode(&bytes[..end]).unwrap_err();
+        assert_eq!(
+            error,
+            EnvelopeError::Truncated {
+                need: if end < 12 { 12 } else { 20 },
+                have: end
+            }
+        );
+    }
+}
+
+#[test]
+fn a_requests_deadline_stands_at_its_offset() {
+    let head = MessageHead {
+        reply_token: Some(TOKEN),
+        deadline: Some(Duration::from_secs(1)),
+        ..MessageHead::default()
+    };
+    let mut bytes = Vec::new();
+    put_head(&head, &mut bytes);
+    assert_eq!(
+        bytes[usize::from(DEADLINE_OFFSET)..],
+        hex("00ca9a3b00000000")
+    );
+    let endless = MessageHead {
+        deadline: Some(Duration::MAX),
+        ..head
+    };
+    bytes.clear();
+    put_head(&endless, &mut bytes);
+    assert_eq!(bytes[usize::from(DEADLINE_OFFSET)..], [0xff; 8]);
+}
+
+#[test]
+fn optional_parts_are_written_as_they_are_read() {
+    let whole = hex(OPTIONAL_PARTS);
+    let Ok(Envelope::Message { head, body }) = Envelope::decode(&whole) else {
+        panic!("no message");
+    };
+    let mut extras = Extras::default();
+    for (key, value) in head.metadata.iter() {
+        extras.push(key, value);
+    }
+    extras.set_trace(&head.trace.unwrap());
+    assert!(extras.fits());
+    let written = MessageHead {
+        trace: extras.trace(),
+        metadata: extras.metadata(),
+        ..head
+    };
+    assert_eq!(written, head);
+    let mut bytes = Vec::new();
+    put_head(&written, &mut bytes);
+    bytes.extend_from_slice(body);
+    assert_eq!(bytes, whole);
+}
+
+#[test]
+fn metadata_is_bounded() {
+    let mut extras = Extras::default();
+    for _ in 0..MAX_METADATA_PAIRS {
+        extras.push("k", b"v");
+        assert!(extras.fits());
+    }
+    extras.push("k", b"v");
+    assert!(!extras.fits());
+    for (bytes, fits) in [
+        (MAX_METADATA_BYTES - 7, true),
+        (MAX_METADATA_BYTES - 6, false),
+    ] {
+        let mut extras = Extras::default();
+        extras.push("k", &vec![0; bytes]);
+        assert_eq!(extras.fits(), fits, "{bytes}");
+    }
+    for (bytes, fits) in [(MAX_METADATA_BYTES, true), (MAX_METADATA_BYTES + 1, false)] {
+        let mut extras = Extras::default();
+        let trace = TraceContext {
+            trace_id: [1; 16],
+            parent_id: [2; 8],
+            flags: 1,
+            state: &vec![b'x'; bytes],
+        };
+        extras.set_trace(&trace);
+        assert_eq!(extras.fits(), fits, "{bytes}");
+    }
+}
+
+const OPTIONAL_PARTS: &str = "01 00 0f00
+    8877665544332211 0100000002000000
+    00ca9a3b00000000
+    000102030405060708090a0b0c0d0e0f a0a1a2a3a4a5a6a7 01 0300 613d62
+    0200 0100 6b 02000000 7631 0000 00000000
+    626f6479";
+
 #[test]
 fn optional_parts_are_read_in_their_order() {
-    let bytes = hex("01 00 0f00
-         8877665544332211 0100000002000000
-         00ca9a3b00000000
-         000102030405060708090a0b0c0d0e0f a0a1a2a3a4a5a6a7 01 0300 613d62
-         0200 0100 6b 02000000 7631 0000 00000000
-         626f6479");
+    let bytes = hex(OPTIONAL_PARTS);
     let Ok(Envelope::Message { head, body }) = Envelope::decode(&bytes) else {
         panic!("no message");
     };
@@ -140,6 +237,8 @@ fn what_this_version_does_not_know_is_a_typed_error() {
             EnvelopeError::UnsupportedVersion { version: 2 },
         ),
         ("01 02 0000", EnvelopeError::UnknownKind { kind: 2 }),
+        ("01 09 0000", EnvelopeError::UnknownKind { kind: 9 }),
+        ("01 08 0100", EnvelopeError::UnknownFlags { flags: 1 }),
         ("01 00 1100", EnvelopeError::UnknownFlags { flags: 0x10 }),
         ("01 01 0100 00", EnvelopeError::UnknownFlags { flags: 1 }),
         ("01 01 0000 0d", EnvelopeError::UnknownStatus { status: 13 }),
@@ -161,7 +260,7 @@ proptest! {
     }
 
     #[test]
-    fn any_flags_decode_or_fail(kind in 0_u8..3, flags in 0_u8..32, rest in vec(any::<u8>(), 0..200)) {
+    fn any_flags_decode_or_fail(kind in 0_u8..10, flags in 0_u8..32, rest in vec(any::<u8>(), 0..200)) {
         let mut bytes = vec![VERSION, kind, flags, 0];
         bytes.extend_from_slice(&rest);
         if let Ok(Envelope::Message { head, .. }) = Envelope::decode(&bytes) {

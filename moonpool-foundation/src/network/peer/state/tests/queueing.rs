@@ -262,7 +262,7 @@ fn one_write_takes_about_128_kib_and_256_pieces() {
     }
     let laid_out = |kit: &Kit| {
         let mut state = kit.handle.state();
-        let Some(batch) = state.lay_out() else {
+        let Some(batch) = state.lay_out(ZERO) else {
             return (0, 0);
         };
         let mut slices = [IoSlice::new(&[]); BATCH_SLICES];

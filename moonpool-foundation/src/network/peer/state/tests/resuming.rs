@@ -220,12 +220,12 @@ fn a_dialler_redials_for_what_was_not_acknowledged_and_for_replies() {
     kit.closed(ms(9_000), lost());
     assert_eq!(kit.decide(ms(10_000)), Action::Connect);
     let waits = Kit::open();
-    waits.handle.state().set_expects_replies(true);
+    waits.expect_replies(true);
     waits.closed(ms(9_000), lost());
     assert_eq!(waits.decide(ms(10_000)), Action::Connect);
     let idle = Kit::open();
-    idle.handle.state().set_expects_replies(true);
-    idle.handle.state().set_expects_replies(false);
+    idle.expect_replies(true);
+    idle.expect_replies(false);
     idle.closed(ms(9_000), lost());
     assert_eq!(idle.decide(ms(10_000)), Action::Wait);
     assert_eq!(idle.timeout(ms(10_000)), None);
@@ -277,7 +277,7 @@ fn a_session_that_somebody_misses_ends_when_patience_does() {
     assert_eq!(kit.events(), [ended(3..3, 3..4)]);
 
     let asked = Kit::open_with(config.clone());
-    asked.handle.state().set_expects_replies(true);
+    asked.expect_replies(true);
     asked.closed(ms(1_000), lost());
     asked.decide(ms(4_000));
     assert_eq!(asked.events(), [ended(1..1, 1..1)]);

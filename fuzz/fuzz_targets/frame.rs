@@ -1,0 +1,4 @@
+//! All other session frames.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| moonpool_foundation::fuzzing::frame(bytes));

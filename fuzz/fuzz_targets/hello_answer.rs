@@ -1,0 +1,4 @@
+//! Its answer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| moonpool_foundation::fuzzing::hello_answer(bytes));

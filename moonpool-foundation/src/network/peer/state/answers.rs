@@ -1,0 +1,26 @@
+//! Room for what the other end is owed.
+
+use super::{PeerState, Refusal};
+use crate::network::peer::terms::{Account, AnswerSlot};
+
+impl PeerState {
+    /// [`admit`](Self::admit), for a reliable packet.
+    pub(in crate::network::peer) fn admit_reliable(
+        &self,
+        size: usize,
+        account: Account,
+    ) -> Result<(), Refusal> {
+        let has_room = self.outbox.accepts(account).ok_or(Refusal::Closed)?;
+        self.admit(size, has_room)
+    }
+
+    /// Whether the slot is of the current session.
+    pub(in crate::network::peer) fn is_current(&self, slot: AnswerSlot) -> bool {
+        self.outbox.is_current(slot)
+    }
+
+    /// Promises to take one answer.
+    pub(in crate::network::peer) fn reserve_answer(&mut self) -> Option<AnswerSlot> {
+        self.outbox.reserve_answer()
+    }
+}

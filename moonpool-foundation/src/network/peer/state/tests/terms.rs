@@ -1,0 +1,226 @@
+//! Packets that expire, answers and refusals.
+
+use super::*;
+use crate::network::peer::{Account, Expiry, PacketTerms};
+
+fn until(at: Duration) -> PacketTerms {
+    PacketTerms {
+        expiry: Some(Expiry {
+            at,
+            remaining_offset: None,
+        }),
+        ..PacketTerms::default()
+    }
+}
+
+fn answers(packets: usize) -> PeerConfig {
+    PeerConfig {
+        reliable_packets: 1,
+        answer_packets: packets,
+        refusals: 2,
+        ..PeerConfig::default()
+    }
+}
+
+impl Kit {
+    fn send_under(&self, terms: PacketTerms, payload: &str) -> Result<PacketId, PeerError> {
+        let sent = self
+            .handle
+            .send_reliable_under(TOKEN, terms, |buffer| -> Result<(), ()> {
+                buffer.extend_from_slice(payload.as_bytes());
+                Ok(())
+            });
+        sent.map_err(|error| match error {
+            SendError::Peer(error) => error,
+            SendError::Encode(()) => panic!("nothing to fail"),
+        })
+    }
+
+    /// Takes a slot. Gives what sends the answer.
+    fn reserve(&self) -> Option<PacketTerms> {
+        let slot = self.handle.reserve_answer()?;
+        Some(PacketTerms {
+            account: Account::Answer(slot),
+            ..PacketTerms::default()
+        })
+    }
+
+    fn refuse(&self) -> Result<PacketId, PeerError> {
+        let account = Account::Refusal;
+        self.send_under(
+            PacketTerms {
+                account,
+                ..PacketTerms::default()
+            },
+            "no",
+        )
+    }
+
+    fn payloads_at(&self, now: Duration) -> Vec<String> {
+        packets(&self.write_at(now, usize::MAX))
+            .iter()
+            .filter_map(|(token, payload)| sequenced(*token, payload))
+            .map(|(.., payload)| String::from_utf8(payload).unwrap())
+            .collect()
+    }
+}
+
+#[test]
+fn an_expired_packet_is_never_written() {
+    let kit = Kit::open();
+    kit.send_under(until(ms(10)), "a").unwrap();
+    kit.send_under(until(ms(20)), "b").unwrap();
+    kit.send("c");
+    assert_eq!(kit.payloads_at(ms(10)), ["b", "c"]);
+    assert_eq!(kit.events(), []);
+    assert_eq!(kit.handle.metrics().unacknowledged, 2);
+}
+
+#[test]
+fn a_packet_that_expires_before_it_is_written_again_becomes_a_skip() {
+    let kit = Kit::open();
+    kit.send_under(until(ms(50)), "a").unwrap();
+    kit.send("b");
+    assert_eq!(kit.payloads_at(ms(1)), ["a", "b"]);
+    kit.closed(ms(5), lost());
+    assert_eq!(kit.decide(ms(200)), Action::Connect);
+    kit.connected(ms(200));
+    kit.hello();
+    let resumed = answer(Outcome::Resumed { next_expected: 1 });
+    kit.answer(ms(200), resumed).unwrap();
+    let written = packets(&kit.write_at(ms(200), usize::MAX));
+    assert_eq!(written[0].0, WellKnownToken::Skip.token());
+    assert_eq!(
+        sequenced(written[1].0, &written[1].1),
+        Some((2, 1, b"b".to_vec()))
+    );
+}
+
+#[test]
+fn what_remains_is_written_anew_for_each_transmission() {
+    for size in [16, 100_000] {
+        let kit = Kit::open();
+        let terms = PacketTerms {
+            expiry: Some(Expiry {
+                at: ms(1000),
+                remaining_offset: Some(4),
+            }),
+            ..PacketTerms::default()
+        };
+        kit.send_under(terms, &"x".repeat(size)).unwrap();
+        let remaining = |now| {
+            let written = packets(&kit.write_at(now, usize::MAX));
+            let (.., payload) = sequenced(written[0].0, &written[0].1).unwrap();
+            assert_eq!(payload.len(), size);
+            assert!(payload[..4] == *b"xxxx" && payload[12..].iter().all(|byte| *byte == b'x'));
+            Duration::from_nanos(u64::from_le_bytes(*payload[4..].first_chunk().unwrap()))
+        };
+        assert_eq!(remaining(ms(100)), ms(900));
+        kit.closed(ms(150), lost());
+        assert_eq!(kit.decide(ms(300)), Action::Connect);
+        kit.connected(ms(300));
+        kit.hello();
+        let resumed = answer(Outcome::Resumed { next_expected: 1 });
+        kit.answer(ms(300), resumed).unwrap();
+        assert_eq!(remaining(ms(400)), ms(600));
+    }
+}
+
+#[test]
+fn answers_are_taken_when_nothing_else_is_and_no_more_than_were_reserved() {
+    let kit = Kit::open_with(answers(2));
+    kit.send("own");
+    let payload = Bytes::from_static(b"own");
+    assert_eq!(
+        kit.handle.send_reliable(TOKEN, payload.clone()),
+        Err(PeerError::QueueFull { payload })
+    );
+    let slots = [kit.reserve().unwrap(), kit.reserve().unwrap()];
+    assert_eq!(kit.reserve(), None, "two are owed");
+    for slot in slots {
+        kit.send_under(slot, "answer").unwrap();
+    }
+    assert_eq!(kit.reserve(), None, "two are held");
+    assert_eq!(kit.payloads_at(ms(1)), ["own", "answer", "answer"]);
+    assert_eq!(kit.handle.metrics().answer_slots, 2);
+    kit.frame(WellKnownToken::Ack, &[3]).unwrap();
+    assert_eq!(kit.handle.metrics().answer_slots, 1);
+    // The answer that is held is none of what this end sends of its own.
+    kit.send("own");
+    assert!(kit.reserve().is_some());
+}
+
+#[test]
+fn bytes_of_answers_that_are_held_admit_no_more_requests_but_take_their_answers() {
+    let config = PeerConfig {
+        answer_bytes: 100,
+        ..PeerConfig::default()
+    };
+    let kit = Kit::open_with(config);
+    let slots = [kit.reserve().unwrap(), kit.reserve().unwrap()];
+    for slot in slots {
+        kit.send_under(slot, &"x".repeat(200)).unwrap();
+    }
+    assert_eq!(kit.reserve(), None);
+    kit.write_all();
+    kit.frame(WellKnownToken::Ack, &[3]).unwrap();
+    assert!(kit.reserve().is_some());
+    assert_eq!(kit.handle.metrics().reliable_bytes, 0);
+}
+
+#[test]
+fn refusals_have_a_limit_of_their_own() {
+    let kit = Kit::open_with(answers(2));
+    kit.send("own");
+    kit.refuse().unwrap();
+    kit.refuse().unwrap();
+    assert!(matches!(kit.refuse(), Err(PeerError::QueueFull { .. })));
+    kit.write_all();
+    kit.frame(WellKnownToken::Ack, &[3]).unwrap();
+    kit.refuse().unwrap();
+}
+
+#[test]
+fn answers_do_not_move_to_another_session() {
+    let kit = Kit::open_with(answers(2));
+    kit.send("own");
+    let (sent, owed) = (kit.reserve().unwrap(), kit.reserve().unwrap());
+    kit.send_under(sent, "answer").unwrap();
+    kit.refuse().unwrap();
+    kit.closed(ms(5), lost());
+    kit.greet(ms(105));
+    assert_eq!(kit.payloads_at(ms(105)), ["own"]);
+    assert_eq!(kit.handle.metrics().answer_slots, 0);
+    let late = kit.send_under(owed, "late");
+    assert!(matches!(late, Err(PeerError::Closed { .. })), "{late:?}");
+}
+
+/// Written and never acknowledged: it is kept for a resume, until nobody waits for it any more.
+#[test]
+fn an_answer_is_kept_until_it_expires() {
+    let kit = Kit::open();
+    let slot = kit.reserve().unwrap();
+    let expiring = PacketTerms {
+        account: slot.account,
+        ..until(ms(500))
+    };
+    kit.send_under(expiring, &"x".repeat(1000)).unwrap();
+    let queued = kit.reserve().unwrap();
+    assert_eq!(kit.payloads_at(ms(1)).len(), 1);
+    kit.closed(ms(5), lost());
+    let expiring = PacketTerms {
+        account: queued.account,
+        ..until(ms(400))
+    };
+    kit.send_under(expiring, "queued").unwrap();
+    let held = |now| {
+        kit.decide(now);
+        let metrics = kit.handle.metrics();
+        (metrics.answer_slots, metrics.reliable_bytes > 500)
+    };
+    assert_eq!(held(ms(399)), (2, true));
+    assert_eq!(held(ms(400)), (1, true));
+    assert!(kit.timeout(ms(400)).unwrap() <= ms(500));
+    // The number of the one that was written stays taken.
+    assert_eq!(held(ms(500)), (1, false));
+}

@@ -1,0 +1,200 @@
+//! What a reliable packet is sent under: until when it is of use, and which limit it counts against.
+
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+
+use super::config::PeerConfig;
+use super::frame::Frame;
+
+/// Until when a packet is of use.
+///
+/// An expired packet is not written any more: one that was never laid out vanishes, one that was
+/// becomes an empty frame with its number. Nothing is reported for it; who set the expiry knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// In the time of the peer's [`TimeProvider`](crate::TimeProvider).
+    pub at: Duration,
+    /// Where in the payload, in bytes from its start, what remains of that time is written anew for
+    /// each transmission: 8 bytes, nanoseconds, little-endian. `None`: nowhere.
+    pub remaining_offset: Option<u16>,
+}
+
+/// Which limit a packet counts against.
+///
+/// Answers and refusals belong to the session whose packets they answer: they do not move to
+/// another one, and are dropped without a report when theirs ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Account {
+    /// This end's own: `reliable_packets` and `reliable_bytes`.
+    #[default]
+    Own,
+    /// An answer, for which a slot was [reserved](super::PeerHandle::reserve_answer). Never refused
+    /// for want of room.
+    Answer(AnswerSlot),
+    /// A short answer to what was not admitted: `refusals`.
+    Refusal,
+}
+
+/// Room for one answer in one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerSlot {
+    /// Counts the sessions of the peer.
+    pub(super) session: u32,
+}
+
+/// How a reliable packet is sent. By default it does not expire, and is the sender's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketTerms {
+    /// Until when it is of use; `None`: always.
+    pub expiry: Option<Expiry>,
+    /// Which limit it counts against.
+    pub account: Account,
+}
+
+impl Expiry {
+    /// Bytes at the front of the payload that are written anew.
+    fn rewritten_bytes(&self) -> usize {
+        self.remaining_offset
+            .map_or(0, |offset| usize::from(offset) + 8)
+    }
+}
+
+impl PacketTerms {
+    /// Moves the part of the payload that is written anew behind the packet's front, if the payload
+    /// has memory of its own.
+    pub(super) fn keep_rewritable(&self, head: &mut BytesMut, payload: &mut BytesMut) {
+        let bytes = self.expiry.map_or(0, |expiry| expiry.rewritten_bytes());
+        let bytes = bytes.min(payload.len());
+        if bytes > 0 {
+            head.extend_from_slice(&payload[..bytes]);
+            payload.advance(bytes);
+        }
+    }
+}
+
+/// Frames and bytes of one kind that are held: queued, laid out, or not acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    frames: usize,
+    bytes: usize,
+}
+
+/// What an outbox holds of answers and refusals, and what it has promised to take.
+#[derive(Debug)]
+pub(super) struct Answers {
+    packets_limit: usize,
+    bytes_limit: usize,
+    refusals_limit: usize,
+    /// Slots that wait for their answers.
+    reserved: usize,
+    answers: Held,
+    refusals: Held,
+    /// Counts the sessions: a slot of another one is void.
+    session: u32,
+    /// No answer that is held expires earlier, as far as is known.
+    next_expiry: Option<Duration>,
+}
+
+impl Answers {
+    pub(super) fn new(config: &PeerConfig) -> Self {
+        Self {
+            packets_limit: config.answer_packets,
+            bytes_limit: config.answer_bytes,
+            refusals_limit: config.refusals,
+            reserved: 0,
+            answers: Held::default(),
+            refusals: Held::default(),
+            session: 0,
+            next_expiry: None,
+        }
+    }
+
+    /// Promises to take one answer.
+    pub(super) fn reserve(&mut self) -> Option<AnswerSlot> {
+        let in_use = self.reserved + self.answers.frames;
+        if in_use >= self.packets_limit || self.answers.bytes >= self.bytes_limit {
+            return None;
+        }
+        self.reserved += 1;
+        Some(AnswerSlot {
+            session: self.session,
+        })
+    }
+
+    pub(super) fn is_of_session(&self, slot: AnswerSlot) -> bool {
+        slot.session == self.session
+    }
+
+    pub(super) fn accepts_refusal(&self) -> bool {
+        self.refusals.frames < self.refusals_limit
+    }
+
+    /// Slots reserved and answers held.
+    pub(super) fn in_use(&self) -> usize {
+        self.reserved + self.answers.frames
+    }
+
+    /// Frames and bytes that do not count against the sender's own limits.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (
+            self.answers.frames + self.refusals.frames,
+            self.answers.bytes + self.refusals.bytes,
+        )
+    }
+
+    pub(super) fn handle_pushed(&mut self, frame: &Frame) {
+        if let Account::Answer(_) = frame.terms.account {
+            debug_assert!(self.reserved > 0, "an answer has a slot");
+            self.reserved = self.reserved.saturating_sub(1);
+        }
+        if let Some(held) = self.of(frame.terms.account) {
+            held.frames += 1;
+            held.bytes += frame.size();
+            if let Some(expiry) = frame.terms.expiry {
+                let next = self.next_expiry.map_or(expiry.at, |at| at.min(expiry.at));
+                self.next_expiry = Some(next);
+            }
+        }
+    }
+
+    pub(super) fn handle_released(&mut self, frame: &Frame) {
+        if let Some(held) = self.of(frame.terms.account) {
+            held.frames -= 1;
+            held.bytes -= frame.size();
+        }
+        if self.answers.frames == 0 && self.refusals.frames == 0 {
+            self.next_expiry = None;
+        }
+    }
+
+    /// A frame got smaller.
+    pub(super) fn handle_saved(&mut self, account: Account, bytes: usize) {
+        if let Some(held) = self.of(account) {
+            held.bytes -= bytes;
+        }
+    }
+
+    /// Slots of the session that ended are void.
+    pub(super) fn end_session(&mut self) {
+        self.session = self.session.wrapping_add(1);
+        self.reserved = 0;
+    }
+
+    /// When an answer that is held may be of no use any more.
+    pub(super) fn next_expiry(&self) -> Option<Duration> {
+        self.next_expiry
+    }
+
+    pub(super) fn set_next_expiry(&mut self, at: Option<Duration>) {
+        self.next_expiry = at;
+    }
+
+    fn of(&mut self, account: Account) -> Option<&mut Held> {
+        match account {
+            Account::Own => None,
+            Account::Answer(_) => Some(&mut self.answers),
+            Account::Refusal => Some(&mut self.refusals),
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What stands between processes: partitions and clogs that hold back what is under way, pairs that
+//! are disconnected, base latencies.
+//!
+//! An obstacle is met on arrival: a segment, a RST or a connect that reaches the other host while one
+//! stands is held. Those that are held are listed, so that lifting an obstacle looks at them alone;
+//! a network without obstacles asks one question per arrival.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::clock::SimInstant;
+use super::connections::{ConnectionId, Side};
+use super::events::EventKey;
+use super::faults::Occasion;
+use super::process::ProcessId;
+use super::world::{Event, World};
+use crate::chaos::{FaultKind, FaultTarget};
+
+/// What keeps whom from reaching whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Block {
+    /// Nothing of the first reaches the second, and it comes late.
+    Clog(ProcessId, ProcessId),
+    /// Nothing reaches the process or leaves it, and it comes late.
+    ClogAll(ProcessId),
+    /// Nothing of the first reaches the second.
+    Partition(ProcessId, ProcessId),
+    /// Nothing of the process reaches anybody.
+    Sends(ProcessId),
+    /// Nothing reaches the process.
+    Receives(ProcessId),
+}
+
+impl Block {
+    /// For digests.
+    pub(super) fn number(self) -> u64 {
+        let pair = |from: ProcessId, to: ProcessId| {
+            (u64::from(from.number()) << 24) | u64::from(to.number())
+        };
+        let (kind, who) = match self {
+            Self::Clog(from, to) => (0, pair(from, to)),
+            Self::ClogAll(process) => (1, u64::from(process.number())),
+            Self::Partition(from, to) => (2, pair(from, to)),
+            Self::Sends(process) => (3, u64::from(process.number())),
+            Self::Receives(process) => (4, u64::from(process.number())),
+        };
+        (kind << 48) | who
+    }
+
+    fn obstacle(self) -> Obstacle {
+        match self {
+            Self::Clog(..) | Self::ClogAll(_) => Obstacle::Clog,
+            Self::Partition(..) | Self::Sends(_) | Self::Receives(_) => Obstacle::Partition,
+        }
+    }
+}
+
+/// What an arrival meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// It comes late.
+    Clog,
+    /// It comes late too, if its sender does not give up first.
+    Partition,
+}
+
+/// Who put an obstacle there. Stable connections do not meet what chance did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Call,
+    Chance,
+}
+
+#[derive(Debug)]
+struct Standing {
+    until: SimInstant,
+    event: EventKey,
+    cause: Cause,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    blocks: BTreeMap<Block, Standing>,
+    disconnected: BTreeSet<(ProcessId, ProcessId)>,
+    /// Directions that something is held of.
+    held: Vec<(ConnectionId, Side)>,
+    latencies: BTreeMap<(IpAddr, IpAddr), Duration>,
+}
+
+impl Links {
+    /// What an arrival from one process at another meets. A process always reaches itself.
+    pub(super) fn obstacle(
+        &self,
+        from: ProcessId,
+        to: ProcessId,
+        stable: bool,
+    ) -> Option<Obstacle> {
+        if self.blocks.is_empty() || from == to {
+            return None;
+        }
+        let possible = [
+            Block::Partition(from, to),
+            Block::Sends(from),
+            Block::Receives(to),
+            Block::Clog(from, to),
+            Block::ClogAll(from),
+            Block::ClogAll(to),
+        ];
+        let met = possible.into_iter().find(|block| {
+            let standing = self.blocks.get(block);
+            standing.is_some_and(|standing| !(stable && standing.cause == Cause::Chance))
+        });
+        met.map(Block::obstacle)
+    }
+
+    pub(super) fn is_disconnected(&self, one: ProcessId, other: ProcessId) -> bool {
+        !self.disconnected.is_empty() && self.disconnected.contains(&ordered(one, other))
+    }
+}
+
+fn ordered(one: ProcessId, other: ProcessId) -> (ProcessId, ProcessId) {
+    (one.min(other), one.max(other))
+}
+
+fn pair(from: ProcessId, to: ProcessId) -> FaultTarget {
+    FaultTarget::Pair(from.number(), to.number())
+}
+
+impl World {
+    /// Puts obstacles up for `lasts`, as one fault.
+    pub(super) fn block(
+        &mut self,
+        kind: FaultKind,
+        target: FaultTarget,
+        blocks: &[Block],
+        lasts: Duration,
+    ) {
+        if self.fault_fires(kind, target) {
+            for block in blocks {
+                self.put_up(*block, lasts, Cause::Call);
+            }
+        }
+    }
+
+    /// One that stands already stands until the later of the two ends.
+    fn put_up(&mut self, block: Block, lasts: Duration, cause: Cause) {
+        let until = self.after(lasts);
+        let standing = self.network.links.blocks.get(&block);
+        if standing.is_some_and(|standing| standing.until >= until) {
+            return;
+        }
+        let event = self.schedule(until, Event::Lift(block));
+        let standing = Standing {
+            until,
+            event,
+            cause,
+        };
+        if let Some(before) = self.network.links.blocks.insert(block, standing) {
+            self.events.remove(before.event);
+        }
+        self.notice_block("put up", block);
+    }
+
+    /// An obstacle's time is over.
+    pub(super) fn lift(&mut self, block: Block) {
+        self.take_down(&[block]);
+    }
+
+    /// Takes obstacles down, and lets go what they held.
+    pub(super) fn take_down(&mut self, blocks: &[Block]) {
+        for block in blocks {
+            if let Some(standing) = self.network.links.blocks.remove(block) {
+                self.events.remove(standing.event);
+                self.notice_block("lifted", *block);
+            }
+        }
+        self.release_held();
+    }
+
+    /// Takes all obstacles down, and connects what was disconnected.
+    pub(super) fn take_all_down(&mut self) {
+        let blocks: Vec<Block> = self.network.links.blocks.keys().copied().collect();
+        self.network.links.disconnected.clear();
+        self.take_down(&blocks);
+    }
+
+    /// Whether the first is kept from reaching the second by a partition.
+    pub(super) fn is_partitioned(&self, from: ProcessId, to: ProcessId) -> bool {
+        self.network.links.obstacle(from, to, false) == Some(Obstacle::Partition)
+    }
+
+    /// What keeps the segments of `from` from arriving.
+    pub(super) fn obstacle_for(&self, id: ConnectionId, from: Side) -> Option<Obstacle> {
+        if self.network.links.blocks.is_empty() {
+            return None;
+        }
+        let connection = self.network.connections.get(id)?;
+        let sender = connection.ends[from.index()].owner.id;
+        let receiver = connection.ends[from.other().index()].owner.id;
+        self.network
+            .links
+            .obstacle(sender, receiver, connection.is_stable())
+    }
+
+    /// Remembers that something of this direction is held.
+    pub(super) fn list_held(&mut self, id: ConnectionId, from: Side) {
+        if let Some(connection) = self.network.connections.get_mut(id)
+            && !std::mem::replace(&mut connection.pipe(from).is_listed, true)
+        {
+            self.network.links.held.push((id, from));
+        }
+    }
+
+    /// What is held goes on if nothing stands in its way any more.
+    fn release_held(&mut self) {
+        if self.network.links.held.is_empty() {
+            return;
+        }
+        let held = std::mem::take(&mut self.network.links.held);
+        for (id, from) in held {
+            let there = self.obstacle_for(id, from);
+            let back = self.obstacle_for(id, from.other());
+            if there.is_some() || back == Some(Obstacle::Partition) {
+                self.network.links.held.push((id, from));
+            } else if let Some(connection) = self.network.connections.get_mut(id) {
+                connection.pipe(from).is_listed = false;
+            }
+            if there.is_none() {
+                self.go_on(id, from);
+            }
+            if back != Some(Obstacle::Partition) {
+                self.acknowledge(id, from);
+            }
+        }
+    }
+
+    /// Gives a new connection the latencies and buffers of its two directions.
+    pub(super) fn lay_pipes(&mut self, id: ConnectionId) {
+        let on = self.occasion(id);
+        let delays = self.faults.asymmetric_delays(on, &mut self.digest);
+        for from in [Side::Dialer, Side::Acceptor] {
+            let Some((local, remote)) = self.hosts(id, from) else {
+                return;
+            };
+            let base = self.base_latency(local, remote, on);
+            let capacity = self.faults.send_buffer_bytes(base);
+            let delay = delays.map_or(Duration::ZERO, |delays| delays[from.index()]);
+            if let Some(connection) = self.network.connections.get_mut(id) {
+                connection.pipe(from).lay(capacity, base, delay);
+            }
+        }
+    }
+
+    /// The addresses of the hosts that `from` sends from and to.
+    fn hosts(&self, id: ConnectionId, from: Side) -> Option<(IpAddr, IpAddr)> {
+        let connection = self.network.connections.get(id)?;
+        let owner = |side: Side| {
+            self.processes
+                .get(connection.ends[side.index()].owner.id)
+                .ip
+        };
+        Some((owner(from), owner(from.other())))
+    }
+
+    /// Draws whether the two processes part, if partitions happen by chance.
+    pub(super) fn maybe_partition(&mut self, from: ProcessId, to: ProcessId) {
+        if !self.faults.partitions() || from == to {
+            return;
+        }
+        let on = Occasion {
+            now: self.clock,
+            target: pair(from, to),
+        };
+        let Some(drawn) = self.faults.partition(on, &mut self.digest) else {
+            return;
+        };
+        if drawn.there {
+            self.put_up(Block::Partition(from, to), drawn.lasts, Cause::Chance);
+        }
+        if drawn.back {
+            self.put_up(Block::Partition(to, from), drawn.lasts, Cause::Chance);
+        }
+    }
+
+    /// Resets all connections between two processes, and refuses new ones.
+    pub(super) fn disconnect_pair(&mut self, one: ProcessId, other: ProcessId) {
+        if !self.fault_fires(FaultKind::Disconnect, pair(one, other)) {
+            return;
+        }
+        self.network.links.disconnected.insert(ordered(one, other));
+        let mut between = Vec::new();
+        for (id, connection) in self.network.connections.iter() {
+            let owners = [connection.ends[0].owner.id, connection.ends[1].owner.id];
+            if ordered(owners[0], owners[1]) == ordered(one, other) {
+                between.push(id);
+            }
+        }
+        for id in between {
+            self.abort_connection(id);
+        }
+    }
+
+    pub(super) fn reconnect_pair(&mut self, one: ProcessId, other: ProcessId) {
+        self.network.links.disconnected.remove(&ordered(one, other));
+    }
+
+    /// The base latency between two addresses, drawn if there is none.
+    pub(super) fn base_latency(&mut self, from: IpAddr, to: IpAddr, on: Occasion) -> Duration {
+        if from == to {
+            return Duration::ZERO;
+        }
+        if let Some(known) = self.network.links.latencies.get(&(from, to)) {
+            return *known;
+        }
+        if !self.faults.has_pair_latency() {
+            return Duration::ZERO;
+        }
+        let drawn = self.faults.pair_latency(on, &mut self.digest);
+        self.network.links.latencies.insert((from, to), drawn);
+        drawn
+    }
+
+    pub(super) fn pair_latency(&self, from: IpAddr, to: IpAddr) -> Option<Duration> {
+        self.network.links.latencies.get(&(from, to)).copied()
+    }
+
+    /// Returns what holds from now on.
+    pub(super) fn set_pair_latency_if_not_set(
+        &mut self,
+        from: IpAddr,
+        to: IpAddr,
+        latency: Duration,
+    ) -> Duration {
+        let latencies = &mut self.network.links.latencies;
+        *latencies.entry((from, to)).or_insert(latency)
+    }
+}

@@ -1,0 +1,301 @@
+//! [`Call`]: a request with options.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use moonpool_foundation::network::peer::{Expiry, PacketTerms};
+use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider, UID};
+use moonpool_traits::{CodecError, MessageCodec};
+use serde::Serialize;
+
+use super::call_table::CallTerms;
+use super::core::Admission;
+use super::envelope::{self, DEADLINE_OFFSET, Extras, MessageHead, TraceContext};
+use super::flow_transport::FlowTransport;
+use super::reply_error::ReplyError;
+use super::reply_future::{PendingCall, ReplyFuture};
+use super::reply_promise::ReplyPromise;
+use super::request::Outgoing;
+use crate::error::{NotSent, TransportError};
+
+/// A request that is about to be sent. Made by [`FlowTransport::call`]; nothing happens before
+/// [`send`](Self::send).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use moonpool::{Endpoint, FlowTransport, JsonCodec, NetworkProvider, ReplyError, TaskProvider};
+/// # use moonpool::{ReplyPromise, TimeProvider};
+/// /// Asks another service on behalf of a caller: for as long as that waits, but 2 s at most.
+/// async fn length<N: NetworkProvider, T: TimeProvider, TP: TaskProvider>(
+///     transport: &FlowTransport<N, T, TP>,
+///     endpoint: &Endpoint,
+///     caller: &ReplyPromise<u64, JsonCodec>,
+/// ) -> Result<u64, ReplyError> {
+///     transport
+///         .call(endpoint, "text".to_owned(), JsonCodec)
+///         .timeout(Duration::from_secs(2))
+///         .within(caller)
+///         .metadata("tenant", "blue")
+///         .send()?
+///         .await
+/// }
+/// ```
+#[must_use = "a call does nothing until it is sent"]
+pub struct Call<'a, Req, C> {
+    transport: &'a dyn Outgoing,
+    endpoint: Endpoint,
+    request: Req,
+    codec: C,
+    options: CallOptions,
+}
+
+/// What a call is given beside its request.
+#[derive(Clone, Debug)]
+pub(crate) struct CallOptions {
+    /// `None`: no deadline of its own.
+    timeout: Option<Duration>,
+    /// That of the request on whose behalf it is made.
+    deadline: Option<Duration>,
+    patience: Option<Duration>,
+    /// Made when something is added.
+    extras: Option<Box<Extras>>,
+}
+
+impl CallOptions {
+    /// The transport's defaults.
+    pub(crate) fn of(transport: &dyn Outgoing) -> Self {
+        Self {
+            timeout: transport.default_timeout(),
+            deadline: None,
+            patience: transport.default_patience(),
+            extras: None,
+        }
+    }
+
+    pub(crate) fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.patience = Some(patience);
+    }
+
+    pub(crate) fn end_by(&mut self, deadline: Option<Duration>) {
+        self.deadline = earlier(self.deadline, deadline);
+    }
+
+    pub(crate) fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+}
+
+impl<N, T, TP> FlowTransport<N, T, TP>
+where
+    N: NetworkProvider,
+    T: TimeProvider,
+    TP: TaskProvider,
+{
+    /// A request to `endpoint`, for options and then [`send`](Call::send). What
+    /// [`send_request`](super::send_request) sends has the same defaults.
+    pub fn call<Req, C>(&self, endpoint: &Endpoint, request: Req, codec: C) -> Call<'_, Req, C>
+    where
+        Req: Serialize,
+        C: MessageCodec,
+    {
+        Call {
+            transport: self,
+            endpoint: *endpoint,
+            request,
+            codec,
+            options: CallOptions::of(self),
+        }
+    }
+}
+
+impl<Req, C> Call<'_, Req, C> {
+    /// How long the call may take, from [`send`](Self::send) on; 10 s by default. Then it ends with
+    /// [`ReplyError::Timeout`], and the request is not sent any more. Zero ends it at once, unsent;
+    /// `Duration::MAX` and `None` let it wait for ever, save for what ends it otherwise: a session's
+    /// end, a connection that cannot be made.
+    ///
+    /// What remains of the time travels with the request, so that the server can see it
+    /// ([`ReplyPromise::remaining`]) and stop. The server learns it when the request arrives: it may
+    /// outlive the caller's deadline by the time that the request was on its way, so no lease may
+    /// rest on it.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.options.set_timeout(timeout.into());
+        self
+    }
+
+    /// Ends the call no later than the request that it is made on behalf of: at the earlier of that
+    /// one's deadline and the call's own.
+    pub fn within<Resp, D>(mut self, promise: &ReplyPromise<Resp, D>) -> Self {
+        self.options.end_by(promise.deadline());
+        self
+    }
+
+    /// How long there may be no working connection before the call ends with `ConnectionFailed`, if
+    /// the request was surely not sent, or `MaybeDelivered`: the patience of the transport's
+    /// [`PeerConfig`](crate::PeerConfig), 3 s, by default. It counts from the latest of the call, the
+    /// loss of the last connection and the first attempt to make one. The deadline stands: a call
+    /// that is to be more patient than that needs a later one as well.
+    ///
+    /// A session is kept for 60 s without a connection: a request that was written to it does not
+    /// outlast that.
+    pub fn unless_failed_for(mut self, patience: Duration) -> Self {
+        self.options.set_patience(patience);
+        self
+    }
+
+    /// Adds a pair that the server finds in [`ReplyPromise::metadata`]. Pairs keep their order, and
+    /// keys may repeat. At most 64 pairs and 8 KiB, 6 bytes for each pair's lengths and the trace
+    /// context's state included: [`send`](Self::send) refuses more.
+    pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        self.options.extras().push(key, value.as_ref());
+        self
+    }
+
+    /// The W3C trace context that the server finds in [`ReplyPromise::trace_context`]. Its state
+    /// counts against the limit of the metadata.
+    pub fn trace_context(mut self, trace: &TraceContext<'_>) -> Self {
+        self.options.extras().set_trace(trace);
+        self
+    }
+}
+
+impl<Req, C> Call<'_, Req, C>
+where
+    Req: Serialize,
+    C: MessageCodec,
+{
+    /// Sends the request, now, and gives the future of its reply; see
+    /// [`send_request`](super::send_request).
+    ///
+    /// # Errors
+    /// [`NotSent`] gives the request back: as for [`send_request`](super::send_request), and
+    /// `MetadataTooLarge`.
+    pub fn send<Resp>(self) -> Result<ReplyFuture<Resp, C>, NotSent<Req>> {
+        let Self {
+            transport,
+            endpoint,
+            request,
+            codec,
+            options,
+        } = self;
+        send(transport, &endpoint, &options, request, codec)
+    }
+}
+
+impl<Req, C> fmt::Debug for Call<'_, Req, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("endpoint", &self.endpoint)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sends a request, or gives it back.
+pub(crate) fn send<Req, Resp, C>(
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    options: &CallOptions,
+    request: Req,
+    codec: C,
+) -> Result<ReplyFuture<Resp, C>, NotSent<Req>>
+where
+    Req: Serialize,
+    C: MessageCodec,
+{
+    let started = start_call(transport, endpoint, options, |buffer| {
+        codec.encode_into(&request, buffer)
+    });
+    match started {
+        Ok(call) => Ok(ReplyFuture::new(call, codec)),
+        Err(error) => Err(NotSent { request, error }),
+    }
+}
+
+/// Starts a call and sends its request.
+pub(crate) fn start_call(
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    options: &CallOptions,
+    encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+) -> Result<PendingCall, TransportError> {
+    let extras = options.extras.as_deref();
+    if !extras.is_none_or(Extras::fits) {
+        return Err(TransportError::MetadataTooLarge);
+    }
+    let core = transport.core();
+    let started = core.now();
+    let own = options
+        .timeout
+        .and_then(|timeout| started.checked_add(timeout));
+    let terms = CallTerms {
+        token: endpoint.token,
+        started,
+        deadline: earlier(own, options.deadline),
+        patience: options.patience,
+    };
+    transport.keep_deadline(&terms);
+    let token = core.start_call(terms).ok_or(TransportError::TooManyCalls)?;
+    let call = PendingCall::new(core.clone(), token, terms.token);
+    if terms.deadline.is_some_and(|deadline| deadline <= started) {
+        core.counters.calls_timed_out.add();
+        let waker = core.calls.borrow_mut().fail(token, ReplyError::Timeout);
+        debug_assert!(waker.is_none(), "nobody has polled this call");
+        return Ok(call);
+    }
+    let head = MessageHead {
+        reply_token: Some(token),
+        deadline: terms.deadline.map(|deadline| deadline - started),
+        trace: extras.and_then(Extras::trace),
+        metadata: extras.map(Extras::metadata).unwrap_or_default(),
+    };
+    write_request(transport, endpoint, terms.deadline, token, |buffer| {
+        envelope::put_head(&head, buffer);
+        encode(buffer)
+    })?;
+    core.counters.requests_sent.add();
+    Ok(call)
+}
+
+fn write_request(
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    deadline: Option<Duration>,
+    reply_token: UID,
+    write: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+) -> Result<(), TransportError> {
+    let core = transport.core();
+    if core.is_local(&endpoint.address) {
+        core.check_open()?;
+        let packet = core.send_local(endpoint.token, Admission::WithinLimits, write)?;
+        transport.deliver_locally();
+        core.calls.borrow_mut().queued_locally(reply_token, packet);
+        return Ok(());
+    }
+    let peer = transport.peer(&endpoint.address)?;
+    let terms = PacketTerms {
+        expiry: deadline.map(|at| Expiry {
+            at,
+            remaining_offset: Some(DEADLINE_OFFSET),
+        }),
+        ..PacketTerms::default()
+    };
+    let packet = peer.send_reliable_under(endpoint.token, terms, write)?;
+    core.calls
+        .borrow_mut()
+        .written(reply_token, peer.id(), packet);
+    Ok(())
+}
+
+/// The earlier of two deadlines, either of which may be missing.
+fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

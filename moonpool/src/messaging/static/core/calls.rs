@@ -1,0 +1,223 @@
+//! How calls end, and what the other end learns of it.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use moonpool_foundation::UID;
+use moonpool_foundation::network::peer::{
+    Expiry, PacketId, PacketTerms, PeerHandle, PeerId, SendError, SessionEnded, Withdrawal,
+};
+use moonpool_traits::CodecError;
+
+use super::{Core, wake};
+use crate::messaging::r#static::call_table::{Arrival, CallTerms, Due, Look, Outcome, Sent};
+use crate::messaging::r#static::envelope;
+use crate::messaging::r#static::reply_error::ReplyError;
+
+/// How long a cancellation may wait to be written: a session that was without a connection for this
+/// long is over, for most callers.
+const CANCELLATION_KEPT: Duration = Duration::from_secs(10);
+
+/// When the calls are to be looked at, as far as the timer's task knows.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// What the timer is armed for.
+    armed: Option<Look>,
+    waker: Option<Waker>,
+}
+
+impl Core {
+    /// Starts a call. `None` when there are as many as can be.
+    pub(crate) fn start_call(&self, terms: CallTerms) -> Option<UID> {
+        let (token, next) = {
+            let mut calls = self.calls.borrow_mut();
+            (calls.start(terms)?, calls.next_look())
+        };
+        let waker = {
+            let mut looks = self.looks.borrow_mut();
+            let is_later = match (looks.armed, next) {
+                (_, None) => true,
+                (Some(armed), Some(next)) => {
+                    armed.at <= next.at && armed.is_certain >= next.is_certain
+                }
+                (None, Some(_)) => false,
+            };
+            if is_later { None } else { looks.waker.take() }
+        };
+        wake(waker);
+        Some(token)
+    }
+
+    /// When a call is to be looked at next.
+    pub(crate) fn next_look(&self) -> Option<Look> {
+        self.calls.borrow().next_look()
+    }
+
+    /// Notes whom to wake when a call has to be looked at before `armed`. The one noted before is
+    /// for the caller to drop.
+    pub(crate) fn await_look(&self, armed: Option<Look>, waker: &Waker) -> Option<Waker> {
+        let mut looks = self.looks.borrow_mut();
+        looks.armed = armed;
+        looks.waker.replace(waker.clone())
+    }
+
+    /// The waker of the timer's task.
+    pub(super) fn take_timer(&self) -> Option<Waker> {
+        self.looks.borrow_mut().waker.take()
+    }
+
+    /// Ends the calls whose deadline has passed, and those without a working connection for longer
+    /// than they put up with.
+    pub(crate) fn end_due_calls(&self, now: Duration) {
+        loop {
+            let due = self.calls.borrow_mut().next_due(now);
+            match due {
+                None => return,
+                Some(Due::Expired {
+                    token,
+                    endpoint_token,
+                    sent,
+                    waker,
+                }) => {
+                    self.counters.calls_timed_out.add();
+                    self.give_up(token, endpoint_token, sent, now);
+                    wake(waker);
+                }
+                Some(Due::Unsure {
+                    token,
+                    peer,
+                    packet,
+                }) => self.judge_connection(now, token, peer, packet),
+            }
+        }
+    }
+
+    /// Ends the call if there was no working connection for too long, else looks again later.
+    fn judge_connection(&self, now: Duration, token: UID, peer: PeerId, packet: PacketId) {
+        let handle = self.peers.borrow().handle(peer).cloned();
+        let unconnected_since = handle.as_ref().and_then(PeerHandle::unconnected_since);
+        let unfailed = unconnected_since.unwrap_or(now);
+        let is_patient = self.calls.borrow_mut().look_again(now, token, unfailed);
+        if is_patient {
+            return;
+        }
+        let withdrawn = handle.map(|handle| handle.withdraw(packet));
+        let error = match withdrawn {
+            Some(Withdrawal::NotDelivered) => ReplyError::ConnectionFailed,
+            _ => ReplyError::MaybeDelivered,
+        };
+        let waker = self.calls.borrow_mut().fail(token, error);
+        wake(waker);
+    }
+
+    /// Gives a call its outcome, if it waits for one from there.
+    pub(crate) fn end_call(&self, token: UID, from: Option<PeerId>, outcome: Outcome) {
+        let arrival = self.calls.borrow_mut().reply(token, from, outcome);
+        match arrival {
+            Arrival::Ended(waker) => {
+                self.counters.replies_received.add();
+                wake(waker);
+            }
+            Arrival::Late => self.counters.replies_late.add(),
+        }
+    }
+
+    /// Gives a call up whose future is gone, and takes its request back as far as that can be done.
+    pub(crate) fn forget_call(&self, token: UID) {
+        let forgotten = self.calls.borrow_mut().forget(token);
+        drop(forgotten.waker);
+        if let Some(endpoint_token) = forgotten.endpoint_token {
+            self.give_up(token, endpoint_token, forgotten.sent, self.now());
+        }
+    }
+
+    /// Takes a request back. If it may have arrived, the other end is told that nobody waits.
+    fn give_up(&self, token: UID, endpoint_token: UID, sent: Option<Sent>, now: Duration) {
+        match sent {
+            None => {}
+            Some(Sent::Local { packet }) => {
+                let withdrawn = self.local.borrow_mut().withdraw(packet);
+                if withdrawn.is_none() {
+                    self.handle_cancellation(None, token);
+                }
+            }
+            Some(Sent::To { peer, packet }) => {
+                let handle = self.peers.borrow().handle(peer).cloned();
+                let Some(handle) = handle else {
+                    return;
+                };
+                let withdrawn = handle.withdraw(packet);
+                tracing::trace!(%token, ?withdrawn, "a call was given up");
+                if withdrawn != Withdrawal::NotDelivered {
+                    self.send_cancellation(&handle, token, endpoint_token, now);
+                }
+            }
+        }
+    }
+
+    /// Tells the other end that nobody waits for the reply. If there is no room for that now, it
+    /// learns it by the deadline.
+    fn send_cancellation(&self, peer: &PeerHandle, token: UID, endpoint_token: UID, now: Duration) {
+        let terms = PacketTerms {
+            expiry: Some(Expiry {
+                at: now.saturating_add(CANCELLATION_KEPT),
+                remaining_offset: None,
+            }),
+            ..PacketTerms::default()
+        };
+        let sent = peer.send_reliable_under(endpoint_token, terms, |buffer| {
+            envelope::put_cancellation(token, buffer);
+            Ok(())
+        });
+        match sent {
+            Ok(_) => self.counters.cancellations_sent.add(),
+            Err(error) => {
+                let error: SendError<CodecError> = error;
+                tracing::debug!(%token, %error, "a cancellation was not sent");
+            }
+        }
+    }
+
+    /// Ends every call by what is known of its request, and gives the wakers.
+    pub(super) fn end_all_calls(&self) -> Vec<Waker> {
+        let waiting = self.calls.borrow().all_waiting();
+        let ended = waiting.into_iter().filter_map(|(token, sent)| {
+            let is_unsent = match sent {
+                None => true,
+                Some(Sent::Local { packet }) => self.local.borrow_mut().withdraw(packet).is_some(),
+                Some(Sent::To { peer, packet }) => {
+                    let handle = self.peers.borrow().handle(peer).cloned();
+                    let withdrawn = handle.map(|handle| handle.withdraw(packet));
+                    withdrawn == Some(Withdrawal::NotDelivered)
+                }
+            };
+            let error = if is_unsent {
+                ReplyError::ConnectionFailed
+            } else {
+                ReplyError::MaybeDelivered
+            };
+            self.calls.borrow_mut().fail(token, error)
+        });
+        ended.collect()
+    }
+
+    pub(super) fn end_calls_of_session(&self, peer: PeerId, ended: &SessionEnded) {
+        loop {
+            let next = self.calls.borrow_mut().end_next_of_session(peer, ended);
+            match next {
+                Some(waker) => wake(waker),
+                None => return,
+            }
+        }
+    }
+
+    pub(super) fn end_calls_of(&self, peer: PeerId) {
+        loop {
+            let next = self.calls.borrow_mut().end_next_of_peer(peer);
+            match next {
+                Some(waker) => wake(waker),
+                None => return,
+            }
+        }
+    }
+}
