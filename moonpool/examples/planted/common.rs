@@ -83,7 +83,7 @@ pub(crate) fn run(planted: impl Fn() -> SimulationBuilder, fixed: impl Fn() -> S
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         [] => match first_failure(planted(), 0) {
-            Some(found) => println!("found in seed number {}", found.seeds),
+            Some(found) => println!("found in seed number {}: {}", found.seeds, found.headline),
             None => println!("not found in {SEEDS} seeds"),
         },
         ["median"] => println!("{} seeds (median of 20)", median(planted)),
