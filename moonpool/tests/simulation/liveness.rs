@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool::foundation::{
-    ConnectionSide, KillKind, SimProcess, SimProviders, SimWorld, SimulationBuilder,
-    SimulationError, SimulationMetrics,
+    ConnectionSide, KillKind, NetworkConfiguration, Regressions, SimProcess, SimProviders,
+    SimWorld, SimulationBuilder, SimulationError, SimulationMetrics,
 };
 use moonpool::prelude::*;
 use moonpool::{AddressState, FailureMonitor, select};
@@ -53,7 +53,8 @@ struct Pair {
 
 impl Pair {
     fn new(seed: u64) -> Self {
-        let world = SimWorld::new_with_seed(seed);
+        let network = NetworkConfiguration::disabled();
+        let world = SimWorld::new_with_network_config_and_seed(network, seed).unwrap();
         world.set_time_budget(Some(seconds(10_000)));
         let address: NetworkAddress = format!("10.0.0.1:{PORT}").parse().unwrap();
         let server =
@@ -68,7 +69,9 @@ impl Pair {
     }
 
     fn connect(&self) -> Rc<SimTransport> {
-        FlowTransportBuilder::from_providers(&self.client).build()
+        FlowTransportBuilder::from_providers(&self.client)
+            .default_timeout(None)
+            .build()
     }
 
     fn ask(&self, transport: &SimTransport, pause: u64) -> ReplyFuture<u64, JsonCodec> {
@@ -258,6 +261,8 @@ fn a_server_that_never_answers_is_a_deadlock_although_both_ends_ping() {
 fn a_workload_whose_server_never_answers_gets_the_verdict() {
     let report = SimulationBuilder::new()
         .with_seed_range(0..5)
+        .with_network_config(NetworkConfiguration::disabled())
+        .regressions(Regressions::Off)
         .register_providers_workload("server", |providers: SimProviders, topology| async move {
             let ip = topology.my_ip.parse().unwrap();
             serve_slowly(providers, NetworkAddress::new(ip, PORT)).await;
@@ -270,7 +275,9 @@ fn a_workload_whose_server_never_answers_gets_the_verdict() {
                 .parse()
                 .unwrap();
             let endpoint = Endpoint::new(NetworkAddress::new(ip, PORT), SLOW);
-            let transport = FlowTransportBuilder::from_providers(&providers).build();
+            let transport = FlowTransportBuilder::from_providers(&providers)
+                .default_timeout(None)
+                .build();
             let call = send_request::<_, u64, _, _, _, _>(&transport, &endpoint, 0_u64, JsonCodec);
             call.unwrap().await.unwrap();
             Ok(SimulationMetrics::default())

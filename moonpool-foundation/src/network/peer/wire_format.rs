@@ -41,6 +41,9 @@ fn golden_files() -> BTreeMap<String, String> {
     for dir in ["moonpool-foundation/tests/golden", "moonpool/tests/golden"] {
         for entry in fs::read_dir(repository().join(dir)).unwrap() {
             let path = entry.unwrap().path();
+            if path.extension() != Some("hex".as_ref()) {
+                continue;
+            }
             let name = path.file_name().unwrap().to_str().unwrap();
             files.insert(format!("{dir}/{name}"), fs::read_to_string(&path).unwrap());
         }

@@ -143,6 +143,15 @@ pub(crate) enum Polled {
     Unknown,
 }
 
+/// When calls are to be looked at next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub(crate) at: Duration,
+    /// Some call has a deadline, so something will happen in any case. Patience alone may be renewed
+    /// for ever, as long as there is a connection.
+    pub(crate) is_certain: bool,
+}
+
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) struct CallTable {
@@ -154,6 +163,8 @@ pub(crate) struct CallTable {
     limit: usize,
     nonce: u64,
     waiting: usize,
+    /// Of those, how many have a deadline.
+    bounded: usize,
 }
 
 impl CallTable {
@@ -166,6 +177,7 @@ impl CallTable {
             limit,
             nonce: token_nonce(nonce),
             waiting: 0,
+            bounded: 0,
         }
     }
 
@@ -191,8 +203,10 @@ impl CallTable {
     }
 
     /// When [`next_due`](Self::next_due) has something to say.
-    pub(crate) fn next_look(&self) -> Option<Duration> {
-        self.looks.first().map(|(at, _)| at)
+    pub(crate) fn next_look(&self) -> Option<Look> {
+        let (at, _) = self.looks.first()?;
+        let is_certain = self.bounded > 0;
+        Some(Look { at, is_certain })
     }
 
     /// Number of calls that are not forgotten, ended ones included.
@@ -213,6 +227,7 @@ impl CallTable {
         }
         let key = self.calls.insert(call).ok()?;
         self.waiting += 1;
+        self.bounded += usize::from(terms.deadline.is_some());
         if let Some(at) = terms.next_look(terms.started) {
             self.looks.set(key, at);
         }
@@ -371,12 +386,13 @@ impl CallTable {
         if call_waits(&self.calls, key) {
             self.looks.remove(key);
         }
-        let waker = match self.calls.remove(key).map(|call| call.state) {
-            Some(State::Waiting(waker)) => {
+        let waker = match self.calls.remove(key).map(|call| (call.state, call.terms)) {
+            Some((State::Waiting(waker), terms)) => {
                 self.waiting -= 1;
+                self.bounded -= usize::from(terms.deadline.is_some());
                 waker
             }
-            Some(State::Ended(_)) | None => None,
+            Some((State::Ended(_), _)) | None => None,
         };
         Forgotten {
             waker,
@@ -492,6 +508,7 @@ impl CallTable {
         let waker = waker.take();
         call.state = State::Ended(outcome);
         self.waiting -= 1;
+        self.bounded -= usize::from(call.terms.deadline.is_some());
         self.looks.remove(key);
         waker
     }

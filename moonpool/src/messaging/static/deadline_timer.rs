@@ -5,11 +5,11 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Weak;
 use std::task::Poll;
-use std::time::Duration;
 
 use moonpool_foundation::TimeProvider;
 use moonpool_foundation::wait::{self, WaitReason};
 
+use super::call_table::Look;
 use super::core::Core;
 
 /// Runs until the transport is closed or gone.
@@ -18,7 +18,7 @@ use super::core::Core;
 /// deadlines are later. So it fires once per deadline that it was armed for, not once per call.
 pub(crate) async fn run<T: TimeProvider>(core: Weak<Core>, time: T) {
     let mut sleep = pin!(None::<T::Sleep>);
-    let mut armed = None::<Duration>;
+    let mut armed = None::<Look>;
     poll_fn(|cx| {
         loop {
             let Some(core) = core.upgrade() else {
@@ -32,7 +32,14 @@ pub(crate) async fn run<T: TimeProvider>(core: Weak<Core>, time: T) {
             let next = core.next_look();
             if armed != next {
                 armed = next;
-                sleep.set(next.map(|at| time.sleep(at.saturating_sub(now))));
+                sleep.set(next.map(|look| {
+                    let left = look.at.saturating_sub(now);
+                    if look.is_certain {
+                        time.sleep(left)
+                    } else {
+                        time.background_sleep(left)
+                    }
+                }));
             }
             let polled = match sleep.as_mut().as_pin_mut() {
                 Some(sleep) => sleep.poll(cx),

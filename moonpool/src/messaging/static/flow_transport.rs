@@ -143,7 +143,7 @@ where
     pub(super) fn start_keeping_deadlines(&self) {
         if self.deadline_task.borrow().is_none() {
             let keeping = deadline_timer::run(Rc::downgrade(&self.core), self.time.clone());
-            let task = self.task.spawn_task("moonpool-deadlines", keeping);
+            let task = self.task.spawn_driver("moonpool-deadlines", keeping);
             self.deadline_task.replace(Some(task));
         }
     }

@@ -77,7 +77,7 @@ fn timed(table: &mut CallTable, deadline: u64, patience: u64) -> UID {
 fn a_call_expires_at_its_deadline_and_not_before() {
     let mut table = CallTable::new(7, 100);
     let token = timed(&mut table, 10, 100);
-    assert_eq!(table.next_look(), Some(secs(10)));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(10)));
     assert!(table.next_due(secs(10) - Duration::from_nanos(1)).is_none());
     let Some(Due::Expired {
         token: expired,
@@ -98,7 +98,7 @@ fn a_call_expires_at_its_deadline_and_not_before() {
 fn patience_is_counted_from_the_call_and_the_last_failure() {
     let mut table = CallTable::new(7, 100);
     let token = timed(&mut table, 10, 3);
-    assert_eq!(table.next_look(), Some(secs(3)));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(3)));
     let unsure = table.next_due(secs(3));
     assert!(
         matches!(unsure, Some(Due::Unsure { peer: A, .. })),
@@ -106,7 +106,7 @@ fn patience_is_counted_from_the_call_and_the_last_failure() {
     );
     // There was a connection until a second ago.
     assert!(table.look_again(secs(3), token, secs(2)));
-    assert_eq!(table.next_look(), Some(secs(5)));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(5)));
     assert!(table.next_due(secs(5)).is_some());
     assert!(!table.look_again(secs(5), token, secs(2)));
     // A loss before the call counts from the call.
@@ -129,16 +129,16 @@ fn a_call_that_ends_takes_its_deadline_along() {
         table.reply(replied, Some(A), Ok(Bytes::new())),
         Arrival::Ended(_)
     ));
-    assert_eq!(table.next_look(), Some(secs(5)));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(5)));
     drop(table.forget(forgotten));
     drop(table.fail(failed, ReplyError::MaybeDelivered));
-    assert_eq!(table.next_look(), Some(secs(7)));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(7)));
     drop(table.forget(local));
-    assert_eq!(table.next_look(), None);
+    assert_eq!(table.next_look().map(|look| look.at), None);
     // Its slot's next call is not confused with it.
     let next = timed(&mut table, 9, 100);
     drop(table.forget(local));
-    assert_eq!(table.next_look(), Some(secs(9)));
+    assert_eq!(table.next_look().map(|look| look.at), Some(secs(9)));
     drop(table.forget(next));
 }
 
@@ -332,4 +332,21 @@ fn a_withdrawn_packet_ends_its_own_call() {
         Some(Err(ReplyError::PayloadTooLarge))
     );
     assert_eq!(table.waiting(), 2);
+}
+
+#[test]
+fn patience_alone_is_no_certain_look() {
+    let mut table = CallTable::new(1, 10);
+    let patient = CallTerms {
+        patience: Some(secs(3)),
+        ..TERMS
+    };
+    let first = table.start(patient).unwrap();
+    assert!(!table.next_look().unwrap().is_certain);
+    let second = timed(&mut table, 5, 3);
+    assert!(table.next_look().unwrap().is_certain);
+    drop(table.forget(second));
+    assert!(!table.next_look().unwrap().is_certain);
+    drop(table.forget(first));
+    assert_eq!(table.next_look(), None);
 }

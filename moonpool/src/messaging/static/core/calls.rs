@@ -10,7 +10,7 @@ use moonpool_foundation::network::peer::{
 use moonpool_traits::CodecError;
 
 use super::{Core, wake};
-use crate::messaging::r#static::call_table::{Arrival, CallTerms, Due, Outcome, Sent};
+use crate::messaging::r#static::call_table::{Arrival, CallTerms, Due, Look, Outcome, Sent};
 use crate::messaging::r#static::envelope;
 use crate::messaging::r#static::reply_error::ReplyError;
 
@@ -22,7 +22,7 @@ const CANCELLATION_KEPT: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     /// What the timer is armed for.
-    armed: Option<Duration>,
+    armed: Option<Look>,
     waker: Option<Waker>,
 }
 
@@ -37,7 +37,9 @@ impl Core {
             let mut looks = self.looks.borrow_mut();
             let is_later = match (looks.armed, next) {
                 (_, None) => true,
-                (Some(armed), Some(next)) => armed <= next,
+                (Some(armed), Some(next)) => {
+                    armed.at <= next.at && armed.is_certain >= next.is_certain
+                }
                 (None, Some(_)) => false,
             };
             if is_later { None } else { looks.waker.take() }
@@ -47,13 +49,13 @@ impl Core {
     }
 
     /// When a call is to be looked at next.
-    pub(crate) fn next_look(&self) -> Option<Duration> {
+    pub(crate) fn next_look(&self) -> Option<Look> {
         self.calls.borrow().next_look()
     }
 
     /// Notes whom to wake when a call has to be looked at before `armed`. The one noted before is
     /// for the caller to drop.
-    pub(crate) fn await_look(&self, armed: Option<Duration>, waker: &Waker) -> Option<Waker> {
+    pub(crate) fn await_look(&self, armed: Option<Look>, waker: &Waker) -> Option<Waker> {
         let mut looks = self.looks.borrow_mut();
         looks.armed = armed;
         looks.waker.replace(waker.clone())
