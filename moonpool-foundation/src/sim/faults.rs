@@ -12,6 +12,7 @@ use super::chances::{Chances, Spans};
 use super::clock::{SimInstant, nanos};
 use super::digest::Digest;
 use super::fault_log::FaultLog;
+use super::links::Cause;
 use super::rng::{Stream, StreamId};
 use crate::chaos::{FaultKind, FaultSet, FaultTarget};
 use crate::network::{LatencyModel, NetworkConfiguration};
@@ -38,6 +39,8 @@ pub(super) struct Way {
     pub(super) base: Duration,
     /// What its connection has on top.
     pub(super) delay: Duration,
+    /// Who put that there.
+    pub(super) delayed_by: Cause,
     /// It belongs to a stable connection.
     pub(super) stable: bool,
 }
@@ -197,11 +200,11 @@ impl Faults {
     }
 
     pub(super) fn bind_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.bind_latency, on, digest)
+        self.draw(self.config.bind_latency, false, on, digest)
     }
 
     pub(super) fn accept_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.accept_latency, on, digest)
+        self.draw(self.config.accept_latency, false, on, digest)
     }
 
     /// The way there and the way back of a connect.
@@ -210,14 +213,14 @@ impl Faults {
         on: Occasion,
         digest: &mut Digest,
     ) -> (Duration, Duration) {
-        let both = self.draw(self.config.connect_latency, on, digest);
+        let both = self.draw(self.config.connect_latency, false, on, digest);
         let there = both / 2;
         (there, both.saturating_sub(there))
     }
 
     /// The base latency of a pair of addresses that has none yet.
     pub(super) fn pair_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.pair_latency, on, digest)
+        self.draw(self.config.pair_latency, false, on, digest)
     }
 
     /// Whether pairs of addresses have a base latency.
@@ -232,8 +235,8 @@ impl Faults {
         on: Occasion,
         digest: &mut Digest,
     ) -> Duration {
-        let write = self.draw(self.config.write_latency, on, digest);
-        let read = self.draw(self.config.read_latency, on, digest);
+        let write = self.draw(self.config.write_latency, way.stable, on, digest);
+        let read = self.draw(self.config.read_latency, way.stable, on, digest);
         let jitter = nanos(self.config.pair_latency_jitter);
         let jitter = match jitter {
             0 => Duration::ZERO,
@@ -264,14 +267,28 @@ impl Faults {
     }
 
     /// How long the news of a reader's progress takes to a sender that waits for room.
-    pub(super) fn window_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.read_latency, on, digest)
+    pub(super) fn window_latency(
+        &mut self,
+        way: Way,
+        on: Occasion,
+        digest: &mut Digest,
+    ) -> Duration {
+        let latency = self.draw(self.config.read_latency, way.stable, on, digest);
+        if way.stable { latency / 10 } else { latency }
     }
 
-    fn draw(&mut self, model: LatencyModel, on: Occasion, digest: &mut Digest) -> Duration {
+    /// A latency; never from the tail if it is one of a `stable` connection.
+    fn draw(
+        &mut self,
+        model: LatencyModel,
+        stable: bool,
+        on: Occasion,
+        digest: &mut Digest,
+    ) -> Duration {
         let (min, max) = match model {
             LatencyModel::Uniform { min, max } if min == max => return min,
             LatencyModel::Uniform { min, max } => (min, max),
+            LatencyModel::LongTail { min, max, .. } if stable => (min, max),
             LatencyModel::LongTail { min, max, tail } => {
                 let stream = self.stream(FaultKind::LongTail);
                 let is_tail = stream.below(LONG_TAIL_ONE_IN, digest) == 0;

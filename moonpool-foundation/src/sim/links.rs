@@ -65,10 +65,11 @@ pub(super) enum Obstacle {
     Partition,
 }
 
-/// Who put an obstacle there. Stable connections do not meet what chance did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+/// Who put an obstacle or a delay there. Stable connections do not meet what chance did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
     Call,
+    #[default]
     Chance,
 }
 

@@ -10,7 +10,7 @@ use super::breakage::SimConnection;
 use super::clogs::ClogSide;
 use super::connections::Side;
 use super::faults::{CloseDirection, Ending};
-use super::links::{Block, Obstacle};
+use super::links::{Block, Cause, Obstacle};
 use super::pipe::Pipe;
 use super::process::ProcessId;
 use super::sim_world::{SimProcess, SimWorld};
@@ -322,13 +322,16 @@ impl SimWorld {
             .with(|world| world.crash_end(connection.id, crashed, error_delay));
     }
 
-    /// From now on chance leaves a connection alone, and it takes a tenth of the latency. What a test
-    /// does by call still happens to it.
+    /// From now on chance leaves a connection alone, and it takes a tenth of the latency, without the
+    /// long tail and without a delay that chance gave it. What a test does by call still happens to it.
     pub fn mark_stable(&self, connection: SimConnection) {
         self.shared.with(|world| {
             if let Some(connection) = world.network.connections.get_mut(connection.id) {
                 for pipe in &mut connection.pipes {
                     pipe.way.stable = true;
+                    if pipe.way.delayed_by == Cause::Chance {
+                        pipe.way.delay = Duration::ZERO;
+                    }
                 }
             }
         });
@@ -393,8 +396,11 @@ impl SimWorld {
                 return;
             }
             if let Some(connection) = world.network.connections.get_mut(connection.id) {
-                connection.pipe(Side::Dialer).way.delay = send;
-                connection.pipe(Side::Acceptor).way.delay = receive;
+                for (side, delay) in [(Side::Dialer, send), (Side::Acceptor, receive)] {
+                    let way = &mut connection.pipe(side).way;
+                    way.delay = delay;
+                    way.delayed_by = Cause::Call;
+                }
             }
         });
     }
