@@ -10,7 +10,7 @@ use super::breakage::SimConnection;
 use super::clogs::ClogSide;
 use super::connections::Side;
 use super::faults::{CloseDirection, Ending};
-use super::links::{Block, Cause, Obstacle};
+use super::links::{Block, Cause};
 use super::pipe::Pipe;
 use super::process::ProcessId;
 use super::sim_world::{SimProcess, SimWorld};
@@ -178,14 +178,14 @@ impl SimWorld {
         });
     }
 
-    /// Whether a clog holds back what `from` sends to `to`.
+    /// Whether a clog holds back what `from` sends to `to`, be they partitioned too or not.
     #[must_use]
     pub fn is_pair_clogged(&self, from: impl Into<Host>, to: impl Into<Host>) -> bool {
         let (from, to) = (from.into(), to.into());
         self.shared.with(|world| {
             let pair = world.host(from).zip(world.host(to));
             let links = &world.network.links;
-            pair.is_some_and(|(from, to)| links.obstacle(from, to, false) == Some(Obstacle::Clog))
+            pair.is_some_and(|(from, to)| links.is_clogged(from, to))
         })
     }
 
