@@ -119,6 +119,8 @@ pub(crate) struct Faults {
     pub(super) log: FaultLog,
     /// The gate of random closes that tests open and shut.
     pub(super) failures_enabled: bool,
+    /// When that gate shuts by itself, if it was opened for a while.
+    failures_until: Option<SimInstant>,
     /// The ends of cooldowns.
     pub(super) next_random_close: SimInstant,
     pub(super) next_bit_flip: SimInstant,
@@ -146,6 +148,7 @@ impl Faults {
             }),
             log: FaultLog::default(),
             failures_enabled: true,
+            failures_until: None,
             next_random_close: SimInstant::ZERO,
             next_bit_flip: SimInstant::ZERO,
             connects_fail: None,
@@ -169,6 +172,20 @@ impl Faults {
 
     pub(super) fn set_failures_enabled(&mut self, enabled: bool) {
         self.failures_enabled = enabled;
+        self.failures_until = None;
+    }
+
+    /// Opens the gate of random closes until then, or later if that was said before.
+    pub(super) fn open_failures_until(&mut self, until: SimInstant) {
+        self.failures_enabled = true;
+        self.failures_until = self.failures_until.max(Some(until));
+    }
+
+    /// Shuts that gate if it was opened until `now`.
+    pub(super) fn close_failures_if_due(&mut self, now: SimInstant) {
+        if self.failures_until.is_some_and(|until| until <= now) {
+            self.set_failures_enabled(false);
+        }
     }
 
     pub(super) fn failures_enabled(&self) -> bool {

@@ -304,15 +304,15 @@ impl World {
         }
     }
 
-    /// Resets all connections between two processes, and refuses new ones.
-    pub(super) fn disconnect_pair(&mut self, one: ProcessId, other: ProcessId) {
+    /// Resets all connections between two processes, and refuses new ones until then; until later if
+    /// that was said before.
+    pub(super) fn disconnect_pair(&mut self, one: ProcessId, other: ProcessId, until: SimInstant) {
         if !self.fault_fires(FaultKind::Disconnect, pair(one, other)) {
             return;
         }
-        self.network
-            .links
-            .disconnected
-            .insert(ordered(one, other), SimInstant::NEVER);
+        let known = self.network.links.disconnected.entry(ordered(one, other));
+        let known = known.or_insert(until);
+        *known = until.max(*known);
         let mut between = Vec::new();
         for (id, connection) in self.network.connections.iter() {
             let owners = [connection.ends[0].owner.id, connection.ends[1].owner.id];
@@ -327,6 +327,14 @@ impl World {
 
     pub(super) fn reconnect_pair(&mut self, one: ProcessId, other: ProcessId) {
         self.network.links.disconnected.remove(&ordered(one, other));
+    }
+
+    /// Lets two processes connect again if they were disconnected until now, and not longer since.
+    pub(super) fn reconnect_pair_if_due(&mut self, one: ProcessId, other: ProcessId) {
+        let until = self.network.links.disconnected.get(&ordered(one, other));
+        if until.is_some_and(|until| *until <= self.clock) {
+            self.reconnect_pair(one, other);
+        }
     }
 
     /// The base latency between two addresses, drawn if there is none.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::breakage::SimConnection;
+use super::clock::SimInstant;
 use super::clogs::ClogSide;
 use super::connections::Side;
 use super::faults::{CloseDirection, Ending};
@@ -61,9 +62,15 @@ impl World {
         }
     }
 
-    pub(super) fn reconnect_hosts(&mut self, one: Host, other: Host) {
+    pub(super) fn disconnect_hosts_for(&mut self, one: Host, other: Host, duration: Duration) {
         if let (Some(one), Some(other)) = (self.host(one), self.host(other)) {
-            self.reconnect_pair(one, other);
+            self.disconnect_pair(one, other, self.after(duration));
+        }
+    }
+
+    pub(super) fn reconnect_hosts_if_due(&mut self, one: Host, other: Host) {
+        if let (Some(one), Some(other)) = (self.host(one), self.host(other)) {
+            self.reconnect_pair_if_due(one, other);
         }
     }
 
@@ -206,7 +213,9 @@ impl SimWorld {
     /// Resets all connections between two processes, and refuses new ones until
     /// [`reconnect_pair`](Self::reconnect_pair).
     pub fn disconnect_pair(&self, one: impl Into<Host>, other: impl Into<Host>) {
-        self.with_pair(one.into(), other.into(), World::disconnect_pair);
+        self.with_pair(one.into(), other.into(), |world, one, other| {
+            world.disconnect_pair(one, other, SimInstant::NEVER);
+        });
     }
 
     /// Lets two processes connect again.
@@ -343,7 +352,8 @@ impl SimWorld {
             .with(|world| world.faults.set_failures_enabled(enabled));
     }
 
-    /// What [`set_connection_failures_enabled`](Self::set_connection_failures_enabled) said last.
+    /// What [`set_connection_failures_enabled`](Self::set_connection_failures_enabled) or
+    /// [`enable_connection_failures`](super::enable_connection_failures) said last.
     #[must_use]
     pub fn are_connection_failures_enabled(&self) -> bool {
         self.shared.with(|world| world.faults.failures_enabled())
