@@ -116,11 +116,11 @@ pub use runner::{
 };
 #[cfg(feature = "sim")]
 pub use sim::{
-    CloseDirection, ConnectionSide, Host, KillKind, Leftovers, PendingTask, ProcessAddressError,
-    ProcessId, SchedulePolicy, SimConnection, SimProcess, SimWorld, SleepFuture, TraceMode,
-    TraceStep, WeakSimWorld, clog_random_pair, disconnect_pair_for, enable_connection_failures,
-    get_current_sim_seed, reset_sim_rng, set_sim_seed, sim_random, sim_random_range,
-    sim_random_range_or_default, swizzle,
+    CloseDirection, CloseReason, ConnectionSide, Host, KillKind, Leftovers, PendingTask,
+    ProcessAddressError, ProcessId, SchedulePolicy, SimConnection, SimProcess, SimWorld,
+    SleepFuture, TraceMode, TraceStep, WeakSimWorld, clog_random_pair, disconnect_pair_for,
+    enable_connection_failures, get_current_sim_seed, reset_sim_rng, set_sim_seed, sim_random,
+    sim_random_range, sim_random_range_or_default, swizzle,
 };
 #[cfg(feature = "sim")]
 pub use task::SimTaskProvider;

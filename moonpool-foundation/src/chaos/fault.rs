@@ -55,9 +55,9 @@ fault_kinds! {
     Disconnect => "disconnect",
     /// A segment was lost, and retransmitted later.
     PacketLoss => "packet-loss",
-    /// A read or write closed its connection.
+    /// A read or write closed its connection, by chance. One that a test closes is a `close`.
     RandomClose => "random-close",
-    /// A close that would have been a FIN was a RST.
+    /// A close that would have been a FIN was a RST, or a test reset a connection.
     Reset => "reset",
     /// An end of a connection fell silent.
     HalfOpen => "half-open",
@@ -83,6 +83,8 @@ fault_kinds! {
     Graceful => "graceful",
     /// A process was killed, to live again a while later.
     Reboot => "reboot",
+    /// A test closed a connection, or a direction of it. Never by chance: no configuration has it.
+    Close => "close",
 }
 
 impl FaultKind {

@@ -31,6 +31,21 @@ impl Breakage {
     }
 }
 
+/// Why an end of a connection is closed, as its own socket knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// Both of its directions are open.
+    #[default]
+    None,
+    /// A direction ended by FIN, which it received or sent; the other may still be open.
+    Graceful,
+    /// By RST, which it received or sent, or with its host.
+    Aborted,
+    /// Its bytes stayed unacknowledged for too long.
+    TimedOut,
+}
+
 /// A connection of the simulated network, to be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimConnection {

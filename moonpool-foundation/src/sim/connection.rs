@@ -4,10 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::Waker;
 
+use super::breakage::{Breakage, CloseReason};
 use super::clock::SimInstant;
 use super::clogs::{Clog, ClogSide};
 use super::events::EventKey;
-use super::pipe::Pipe;
+use super::pipe::{Pipe, Sender};
 use super::process::ProcessRef;
 
 /// An end of a connection.
@@ -61,6 +62,8 @@ pub(super) struct End {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) state: EndState,
+    /// What broke it, if anything did.
+    pub(super) broken: Option<Breakage>,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
     /// A RST under way to this end.
@@ -76,6 +79,7 @@ impl End {
             local,
             remote,
             state: EndState::Open,
+            broken: None,
             reader: None,
             writer: None,
             reset_event: None,
@@ -120,6 +124,19 @@ impl Connection {
     /// What `side` sends.
     pub(super) fn pipe(&mut self, side: Side) -> &mut Pipe {
         &mut self.pipes[side.index()]
+    }
+
+    /// Why `side` cannot go on as it did.
+    pub(super) fn close_reason(&self, side: Side) -> CloseReason {
+        let end = &self.ends[side.index()];
+        let has_ended = self.pipes[side.index()].sender == Sender::Shut
+            || self.pipes[side.other().index()].ended;
+        match (end.broken, end.state) {
+            (Some(Breakage::TimedOut), _) => CloseReason::TimedOut,
+            (Some(Breakage::Reset), _) | (None, EndState::Silent) => CloseReason::Aborted,
+            (None, _) if has_ended => CloseReason::Graceful,
+            (None, _) => CloseReason::None,
+        }
     }
 
     /// Whether chance leaves it alone.

@@ -238,6 +238,9 @@ impl World {
             return;
         }
         let before = std::mem::replace(&mut end.state, EndState::Closed);
+        if before == EndState::Open {
+            end.broken = Some(Breakage::Reset);
+        }
         // Whoever still waits here belongs to a dead process or a dropped stream.
         self.wakes
             .extend(end.reader.take().into_iter().chain(end.writer.take()));
@@ -368,6 +371,7 @@ impl World {
                 Breakage::TimedOut => io::ErrorKind::TimedOut,
             };
             end.state = EndState::Reset(Some(kind));
+            end.broken = Some(breakage);
         }
         self.wakes
             .extend(end.reader.take().into_iter().chain(end.writer.take()));

@@ -62,7 +62,7 @@ pub use ambient_rng::{
     get_current_sim_seed, reset_sim_rng, set_sim_seed, sim_random, sim_random_range,
     sim_random_range_or_default,
 };
-pub use breakage::SimConnection;
+pub use breakage::{CloseReason, SimConnection};
 pub use connections::Side as ConnectionSide;
 pub use executor::{PendingTask, SchedulePolicy};
 pub use fault_scripts::{

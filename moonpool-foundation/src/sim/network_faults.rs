@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::breakage::SimConnection;
+use super::breakage::{CloseReason, SimConnection};
 use super::clock::SimInstant;
 use super::clogs::ClogSide;
 use super::connections::Side;
@@ -284,7 +284,7 @@ impl SimWorld {
     pub fn close_connection_graceful(&self, connection: SimConnection, side: Side) {
         self.shared.with(|world| {
             let target = FaultTarget::Connection(connection.id.number());
-            if world.fault_fires(FaultKind::RandomClose, target) {
+            if world.fault_fires(FaultKind::Close, target) {
                 world.finish(connection.id, side);
             }
         });
@@ -312,10 +312,22 @@ impl SimWorld {
     ) {
         self.shared.with(|world| {
             let target = FaultTarget::Connection(connection.id.number());
-            if world.fault_fires(FaultKind::RandomClose, target) {
+            if world.fault_fires(FaultKind::Close, target) {
                 world.close_directions(connection.id, side, direction, Ending::Fin);
             }
         });
+    }
+
+    /// Why the end `side` cannot go on as it did: [`CloseReason::None`] while it can, and of a connection
+    /// that is forgotten, since nothing can happen on it any more.
+    #[must_use]
+    pub fn close_reason(&self, connection: SimConnection, side: Side) -> CloseReason {
+        self.shared.with(|world| {
+            let connection = world.network.connections.get(connection.id);
+            connection.map_or(CloseReason::None, |connection| {
+                connection.close_reason(side)
+            })
+        })
     }
 
     /// Leaves a connection half open: `crashed` is gone without a word. What the other end writes is

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use moonpool_foundation::{
-    CloseDirection, ConnectionSide, FaultKind, NetworkConfiguration, NetworkProvider,
+    CloseDirection, CloseReason, ConnectionSide, FaultKind, NetworkConfiguration, NetworkProvider,
     disconnect_pair_for,
 };
 
@@ -175,4 +175,43 @@ fn the_end_of_a_disconnection_leaves_a_later_one_alone() {
     assert_eq!(connect(&pair), refused, "the first was over before");
     pair.world.run_until(began + 16 * SECOND).unwrap();
     assert_eq!(connect(&pair), Ok(()));
+}
+
+/// Why the dialer's end and the acceptor's are closed.
+fn reasons(pair: &Pair) -> [CloseReason; 2] {
+    [ConnectionSide::Dialer, ConnectionSide::Acceptor]
+        .map(|side| pair.world.close_reason(pair.connection, side))
+}
+
+#[test]
+fn each_end_knows_why_it_is_closed() {
+    use CloseReason::{Aborted, Graceful, None, TimedOut};
+    let mut pair = Pair::new(quiet(), 1);
+    assert_eq!(reasons(&pair), [None, None]);
+    let dialer = ConnectionSide::Dialer;
+    pair.world
+        .close_connection_graceful(pair.connection, dialer);
+    assert_eq!(reasons(&pair), [Graceful, None], "the FIN is under way");
+    assert_eq!(pair.server_reads().0.unwrap(), b"");
+    assert_eq!(reasons(&pair), [Graceful, Graceful]);
+
+    let pair = Pair::new(quiet(), 1);
+    pair.world.close_connection_abort(pair.connection);
+    assert_eq!(reasons(&pair), [Aborted, Aborted]);
+
+    // It drops its stream with bytes unread, and the other end hears of it.
+    let mut pair = Pair::new(quiet(), 1);
+    pair.server_writes(b"unread").unwrap();
+    pair.world.run_for(SECOND).unwrap();
+    drop(pair.dialled());
+    assert_eq!(reasons(&pair), [Aborted, None]);
+    pair.world.run_for(SECOND).unwrap();
+    assert_eq!(reasons(&pair), [Aborted, Aborted]);
+
+    let mut pair = Pair::new(quiet(), 1);
+    pair.world
+        .partition_pair(&pair.server, &pair.client, 60 * SECOND);
+    pair.client_writes(b"x").unwrap();
+    pair.world.run_for(20 * SECOND).unwrap();
+    assert_eq!(reasons(&pair), [TimedOut, None]);
 }

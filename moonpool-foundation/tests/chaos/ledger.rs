@@ -264,11 +264,11 @@ fn by_call() -> Vec<(FaultKind, ByCall)> {
             let side = ConnectionSide::Dialer;
             pair.world.clog_write(pair.connection, side, LONG);
         }),
-        (FaultKind::RandomClose, |pair| {
+        (FaultKind::Close, |pair| {
             let side = ConnectionSide::Dialer;
             pair.world.close_connection_graceful(pair.connection, side);
         }),
-        (FaultKind::RandomClose, |pair| {
+        (FaultKind::Close, |pair| {
             let side = ConnectionSide::Acceptor;
             pair.world
                 .close_connection_asymmetric(pair.connection, side, CloseDirection::Both);
