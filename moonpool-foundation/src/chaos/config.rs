@@ -11,7 +11,9 @@ use super::FaultKind;
 pub enum ConnectFailureMode {
     /// None is picked.
     Disabled,
-    /// It is refused.
+    /// It is refused. That is so for connects that are picked, not for every connect: for that, raise
+    /// [`connect_failure_activation`](ChaosConfiguration::connect_failure_activation) and
+    /// [`connect_failure_firing`](ChaosConfiguration::connect_failure_firing) to 1.0.
     AlwaysFail,
     /// It is refused with [`connect_failure_probability`](ChaosConfiguration::connect_failure_probability),
     /// and else never answered: only a time limit of the caller's ends it.

@@ -1,8 +1,8 @@
 //! What the network has to say to the log. It is kept until nobody borrows the world, for a
 //! subscriber is a callback, and kept only if somebody listens.
 //!
-//! Levels: `trace` is every operation of a socket, `debug` what chance or a test does to one, `info`
-//! connections that are established or fail. All of them name the connection by the number that
+//! Levels: `trace` is every operation of a socket, `debug` what chance or a test does to one and
+//! operations that fail, `info` listeners and connections that begin and end. All of them name the connection by the number that
 //! traces and the ledger of faults show.
 
 use super::connections::ConnectionId;
