@@ -54,7 +54,7 @@ fn campaign(sightings: &Sightings) -> SimulationBuilder {
         .use_random_config()
         .shutdown_after_all()
         .phases(Phases {
-            chaos: TROUBLE_ENDS + Duration::from_secs(1)..Duration::from_secs(20),
+            chaos: TROUBLE_ENDS + Duration::from_secs(1)..Duration::from_secs(30),
             ..Phases::default()
         })
         .attrition(Attrition::default())

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::{Ledger, Observer, Sightings, any_server};
 
-const CALLS: u32 = 30;
+const CALLS: u32 = 60;
 /// What a call may take beyond its deadline: sleeps end up to 150 ms late.
 const SLACK: Duration = Duration::from_millis(500);
 

@@ -17,7 +17,7 @@ use super::ledger::{Ledger, Observer, Sightings, any_server};
 type SimPeer = Peer<SimNetworkProvider, SimTimeProvider, SimTaskProvider>;
 
 const TOKEN: UID = UID::new(0xCA3B, 1);
-const PEERS: u32 = 3;
+const PEERS: u32 = 4;
 const PACKETS: u32 = 12;
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -1,5 +1,6 @@
 //! Raw streams: bytes that are known by their place, echoed.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,11 +16,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::TROUBLE_ENDS;
 use super::ledger::{Ledger, Observer, Sightings, Way, any_server};
 
-const ROUNDS: u32 = 8;
+const ROUNDS: u32 = 12;
 const HEADER: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Longer than any client waits.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Spreads a number's bits.
 fn mix(number: u64) -> u64 {
@@ -94,7 +95,8 @@ async fn echo(
     let id = header.first_chunk().map_or(0, |id| u64::from_le_bytes(*id));
     if header != header_of(id) {
         ledger.check_changed(&providers, id, 1);
-        sometimes_assert!(a_header_was_changed, true, "by a flipped bit");
+        let unreadable = &ledger.unreadable_headers;
+        unreadable.set(unreadable.get() + 1);
         return;
     }
     let mut received = 0;
@@ -119,11 +121,6 @@ async fn echo(
             }
             Ok(Err(_)) => break,
             Err(_) => {
-                sometimes_assert!(
-                    a_server_gave_a_stream_up,
-                    true,
-                    "its client went in silence"
-                );
                 break;
             }
         }
@@ -193,22 +190,12 @@ async fn send_and_receive(
     };
     let stream = providers.network().connect(&format!("{server}:80")).await?;
     let (mut from, mut to) = tokio::io::split(stream);
+    // An error is told once: of a connection that failed for the writer, the reader sees the end.
+    let has_failed = Cell::new(false);
     let sending = async {
-        let up = (id, Way::Up);
-        write_counted(ledger, up, &mut to, &header_of(id)).await?;
-        let mut offset = 0;
-        while offset < total {
-            let end = total.min(offset + random.random_range(1..=1_500));
-            let bytes: Vec<u8> = (offset..end).map(|place| byte_at(id, place)).collect();
-            write_counted(ledger, up, &mut to, &bytes).await?;
-            offset = end;
-            if random.random_bool(0.3) {
-                let pause = random.random_range(0..60);
-                providers.time().sleep(Duration::from_millis(pause)).await;
-            }
-        }
-        ledger.closes(id, Way::Up);
-        to.shutdown().await
+        let sent = send_all(providers, ledger, id, &mut to, total).await;
+        has_failed.set(sent.is_err());
+        sent
     };
     let receiving = async {
         let (mut received, mut changed) = (0, 0);
@@ -216,7 +203,9 @@ async fn send_and_receive(
         loop {
             let count = from.read(&mut bytes).await?;
             if count == 0 {
-                ledger.check_end(providers, id, Way::Down, received);
+                if !has_failed.get() {
+                    ledger.check_end(providers, id, Way::Down, received);
+                }
                 return Ok::<_, io::Error>((received, changed));
             }
             let wrong = count_changed(id, received, &bytes[..count]);
@@ -227,12 +216,35 @@ async fn send_and_receive(
     };
     let (sent, received) = tokio::join!(sending, receiving);
     let (received, changed) = received?;
-    sometimes_assert!(a_stream_came_back_changed, changed > 0, "by flipped bits");
     Ok(match sent {
         Ok(()) if (received, changed) == (total, 0) => Ended::Whole,
         Ok(()) => Ended::Short,
         Err(error) => Ended::Broken(error.kind()),
     })
+}
+
+async fn send_all(
+    providers: &SimProviders,
+    ledger: &Ledger,
+    id: u64,
+    to: &mut (impl AsyncWrite + Unpin),
+    total: u64,
+) -> io::Result<()> {
+    let (random, up) = (providers.random(), (id, Way::Up));
+    write_counted(ledger, up, to, &header_of(id)).await?;
+    let mut offset = 0;
+    while offset < total {
+        let end = total.min(offset + random.random_range(1..=1_500));
+        let bytes: Vec<u8> = (offset..end).map(|place| byte_at(id, place)).collect();
+        write_counted(ledger, up, to, &bytes).await?;
+        offset = end;
+        if random.random_bool(0.3) {
+            let pause = random.random_range(0..60);
+            providers.time().sleep(Duration::from_millis(pause)).await;
+        }
+    }
+    ledger.closes(id, Way::Up);
+    to.shutdown().await
 }
 
 /// Faults that only happen by call, now and then, while there is time for them.
