@@ -1,6 +1,7 @@
 //! What a failure looks like: all one needs to know about the first failing seed on one screen, and
 //! the command that replays it last.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use super::orchestrator::{Recording, SeedRun};
@@ -9,7 +10,7 @@ use super::plan::{Network, Plan};
 use super::processes::attrition_of;
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::{Divergence, Verdict};
-use crate::chaos::FaultKind;
+use crate::chaos::{FaultKind, FaultRecord};
 use crate::network::NetworkConfiguration;
 
 /// Other failing seeds that are listed; the rest is counted.
@@ -22,8 +23,10 @@ const LISTED_PROCESSES: usize = 4;
 const PROCESSES_PER_LINE: usize = 4;
 /// Pending tasks that are listed; the rest is counted.
 const LISTED_TASKS: usize = 4;
-/// Faults that are listed, the last ones.
-const LISTED_FAULTS: usize = 3;
+/// Faults that are listed: those that disturb most, and of these the last ones.
+const LISTED_FAULTS: usize = 4;
+/// Lines of all that is said of faults.
+const LISTED_LINES: usize = 5;
 /// Lines of the headline, of which a panic's message can have many.
 const HEADLINE_LINES: usize = 3;
 
@@ -180,7 +183,7 @@ impl Failure<'_> {
         entry(f, "pending", &text)
     }
 
-    /// How often each kind fired, and the last ones.
+    /// How often each kind fired, and the ones that disturbed most, in the order of time.
     fn write_faults(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
         if failed.faults.total() == 0 {
             return entry(f, "faults", "none fired");
@@ -190,9 +193,13 @@ impl Failure<'_> {
             .map(|(kind, count)| format!("{kind} {count}"))
             .collect();
         let records = &self.recording.faults;
-        let last = &records[records.len().saturating_sub(LISTED_FAULTS)..];
         let mut lines = vec![wrapped(&counts.join(", "))];
-        lines.extend(last.iter().map(ToString::to_string));
+        let mut left = LISTED_LINES.saturating_sub(lines[0].lines().count());
+        left = left.min(LISTED_FAULTS);
+        for (fault, target) in weightiest(records, left) {
+            let skipped = if fault.skipped { " (skipped)" } else { "" };
+            lines.push(format!("{:?} {}: {target}{skipped}", fault.at, fault.id));
+        }
         entry(f, "faults", &lines.join("\n"))
     }
 
@@ -235,6 +242,50 @@ impl Failure<'_> {
             listed.push(format!("and {} more", others - LISTED_SEEDS));
         }
         entry(f, "also failed", &wrapped(&listed.join(", ")))
+    }
+}
+
+/// `count` of the faults: of the weightiest kinds, and within a kind the last ones; in their order.
+fn weightiest(records: &[(FaultRecord, String)], count: usize) -> Vec<&(FaultRecord, String)> {
+    let mut places: Vec<usize> = (0..records.len()).collect();
+    places.sort_by_key(|place| {
+        let (fault, _) = &records[*place];
+        (fault.skipped, rank(fault.id.kind), Reverse(*place))
+    });
+    places.truncate(count);
+    places.sort_unstable();
+    places.into_iter().map(|place| &records[place]).collect()
+}
+
+/// How much a fault of this kind disturbs those it happens to: 0 is most. What every write and read
+/// may meet comes last, for it happens all the time.
+fn rank(kind: FaultKind) -> usize {
+    match kind {
+        FaultKind::Kill => 0,
+        FaultKind::Reboot => 1,
+        FaultKind::Graceful => 2,
+        FaultKind::Pause => 3,
+        FaultKind::Partition => 4,
+        FaultKind::Disconnect => 5,
+        FaultKind::Reset => 6,
+        FaultKind::HalfOpen => 7,
+        FaultKind::BitFlip => 8,
+        FaultKind::ConnectRefused => 9,
+        FaultKind::ConnectHang => 10,
+        FaultKind::RandomClose => 11,
+        FaultKind::Cut => 12,
+        FaultKind::PairClog => 13,
+        FaultKind::WriteClog => 14,
+        FaultKind::ReadClog => 15,
+        FaultKind::PacketLoss => 16,
+        FaultKind::LongTail => 17,
+        FaultKind::PartialWrite => 18,
+        FaultKind::PartialRead => 19,
+        FaultKind::BuggifiedDelay => 20,
+        FaultKind::Segmentation => 21,
+        FaultKind::AsymmetricDelay => 22,
+        FaultKind::ClockDrift => 23,
+        FaultKind::Buggify => 24,
     }
 }
 

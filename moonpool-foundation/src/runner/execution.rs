@@ -90,8 +90,9 @@ impl Execution<'_> {
         let (fired, skipped) = campaign::undisturbed(|| {
             let recorded =
                 orchestrator::run_recorded(self.plan, seed, TraceMode::Recent, 0..u64::MAX);
-            let fired = recorded.1.faults.iter().filter(|fault| !fault.skipped);
-            let fired: Vec<FaultId> = fired.map(|fault| fault.id).collect();
+            let fired = recorded.1.faults.iter();
+            let fired = fired.filter(|(fault, _)| !fault.skipped);
+            let fired: Vec<FaultId> = fired.map(|(fault, _)| fault.id).collect();
             let skipped = minimize::skippable(&fired, |skipped| {
                 let run = orchestrator::run_seed(&with_skipped(skipped), seed);
                 run.verdict.name() == name
@@ -299,6 +300,41 @@ mod tests {
         assert!(text.contains("and 26 more\n"), "{text}");
         let last = text.lines().rev().nth(1).unwrap_or_default();
         assert!(last.starts_with("replay         MOONPOOL_SEED=7"), "{text}");
+    }
+
+    #[test]
+    fn a_failure_lists_the_faults_that_disturb_most_and_whom_they_met() {
+        let busy = crate::NetworkConfiguration {
+            partial_write_probability: 1.0,
+            ..crate::NetworkConfiguration::disabled()
+        };
+        let builder = SimulationBuilder::new()
+            .set_iterations(1)
+            .with_network_config(busy)
+            .process("server", |_, _| std::future::pending())
+            .register_workload("client", |_, network, time, _, topology| async move {
+                let world = topology.world().unwrap();
+                let server = world.process("server").unwrap();
+                let client = world.process("client").unwrap();
+                world.partition_pair(&client, &server, Duration::from_secs(1));
+                world.kill(server.id(), crate::KillKind::Crash);
+                let listener = network.bind("client:80").await?;
+                let mut stream = network.connect("client:80").await?;
+                for _ in 0..20 {
+                    tokio::io::AsyncWriteExt::write_all(&mut stream, &[0; 50]).await?;
+                }
+                time.sleep(Duration::from_secs(1)).await;
+                drop(listener);
+                Err(crate::SimulationError::workload("as expected"))
+            });
+        let text = printed(&builder);
+        for expected in [
+            "partition#1: client -> server\n",
+            "kill#1: server\n",
+            "(client -> client)\n",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in {text}");
+        }
     }
 
     #[test]

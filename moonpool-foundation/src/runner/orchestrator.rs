@@ -36,8 +36,8 @@ pub(super) struct Recording {
     pub(super) processes: Vec<String>,
     /// Every task that had not ended, and what it waited on.
     pub(super) pending: Vec<String>,
-    /// Every fault that fired, the last 100,000 of very many.
-    pub(super) faults: Vec<FaultRecord>,
+    /// Every fault that fired, the last 100,000 of very many, with what it happened to by name.
+    pub(super) faults: Vec<(FaultRecord, String)>,
 }
 
 /// Runs `seed`, and records nothing.
@@ -63,7 +63,7 @@ pub(super) fn run_recorded(
         steps: world.recent_steps(),
         processes: process_states(&world),
         pending: pending_tasks(&world),
-        faults: world.fault_records(),
+        faults: world.named_faults(),
     };
     (closed(world, run), recording)
 }
