@@ -10,7 +10,7 @@ use super::plan::{Network, Plan};
 use super::processes::attrition_of;
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::{Divergence, Verdict};
-use crate::chaos::{FaultKind, FaultRecord};
+use crate::chaos::{Attrition, FaultKind, FaultRecord};
 use crate::network::NetworkConfiguration;
 
 /// Other failing seeds that are listed; the rest is counted.
@@ -27,6 +27,8 @@ const LISTED_TASKS: usize = 4;
 const LISTED_FAULTS: usize = 4;
 /// Lines of all that is said of faults.
 const LISTED_LINES: usize = 5;
+/// Faults that were to be skipped and are listed; the replay command has them all.
+const LISTED_SKIPPED: usize = 12;
 /// Lines of the headline, of which a panic's message can have many.
 const HEADLINE_LINES: usize = 3;
 
@@ -133,22 +135,22 @@ impl Failure<'_> {
             plan.time_budget,
             plan.check.name(),
         );
-        if let Some(attrition) = attrition_of(plan, failed.seed) {
-            configuration.push_str(&format!(
-                "; attrition p {:.2} of {:?}, at most {} down",
-                attrition.probability, attrition.kinds, attrition.max_dead
-            ));
+        if plan.attrition.is_some() {
+            let attrition = attrition_of(plan, failed.seed);
+            configuration.push_str(&format!("; attrition {}", attrition_text(attrition)));
         }
         if let Some(phases) = &plan.phases {
             let Phases { chaos, quiet } = phases;
             configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));
         }
-        if let Some(attrition) = &plan.attrition {
-            configuration.push_str(&format!("; {attrition:?}"));
-        }
         if !plan.skipped_faults.is_empty() {
-            let count = plan.skipped_faults.len();
-            configuration.push_str(&format!("; {count} faults skipped"));
+            let listed = plan.skipped_faults.iter().take(LISTED_SKIPPED);
+            let listed: Vec<String> = listed.map(ToString::to_string).collect();
+            configuration.push_str(&format!("; skipped {}", listed.join(", ")));
+            let others = plan.skipped_faults.len() - listed.len();
+            if others > 0 {
+                configuration.push_str(&format!(", and {others} more"));
+            }
         }
         entry(f, "configuration", &wrapped(&configuration))?;
         if *plan.network == Network::Swarm {
@@ -299,7 +301,13 @@ fn drawn(config: &NetworkConfiguration) -> String {
     let rates = fields(&format!("{config:#?}"));
     let rates = rates.into_iter().filter_map(|field| {
         let (name, value) = field.split_once(": ")?;
+        if name == "connect_failure_mode" {
+            return rate_counts(config, name).then(|| format!("{name} {value}"));
+        }
         let name = name.strip_suffix("_probability")?;
+        if !rate_counts(config, name) {
+            return None;
+        }
         let value: f64 = value.parse().ok()?;
         let rounded = match value {
             0.0 => return None,
@@ -310,6 +318,35 @@ fn drawn(config: &NetworkConfiguration) -> String {
     });
     let rates: Vec<String> = rates.collect();
     format!("{}\nprobabilities: {}", kinds.join(", "), rates.join(", "))
+}
+
+/// Whether a field of this name belongs to a kind that may fire.
+fn rate_counts(config: &NetworkConfiguration, name: &str) -> bool {
+    match name {
+        "partition_long" => config.may_fire(FaultKind::Partition),
+        "connect_failure" | "connect_failure_mode" => {
+            config.may_fire(FaultKind::ConnectRefused) || config.may_fire(FaultKind::ConnectHang)
+        }
+        name => match name.replace('_', "-").parse() {
+            Ok(kind) => config.may_fire(kind),
+            Err(_) => true,
+        },
+    }
+}
+
+/// The attrition of a seed.
+fn attrition_text(attrition: Option<Attrition>) -> String {
+    match attrition {
+        Some(attrition) if attrition.probability > 0.0 => format!(
+            "p {:.2} every {:?} of {:?}, down {:?}, at most {} at once",
+            attrition.probability,
+            attrition.interval,
+            attrition.kinds,
+            attrition.downtime,
+            attrition.max_dead
+        ),
+        _ => "off in this seed".to_owned(),
+    }
 }
 
 fn network(network: &Network) -> String {
@@ -360,4 +397,28 @@ fn fields(debug: &str) -> Vec<String> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_listed_of_kinds_that_may_fire_only() {
+        let mut config = NetworkConfiguration::chaos();
+        config.chaos.partition_probability = 0.0;
+        config.chaos.partition_long_probability = 0.5;
+        config.chaos.buggified_delay_enabled = false;
+        config.chaos.buggified_delay_probability = 0.5;
+        config.chaos.connect_failure_mode = crate::ConnectFailureMode::Probabilistic;
+        let text = drawn(&config);
+        assert!(!text.contains("partition_long"), "{text}");
+        assert!(!text.contains("buggified"), "{text}");
+        assert!(
+            text.contains("connect_failure_mode Probabilistic"),
+            "{text}"
+        );
+        config.chaos.connect_failure_mode = crate::ConnectFailureMode::Disabled;
+        assert!(!drawn(&config).contains("connect_failure"));
+    }
 }

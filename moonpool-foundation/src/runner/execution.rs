@@ -346,6 +346,16 @@ mod tests {
     }
 
     #[test]
+    fn attrition_is_told_once_and_skipped_faults_by_their_ids() {
+        let builder = waiting_for_ever()
+            .attrition(crate::Attrition::default())
+            .skip_faults(["kill#1".parse().unwrap(), "cut#2".parse().unwrap()]);
+        let text = printed(&builder);
+        assert_eq!(text.matches("ttrition").count(), 1, "{text}");
+        assert!(text.contains("; skipped cut#2, kill#1"), "{text}");
+    }
+
+    #[test]
     fn what_a_failure_needs_is_told_and_none_only_if_nothing_fires() {
         let found = |needed: &[&str]| Minimised {
             needed: needed.iter().map(|id| id.parse().unwrap()).collect(),
