@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 
 use super::error::{PeerError, SendError};
-use super::frame::Prefix;
+use super::frame::{Prefix, joined};
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{Demand, PeerState, Refusal};
@@ -467,13 +467,9 @@ impl PeerHandle {
     /// Gives the payload of a frame back that was refused after it was encoded.
     fn refused(&self, reliable: bool, refusal: Refusal, head: BytesMut, body: Bytes) -> PeerError {
         let front = self.state().prefix(reliable, UID::NIL).size();
-        let payload = if body.is_empty() {
-            let mut payload = head.freeze();
-            payload.split_off(front.min(payload.len()))
-        } else {
-            body
-        };
-        refusal.into_error(payload)
+        let mut head = head.freeze();
+        let inline = head.split_off(front.min(head.len()));
+        refusal.into_error(joined(inline, body))
     }
 
     /// The state. Held for one call at a time: never across a callback, a wake or a provider.

@@ -224,3 +224,25 @@ fn an_answer_is_kept_until_it_expires() {
     // The number of the one that was written stays taken.
     assert_eq!(held(ms(500)), (1, false));
 }
+
+#[test]
+fn a_large_payload_with_a_part_to_rewrite_is_given_back_whole() {
+    let kit = Kit::open();
+    let limit = PeerConfig::default().max_payload_bytes as usize;
+    let payload: Vec<u8> = (0..=250).cycle().take(limit + 1).collect();
+    let terms = PacketTerms {
+        expiry: Some(Expiry {
+            at: ms(10),
+            remaining_offset: Some(4),
+        }),
+        ..PacketTerms::default()
+    };
+    let sent = kit.handle.send_reliable_under(TOKEN, terms, |buffer| {
+        buffer.extend_from_slice(&payload);
+        Ok::<(), ()>(())
+    });
+    let Err(SendError::Peer(PeerError::PayloadTooLarge { payload: back, .. })) = sent else {
+        panic!("it was not refused");
+    };
+    assert!(back == payload, "{} bytes came back", back.len());
+}
