@@ -10,6 +10,8 @@
 mod access;
 #[path = "rpc_integration/cancellation.rs"]
 mod cancellation;
+#[path = "rpc_integration/closing.rs"]
+mod closing;
 mod common;
 #[path = "rpc_integration/deadlines.rs"]
 mod deadlines;

@@ -15,7 +15,7 @@ use super::frame::{Prefix, joined};
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{Demand, PeerState, Refusal};
-use super::terms::{AnswerSlot, PacketTerms};
+use super::terms::{Account, AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
 
 /// Bytes of memory that frames are cut from.
@@ -186,7 +186,8 @@ impl PeerHandle {
     pub fn send_unreliable(&self, token: UID, payload: Bytes) -> Result<(), PeerError> {
         let admitted = {
             let state = self.state();
-            state.admit(payload.len(), state.accepts_unreliable())
+            let has_room = state.accepts_unreliable();
+            state.admit(payload.len(), Account::Own, has_room)
         };
         let (head, body) = self.prepare(false, token, payload, admitted)?;
         self.push_unreliable(head, body)
@@ -231,6 +232,13 @@ impl PeerHandle {
         self.state().reserve_answer()
     }
 
+    /// Gives reserved room back, for an answer that will not come. Sending the answer does that by
+    /// itself.
+    pub fn release_answer(&self, slot: AnswerSlot) {
+        self.state().release_answer(slot);
+        self.signal();
+    }
+
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
     ///
     /// # Errors
@@ -242,7 +250,7 @@ impl PeerHandle {
     ) -> Result<(), SendError<E>> {
         let admitted = {
             let state = self.state();
-            state.admit(0, state.accepts_unreliable())
+            state.admit(0, Account::Own, state.accepts_unreliable())
         };
         let terms = PacketTerms::default();
         let (head, body) = self.encode(false, token, terms, encode, admitted)?;
@@ -296,7 +304,8 @@ impl PeerHandle {
     }
 
     /// Stops accepting packets, delivers those that were accepted, says goodbye and ends the peer's
-    /// task; after `grace` it ends whatever is left, also in the middle of connecting.
+    /// task; after `grace` it ends whatever is left, also in the middle of connecting. Answers to
+    /// what arrived are accepted until then: it waits for those that have a slot.
     ///
     /// Resolves when the task has ended. Several closes may wait; the earliest deadline counts.
     ///
