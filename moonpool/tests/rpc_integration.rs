@@ -29,5 +29,7 @@ mod liveness;
 mod load;
 #[path = "rpc_integration/outcomes.rs"]
 mod outcomes;
+#[path = "rpc_integration/serving.rs"]
+mod serving;
 #[path = "rpc_integration/sessions.rs"]
 mod sessions;
