@@ -29,6 +29,8 @@ mod liveness;
 mod load;
 #[path = "rpc_integration/outcomes.rs"]
 mod outcomes;
+#[path = "rpc_integration/retries.rs"]
+mod retries;
 #[path = "rpc_integration/serving.rs"]
 mod serving;
 #[path = "rpc_integration/sessions.rs"]

@@ -169,8 +169,14 @@ impl Core {
 
     /// The peer that dials an address, made if there is none.
     pub(crate) fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
-        let opener = self.opener.borrow().as_ref().and_then(Weak::upgrade);
-        opener.ok_or(TransportError::Closed)?.open_peer(address)
+        self.transport()
+            .ok_or(TransportError::Closed)?
+            .open_peer(address)
+    }
+
+    /// The transport, unless it is gone.
+    pub(crate) fn transport(&self) -> Option<Rc<dyn OpenPeer>> {
+        self.opener.borrow().as_ref().and_then(Weak::upgrade)
     }
 
     /// What peers report to.

@@ -23,6 +23,7 @@ use super::core::{Admission, Core, Phase};
 use super::deadline_timer;
 use super::envelope;
 use super::failure_watch::{FailureMonitor, OpenPeer};
+use super::request::Outgoing;
 use super::stats::TransportStats;
 use crate::error::TransportError;
 
@@ -371,6 +372,10 @@ where
 {
     fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
         self.get_or_open_peer(address)
+    }
+
+    fn outgoing(&self) -> &dyn Outgoing {
+        self
     }
 }
 
