@@ -449,7 +449,7 @@ fn a_handlers_panic_breaks_its_own_promise_only() {
         let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
         let serving = Serving::new(&server).max_concurrency(2);
         let of_task = serving.clone();
-        let (gate, time) = (Gate::default(), hosts.server.time().clone());
+        let (gate, time) = (Gate::default(), *hosts.server.time());
         let closed = gate.clone();
         let task = hosts.server.task().spawn_task("server", async move {
             let handler = async move |number: u32, _: &_| {

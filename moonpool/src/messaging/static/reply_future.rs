@@ -150,8 +150,8 @@ where
     C: MessageCodec,
 {
     fn is_terminated(&self) -> bool {
-        let is_pausing = |retrying: &Box<Retrying>| retrying.is_pausing();
-        !self.call.is_waiting() && !self.retrying.as_ref().is_some_and(is_pausing)
+        let retrying = self.retrying.as_deref();
+        !self.call.is_waiting() && !retrying.is_some_and(Retrying::is_pausing)
     }
 }
 
