@@ -1,28 +1,26 @@
 //! The task of a peer: does what [`PeerState`](super::state::PeerState) decides. One task, which
 //! reads, writes and waits in the same poll, so that none of them waits for another.
 
+mod transfer;
+
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 
+use crate::buggify;
 use crate::messaging::UID;
 use crate::network::{NetworkProvider, TcpStreamTrait};
 use crate::task::TaskProvider;
 use crate::time::TimeProvider;
-use crate::{buggify, buggify_with_prob};
 
 use super::config::PeerConfig;
 use super::error::ConnectionError;
-use super::exchange::Inbound;
-use super::frame::BATCH_SLICES;
 use super::handle::PeerHandle;
 use super::inbox::Inbox;
-use super::packet::ReceivedPacket;
 use super::reader::{Block, PacketReader};
 use super::receiver::Receiver;
 use super::slot::{Kept, Permit, Slot};
@@ -377,152 +375,6 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         }
     }
 
-    /// Reads and hands out packets until nothing more is there, or nothing more is taken.
-    fn poll_read<S>(
-        &self,
-        cx: &mut Context<'_>,
-        connection: &mut Connection<S>,
-        now: Duration,
-        budget: &mut usize,
-    ) -> Result<Progress, ConnectionError>
-    where
-        S: tokio::io::AsyncRead + Unpin,
-    {
-        loop {
-            if !self.hand_out(connection, now)? {
-                return Ok(Progress::Blocked);
-            }
-            if *budget == 0 {
-                return Ok(Progress::OutOfBudget);
-            }
-            let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
-            match read {
-                Poll::Pending => return Ok(Progress::Blocked),
-                Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
-                Poll::Ready(Ok(bytes)) => {
-                    *budget = budget.saturating_sub(bytes);
-                    connection.reader.handle_read(bytes);
-                    self.handle.state().handle_read(bytes);
-                }
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) => return Err(ConnectionError::lost(&error)),
-            }
-        }
-    }
-
-    /// Hands out the complete packets that were read. False: the receiver takes no more now.
-    fn hand_out<S>(
-        &self,
-        connection: &mut Connection<S>,
-        now: Duration,
-    ) -> Result<bool, ConnectionError> {
-        loop {
-            if self.handle.state().is_ending() {
-                connection.block = None;
-                connection.reader.clear();
-                return Ok(true);
-            }
-            if connection.block.is_none() {
-                connection.block = connection.reader.next_block()?;
-            }
-            let Some(block) = &mut connection.block else {
-                return Ok(true);
-            };
-            if self.receiver.is_full() {
-                return Ok(false);
-            }
-            let Some((token, payload, bytes)) = block.next_packet()? else {
-                connection.block = None;
-                continue;
-            };
-            let inbound = self.handle.state().handle_packet(now, token, payload)?;
-            if let Inbound::Deliver {
-                token,
-                payload,
-                reliable,
-            } = inbound
-            {
-                let packet = ReceivedPacket::new(token, payload, reliable, bytes);
-                self.receiver.deliver(&self.handle, packet);
-            }
-        }
-    }
-
-    /// Writes what can be written.
-    fn poll_write<S>(
-        &self,
-        cx: &mut Context<'_>,
-        connection: &mut Connection<S>,
-        now: Duration,
-    ) -> Result<Progress, ConnectionError>
-    where
-        S: AsyncWrite + Unpin,
-    {
-        let mut budget = TURN_BYTES;
-        loop {
-            if budget == 0 {
-                return Ok(Progress::OutOfBudget);
-            }
-            // An empty batch stays where it is, and keeps its memory.
-            let Some(batch) = self.handle.state().lay_out(now) else {
-                return Ok(Progress::Blocked);
-            };
-            if buggify_with_prob!(WRITE_FAILURE) {
-                self.handle.state().put_back(batch, 0);
-                return Err(ConnectionError::lost(&io::ErrorKind::BrokenPipe.into()));
-            }
-            let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
-            let count = batch.slices(&mut slices);
-            let pieces = slices.get(..count).unwrap_or_default();
-            let written = Pin::new(&mut connection.stream).poll_write_vectored(cx, pieces);
-            let bytes = match &written {
-                Poll::Ready(Ok(bytes)) => *bytes,
-                Poll::Ready(Err(_)) | Poll::Pending => 0,
-            };
-            self.handle.state().put_back(batch, bytes);
-            match written {
-                Poll::Pending => return Ok(Progress::Blocked),
-                Poll::Ready(Ok(0)) => {
-                    return Err(ConnectionError::lost(&io::ErrorKind::WriteZero.into()));
-                }
-                Poll::Ready(Ok(_)) => {
-                    budget = budget.saturating_sub(bytes);
-                    connection.needs_flush = true;
-                }
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(error)) => return Err(ConnectionError::lost(&error)),
-            }
-        }
-    }
-
-    /// Flushes, and ends this end's half of the stream if that is due.
-    fn poll_last<S>(
-        &self,
-        cx: &mut Context<'_>,
-        connection: &mut Connection<S>,
-    ) -> Result<(), ConnectionError>
-    where
-        S: AsyncWrite + Unpin,
-    {
-        let mut stream = Pin::new(&mut connection.stream);
-        if connection.needs_flush {
-            match stream.as_mut().poll_flush(cx) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(())) => connection.needs_flush = false,
-                Poll::Ready(Err(error)) => return Err(ConnectionError::lost(&error)),
-            }
-        }
-        if connection.needs_shutdown {
-            match stream.poll_shutdown(cx) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(())) => connection.needs_shutdown = false,
-                Poll::Ready(Err(error)) => return Err(ConnectionError::lost(&error)),
-            }
-            self.handle.state().handle_shutdown();
-        }
-        Ok(())
-    }
-
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
         self.handle.take_dirty();
@@ -604,10 +456,11 @@ mod tests {
     use super::*;
     use crate::messaging::serialize_packet;
     use crate::network::peer::state::PeerState;
-    use crate::network::peer::{PeerId, PeerSink, SessionEnded, SessionMode};
+    use crate::network::peer::{PeerId, PeerSink, ReceivedPacket, SessionEnded, SessionMode};
     use crate::task::TokioTaskProvider;
     use crate::time::TokioTimeProvider;
     use std::cell::{Cell, RefCell};
+    use std::io::{self, IoSlice};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Wake, Waker};

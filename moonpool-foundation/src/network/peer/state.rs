@@ -6,6 +6,7 @@
 mod address;
 mod answers;
 mod connection;
+mod ending;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 mod liveness;
@@ -18,7 +19,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::always_assert;
 use crate::messaging::UID;
 
 use super::backoff::Backoff;
@@ -37,6 +37,7 @@ const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
 
 pub(super) use liveness::{Demand, Timeouts};
 
+use ending::Rest;
 use liveness::{Liveness, Outage};
 
 /// How long a session is kept after its last connection.
@@ -108,17 +109,6 @@ pub(super) enum Attachment {
     Resume,
     /// It begins a session of this name. An older one is over.
     Begin(UID),
-}
-
-/// What becomes of the packets that were never written, when a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
-    /// They wait for the next session.
-    Moves,
-    /// Those that wait since this time, or longer, are dropped.
-    Overdue(Duration),
-    /// They are dropped.
-    Dropped,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -401,84 +391,6 @@ impl PeerState {
         closing.grace = Some(closing.grace.map_or(grace, |known| known.min(grace)));
     }
 
-    /// The peer was dropped.
-    pub(super) fn handle_dropped(&mut self) {
-        self.is_ceding = false;
-        if self.phase != Phase::Finished {
-            self.metrics.last_error = Some(ConnectionError::Closed);
-            self.phase = Phase::Finished;
-            self.outbox.end_connection(None);
-            let ended = self.end_packets(Rest::Dropped);
-            self.note_undelivered(&ended);
-        }
-    }
-
-    /// Ends for good, without a connection.
-    fn finish(&mut self, cause: ConnectionError) {
-        self.phase = Phase::Finished;
-        self.metrics.last_error = Some(cause);
-        let had_session = self.has_session();
-        self.end_session(had_session, Rest::Dropped);
-    }
-
-    /// Ends the session, if there is one, and gives up what cannot move to the next. There must be
-    /// no connection. Reported if there was a session, or a packet is affected.
-    fn end_session(&mut self, had_session: bool, rest: Rest) {
-        self.last_connection = None;
-        if let Some(exchange) = &mut self.exchange {
-            exchange.end_session();
-        }
-        let ended = self.end_packets(rest);
-        if had_session || !ended.maybe_delivered.is_empty() || !ended.not_delivered.is_empty() {
-            self.report(ended);
-        }
-    }
-
-    fn end_packets(&mut self, rest: Rest) -> SessionEnded {
-        let maybe_delivered = self.outbox.end_session();
-        let not_delivered = match rest {
-            Rest::Moves => maybe_delivered.end..maybe_delivered.end,
-            Rest::Overdue(limit) => self.outbox.drop_overdue(limit),
-            Rest::Dropped => self.outbox.drop_all(),
-        };
-        SessionEnded {
-            not_delivered,
-            maybe_delivered,
-        }
-    }
-
-    /// Whether a session was agreed on with the other end, and has not ended.
-    fn has_session(&self) -> bool {
-        self.exchange.as_ref().is_some_and(Exchange::has_session)
-    }
-
-    fn report(&mut self, ended: SessionEnded) {
-        always_assert!(
-            reported_ranges_adjoin,
-            ended.maybe_delivered.end == ended.not_delivered.start,
-            "{ended:?} leaves packets out"
-        );
-        if self.closing.is_some() {
-            self.note_undelivered(&ended);
-        }
-        self.push_event(Event::SessionEnded(ended));
-    }
-
-    /// Remembers what a `close()` is to answer: one report that covers this one and earlier ones.
-    fn note_undelivered(&mut self, ended: &SessionEnded) {
-        if ended.maybe_delivered.is_empty() && ended.not_delivered.is_empty() {
-            return;
-        }
-        let start = match &self.undelivered {
-            Some(earlier) => earlier.maybe_delivered.start,
-            None => ended.maybe_delivered.start,
-        };
-        self.undelivered = Some(SessionEnded {
-            not_delivered: ended.not_delivered.clone(),
-            maybe_delivered: start..ended.maybe_delivered.end,
-        });
-    }
-
     fn push_event(&mut self, event: Event) {
         self.events.push_back(event);
     }
@@ -563,10 +475,6 @@ impl PeerState {
         self.remote()
             .max_payload
             .map_or(own, |remote| own.min(remote))
-    }
-
-    pub(super) fn undelivered(&self) -> Option<SessionEnded> {
-        self.undelivered.clone()
     }
 
     pub(super) fn metrics(&self) -> PeerMetrics {

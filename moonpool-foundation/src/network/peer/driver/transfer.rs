@@ -1,0 +1,165 @@
+//! Bytes between a connection and the peer's state.
+
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use super::{Connection, Driver, Progress, TURN_BYTES, WRITE_FAILURE};
+use crate::buggify_with_prob;
+use crate::network::peer::error::ConnectionError;
+use crate::network::peer::exchange::Inbound;
+use crate::network::peer::frame::BATCH_SLICES;
+use crate::network::peer::packet::ReceivedPacket;
+use crate::task::TaskProvider;
+use crate::time::TimeProvider;
+
+impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
+    /// Reads and hands out packets until nothing more is there, or nothing more is taken.
+    pub(super) fn poll_read<S>(
+        &self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection<S>,
+        now: Duration,
+        budget: &mut usize,
+    ) -> Result<Progress, ConnectionError>
+    where
+        S: tokio::io::AsyncRead + Unpin,
+    {
+        loop {
+            if !self.hand_out(connection, now)? {
+                return Ok(Progress::Blocked);
+            }
+            if *budget == 0 {
+                return Ok(Progress::OutOfBudget);
+            }
+            let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
+            match read {
+                Poll::Pending => return Ok(Progress::Blocked),
+                Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
+                Poll::Ready(Ok(bytes)) => {
+                    *budget = budget.saturating_sub(bytes);
+                    connection.reader.handle_read(bytes);
+                    self.handle.state().handle_read(bytes);
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => return Err(ConnectionError::lost(&error)),
+            }
+        }
+    }
+
+    /// Hands out the complete packets that were read. False: the receiver takes no more now.
+    fn hand_out<S>(
+        &self,
+        connection: &mut Connection<S>,
+        now: Duration,
+    ) -> Result<bool, ConnectionError> {
+        loop {
+            if self.handle.state().is_ending() {
+                connection.block = None;
+                connection.reader.clear();
+                return Ok(true);
+            }
+            if connection.block.is_none() {
+                connection.block = connection.reader.next_block()?;
+            }
+            let Some(block) = &mut connection.block else {
+                return Ok(true);
+            };
+            if self.receiver.is_full() {
+                return Ok(false);
+            }
+            let Some((token, payload, bytes)) = block.next_packet()? else {
+                connection.block = None;
+                continue;
+            };
+            let inbound = self.handle.state().handle_packet(now, token, payload)?;
+            if let Inbound::Deliver {
+                token,
+                payload,
+                reliable,
+            } = inbound
+            {
+                let packet = ReceivedPacket::new(token, payload, reliable, bytes);
+                self.receiver.deliver(&self.handle, packet);
+            }
+        }
+    }
+
+    /// Writes what can be written.
+    pub(super) fn poll_write<S>(
+        &self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection<S>,
+        now: Duration,
+    ) -> Result<Progress, ConnectionError>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let mut budget = TURN_BYTES;
+        loop {
+            if budget == 0 {
+                return Ok(Progress::OutOfBudget);
+            }
+            // An empty batch stays where it is, and keeps its memory.
+            let Some(batch) = self.handle.state().lay_out(now) else {
+                return Ok(Progress::Blocked);
+            };
+            if buggify_with_prob!(WRITE_FAILURE) {
+                self.handle.state().put_back(batch, 0);
+                return Err(ConnectionError::lost(&io::ErrorKind::BrokenPipe.into()));
+            }
+            let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
+            let count = batch.slices(&mut slices);
+            let pieces = slices.get(..count).unwrap_or_default();
+            let written = Pin::new(&mut connection.stream).poll_write_vectored(cx, pieces);
+            let bytes = match &written {
+                Poll::Ready(Ok(bytes)) => *bytes,
+                Poll::Ready(Err(_)) | Poll::Pending => 0,
+            };
+            self.handle.state().put_back(batch, bytes);
+            match written {
+                Poll::Pending => return Ok(Progress::Blocked),
+                Poll::Ready(Ok(0)) => {
+                    return Err(ConnectionError::lost(&io::ErrorKind::WriteZero.into()));
+                }
+                Poll::Ready(Ok(_)) => {
+                    budget = budget.saturating_sub(bytes);
+                    connection.needs_flush = true;
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(error)) => return Err(ConnectionError::lost(&error)),
+            }
+        }
+    }
+
+    /// Flushes, and ends this end's half of the stream if that is due.
+    pub(super) fn poll_last<S>(
+        &self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection<S>,
+    ) -> Result<(), ConnectionError>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        let mut stream = Pin::new(&mut connection.stream);
+        if connection.needs_flush {
+            match stream.as_mut().poll_flush(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(())) => connection.needs_flush = false,
+                Poll::Ready(Err(error)) => return Err(ConnectionError::lost(&error)),
+            }
+        }
+        if connection.needs_shutdown {
+            match stream.poll_shutdown(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(())) => connection.needs_shutdown = false,
+                Poll::Ready(Err(error)) => return Err(ConnectionError::lost(&error)),
+            }
+            self.handle.state().handle_shutdown();
+        }
+        Ok(())
+    }
+}
