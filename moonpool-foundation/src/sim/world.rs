@@ -217,6 +217,7 @@ impl World {
     }
 
     pub(super) fn record(&mut self, process: Option<ProcessId>, what: String) {
+        self.trace_faults();
         let process = process.map(|id| self.processes.get(id).name.to_string());
         self.trace
             .record(self.clock.since_start(), self.digest.value(), process, what);
