@@ -2,8 +2,8 @@
 //! subscriber is a callback, and kept only if somebody listens.
 //!
 //! Levels: `trace` is every operation of a socket, `debug` what chance or a test does to one and
-//! operations that fail, `info` listeners and connections that begin and end. All of them name the connection by the number that
-//! traces and the ledger of faults show.
+//! operations that fail, `info` listeners and connections that begin and end. All of them name the
+//! connection by the number that traces and the ledger of faults show.
 //!
 //! And what the ledger of faults has to say to the trace.
 
