@@ -1,14 +1,14 @@
 //! What the assertions and `buggify!` sites of a campaign came to: merged over its seeds in their
 //! order, so that the number of threads does not matter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::chaos::assertions::{self, AssertionCount};
 use crate::chaos::buggify::{self, BuggifyCount};
-use crate::chaos::{AssertionKind, FaultSet, Place};
+use crate::chaos::{AssertionKind, FaultCounts, FaultId, FaultSet, Place};
 use crate::sim::SiteCounts;
 
 /// Which sites a campaign has to reach.
@@ -190,6 +190,7 @@ impl Coverage {
 
     fn merge(&mut self, position: usize, counts: &SiteCounts) {
         self.merged.enabled_faults.add(counts.enabled_faults);
+        self.merged.drawn_faults.raise(&counts.drawn_faults);
         grow(&mut self.merged.assertions, counts.assertions.len());
         for (sum, count) in self.merged.assertions.iter_mut().zip(&counts.assertions) {
             sum.checks += count.checks;
@@ -242,6 +243,7 @@ impl Coverage {
             buggify: buggify.collect(),
             is_enforced: self.requirement.is_enforced,
             enabled_faults: self.merged.enabled_faults,
+            drawn_faults: self.merged.drawn_faults,
         }
     }
 }
@@ -254,9 +256,18 @@ pub(super) struct SiteResults {
     pub(super) is_enforced: bool,
     /// The faults that any seed's network may have had.
     pub(super) enabled_faults: FaultSet,
+    /// How often each kind was drawn in the seed that drew it most often.
+    pub(super) drawn_faults: FaultCounts,
 }
 
 impl SiteResults {
+    /// Those of `skipped` that no seed has drawn: nothing was skipped for them.
+    pub(super) fn never_drawn(&self, skipped: &BTreeSet<FaultId>) -> Vec<FaultId> {
+        let drawn = |fault: &&FaultId| fault.ordinal <= self.drawn_faults.of(fault.kind);
+        let never = skipped.iter().filter(|fault| !drawn(fault));
+        never.copied().collect()
+    }
+
     /// What is wrong, a line each: guarantees that did not hold, and required sites that were missed.
     pub(super) fn violations(&self) -> Vec<String> {
         let violated = self.assertions.iter().filter(|found| found.is_violated());
