@@ -17,6 +17,8 @@ pub(crate) struct SiteCounts {
     pub(crate) enabled_faults: FaultSet,
     /// How often each kind was drawn, skipped firings included.
     pub(crate) drawn_faults: FaultCounts,
+    /// How often each kind was to be expected, in units of 2^-32.
+    pub(crate) expected_faults: FaultCounts,
     pub(crate) assertions: Vec<AssertionCount>,
     pub(crate) buggify: Vec<BuggifyCount>,
 }
@@ -145,6 +147,7 @@ impl SimWorld {
     pub(crate) fn take_site_counts(&self) -> SiteCounts {
         self.shared.with(|world| SiteCounts {
             enabled_faults: world.enabled_faults(),
+            expected_faults: world.faults.expected(),
             drawn_faults: world.faults.log.drawn(),
             assertions: std::mem::take(&mut world.tally.counts),
             buggify: world.buggify.take_counts(),
