@@ -10,6 +10,8 @@
 mod access;
 #[path = "rpc_integration/cancellation.rs"]
 mod cancellation;
+#[path = "rpc_integration/closing.rs"]
+mod closing;
 mod common;
 #[path = "rpc_integration/deadlines.rs"]
 mod deadlines;
@@ -29,5 +31,11 @@ mod liveness;
 mod load;
 #[path = "rpc_integration/outcomes.rs"]
 mod outcomes;
+#[path = "rpc_integration/own_addresses.rs"]
+mod own_addresses;
+#[path = "rpc_integration/retries.rs"]
+mod retries;
+#[path = "rpc_integration/serving.rs"]
+mod serving;
 #[path = "rpc_integration/sessions.rs"]
 mod sessions;

@@ -26,6 +26,10 @@ pub const MAX_PAYLOAD_SIZE: usize = 1024 * 1024;
 /// The largest payload that can be configured: 64 MiB.
 pub const MAX_PAYLOAD_LIMIT: usize = 64 * 1024 * 1024;
 
+/// The smallest limit on payloads that can be configured, and that another end may have: what is
+/// wrong with a request can always be said.
+pub const MIN_PAYLOAD_LIMIT: usize = 64;
+
 /// The largest value of the length field where payloads are limited to `max_payload` bytes.
 #[must_use]
 pub const fn max_packet_size(max_payload: usize) -> usize {

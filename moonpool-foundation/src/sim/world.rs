@@ -179,7 +179,7 @@ impl World {
                 clogs,
             } => self.unclog(connection, side, clogs),
             Event::Restore(connection) => self.restore_connection(connection),
-            Event::Lift(block) => self.lift(block),
+            Event::Lift(block, cause) => self.lift(block, cause),
             Event::ConnectArrives(attempt) => self.connect_arrives(attempt),
             Event::ConnectAnswered(attempt) => self.connect_answered(attempt),
             Event::Call(closure) => call = Some(closure),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::messaging::wire::{MAX_PAYLOAD_LIMIT, MAX_PAYLOAD_SIZE};
+use crate::messaging::wire::{MAX_PAYLOAD_LIMIT, MAX_PAYLOAD_SIZE, MIN_PAYLOAD_LIMIT};
 
 /// Limits and times of one peer. Start from a preset and change what differs.
 ///
@@ -27,7 +27,7 @@ pub struct PeerConfig {
     pub healthy_after: Duration,
     /// Give up after this many failed attempts in a row; `None` never gives up.
     pub max_connection_failures: Option<u32>,
-    /// Bytes of the largest payload, 1 MiB; at most 64 MiB. Applies to both directions; the other
+    /// Bytes of the largest payload, 1 MiB; at least 64, at most 64 MiB. Applies to both directions; the other
     /// end's own limit, if it is smaller, applies to what is sent.
     pub max_payload_bytes: u32,
     /// Reliable packets accepted and neither written nor, in acknowledged mode, acknowledged.
@@ -125,7 +125,7 @@ impl PeerConfig {
     /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), PeerConfigError> {
         let payload = self.max_payload_bytes as usize;
-        if payload == 0 || payload > MAX_PAYLOAD_LIMIT {
+        if !(MIN_PAYLOAD_LIMIT..=MAX_PAYLOAD_LIMIT).contains(&payload) {
             return Err(PeerConfigError::MaxPayload {
                 bytes: payload,
                 limit: MAX_PAYLOAD_LIMIT,
@@ -172,8 +172,11 @@ impl PeerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerConfigError {
-    /// The payload limit is 0 or beyond the largest there may be.
-    #[error("max_payload_bytes is {bytes}, it must be 1 to {limit}")]
+    /// The payload limit is below the smallest or beyond the largest there may be.
+    #[error(
+        "max_payload_bytes is {bytes}, it must be {} to {limit}",
+        MIN_PAYLOAD_LIMIT
+    )]
     MaxPayload {
         /// The value.
         bytes: usize,
@@ -225,6 +228,7 @@ mod tests {
             config.validate().unwrap_err().to_string()
         };
         assert!(check(|c| c.max_payload_bytes = 0).contains("max_payload_bytes"));
+        assert!(check(|c| c.max_payload_bytes = 63).contains("64 to"));
         assert!(check(|c| c.max_payload_bytes = u32::MAX).contains("max_payload_bytes"));
         assert!(check(|c| c.backoff_percent = 99).contains("backoff_percent"));
         assert!(check(|c| c.max_backoff = Duration::ZERO).contains("max_backoff"));

@@ -205,6 +205,12 @@ pub enum ProtocolError {
     /// A Hello was answered with an outcome that it did not ask for.
     #[error("answered with an outcome that was not asked for")]
     UnexpectedOutcome,
+    /// The other end takes so little that it could not even be told what is wrong.
+    #[error("payloads are limited to {limit} bytes, which is too little")]
+    PayloadLimit {
+        /// The limit.
+        limit: u32,
+    },
     /// An address is of no known family.
     #[error("an address of the unknown family {family}")]
     AddressFamily {

@@ -140,12 +140,7 @@ impl Frame {
         let token = UID::from_le_bytes(*token);
         let mut head = self.head.freeze();
         let inline = head.split_off(SEQUENCED_HEAD);
-        let payload = if self.body.is_empty() {
-            inline
-        } else {
-            self.body
-        };
-        Some((self.id, token, payload))
+        Some((self.id, token, joined(inline, self.body)))
     }
 
     pub(super) fn kind(&self) -> FrameKind {
@@ -211,6 +206,18 @@ impl Frame {
         let length = u32::try_from(size).unwrap_or(u32::MAX);
         put(&mut self.head, 0, &length.to_le_bytes());
         put(&mut self.head, 4, &checksum.to_le_bytes());
+    }
+}
+
+/// A payload in one piece: `inline` are the bytes of it that stand behind the packet's front. Copies
+/// if there is another piece, which is for rare events.
+pub(super) fn joined(inline: Bytes, body: Bytes) -> Bytes {
+    if body.is_empty() {
+        inline
+    } else if inline.is_empty() {
+        body
+    } else {
+        [inline, body].concat().into()
     }
 }
 

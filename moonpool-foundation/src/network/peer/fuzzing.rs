@@ -202,7 +202,7 @@ pub(super) fn made_hello(input: &mut Input<'_>) -> Hello {
     Hello {
         version_min: input.u16() % (VERSION + 1),
         version_max: input.u16().max(VERSION),
-        max_payload: input.u32(),
+        max_payload: input.u32().max(64),
         features: input.u64(),
         incarnation: input.uid(),
         session: input.uid(),
@@ -252,7 +252,7 @@ pub(super) fn made_answer(input: &mut Input<'_>) -> HelloAnswer {
     HelloAnswer {
         version: VERSION,
         outcome,
-        max_payload: input.u32(),
+        max_payload: input.u32().max(64),
         features: input.u64(),
         incarnation: input.uid(),
         address: made_address(input),

@@ -11,11 +11,11 @@ use bytes::{Bytes, BytesMut};
 use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 
 use super::error::{PeerError, SendError};
-use super::frame::Prefix;
+use super::frame::{Prefix, joined};
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{Demand, PeerState, Refusal};
-use super::terms::{AnswerSlot, PacketTerms};
+use super::terms::{Account, AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
 
 /// Bytes of memory that frames are cut from.
@@ -186,7 +186,8 @@ impl PeerHandle {
     pub fn send_unreliable(&self, token: UID, payload: Bytes) -> Result<(), PeerError> {
         let admitted = {
             let state = self.state();
-            state.admit(payload.len(), state.accepts_unreliable())
+            let has_room = state.accepts_unreliable();
+            state.admit(payload.len(), Account::Own, has_room)
         };
         let (head, body) = self.prepare(false, token, payload, admitted)?;
         self.push_unreliable(head, body)
@@ -231,6 +232,13 @@ impl PeerHandle {
         self.state().reserve_answer()
     }
 
+    /// Gives reserved room back, for an answer that will not come. Sending the answer does that by
+    /// itself.
+    pub fn release_answer(&self, slot: AnswerSlot) {
+        self.state().release_answer(slot);
+        self.signal();
+    }
+
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
     ///
     /// # Errors
@@ -242,7 +250,7 @@ impl PeerHandle {
     ) -> Result<(), SendError<E>> {
         let admitted = {
             let state = self.state();
-            state.admit(0, state.accepts_unreliable())
+            state.admit(0, Account::Own, state.accepts_unreliable())
         };
         let terms = PacketTerms::default();
         let (head, body) = self.encode(false, token, terms, encode, admitted)?;
@@ -296,7 +304,8 @@ impl PeerHandle {
     }
 
     /// Stops accepting packets, delivers those that were accepted, says goodbye and ends the peer's
-    /// task; after `grace` it ends whatever is left, also in the middle of connecting.
+    /// task; after `grace` it ends whatever is left, also in the middle of connecting. Answers to
+    /// what arrived are accepted until then: it waits for those that have a slot.
     ///
     /// Resolves when the task has ended. Several closes may wait; the earliest deadline counts.
     ///
@@ -467,13 +476,9 @@ impl PeerHandle {
     /// Gives the payload of a frame back that was refused after it was encoded.
     fn refused(&self, reliable: bool, refusal: Refusal, head: BytesMut, body: Bytes) -> PeerError {
         let front = self.state().prefix(reliable, UID::NIL).size();
-        let payload = if body.is_empty() {
-            let mut payload = head.freeze();
-            payload.split_off(front.min(payload.len()))
-        } else {
-            body
-        };
-        refusal.into_error(payload)
+        let mut head = head.freeze();
+        let inline = head.split_off(front.min(head.len()));
+        refusal.into_error(joined(inline, body))
     }
 
     /// The state. Held for one call at a time: never across a callback, a wake or a provider.

@@ -13,6 +13,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::messaging::wire::MIN_PAYLOAD_LIMIT;
 use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 
 use super::error::ProtocolError;
@@ -104,7 +105,7 @@ impl Hello {
         Ok(HelloKind::Compatible(Self {
             version_min,
             version_max,
-            max_payload: reader.u32()?,
+            max_payload: reader.payload_limit()?,
             features: reader.u64()?,
             incarnation: reader.uid()?,
             session: reader.uid()?,
@@ -215,7 +216,7 @@ impl HelloAnswer {
             return Err(ProtocolError::UnknownVersion { version });
         }
         reader.take::<1>()?;
-        let max_payload = reader.u32()?;
+        let max_payload = reader.payload_limit()?;
         let features = reader.u64()?;
         let incarnation = reader.uid()?;
         let argument = reader.uid()?;
@@ -397,6 +398,15 @@ impl Reader<'_> {
         self.take().map(u32::from_le_bytes)
     }
 
+    /// What the other end takes.
+    fn payload_limit(&mut self) -> Result<u32, ProtocolError> {
+        let limit = self.u32()?;
+        if (limit as usize) < MIN_PAYLOAD_LIMIT {
+            return Err(ProtocolError::PayloadLimit { limit });
+        }
+        Ok(limit)
+    }
+
     fn u64(&mut self) -> Result<u64, ProtocolError> {
         self.take().map(u64::from_le_bytes)
     }
@@ -450,6 +460,29 @@ mod tests {
             incarnation: UID::new(0xA1, 0xA2),
             address: Some("[::1]:443".parse().unwrap()),
         }
+    }
+
+    #[test]
+    fn a_greeting_whose_limit_leaves_no_room_for_an_error_is_refused() {
+        for limit in [0, 1, 63] {
+            let hello = Hello {
+                max_payload: limit,
+                ..hello()
+            };
+            let refused = ProtocolError::PayloadLimit { limit };
+            assert_eq!(Hello::decode(&hello.encode()), Err(refused.clone()));
+            let answer = HelloAnswer {
+                max_payload: limit,
+                ..answer(Outcome::Resumed { next_expected: 1 })
+            };
+            assert_eq!(HelloAnswer::decode(&answer.encode()), Err(refused));
+        }
+        let smallest = Hello {
+            max_payload: 64,
+            ..hello()
+        };
+        let accepted = HelloKind::Compatible(smallest);
+        assert_eq!(Hello::decode(&smallest.encode()), Ok(accepted));
     }
 
     /// Compares bytes with a golden file: hexadecimal text, with comments behind `#`.

@@ -30,7 +30,7 @@ use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
 use super::packet::{ConnectionChange, PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
-use super::terms::PacketTerms;
+use super::terms::{Account, PacketTerms};
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
@@ -198,6 +198,8 @@ pub(super) struct PeerState {
     contest: Option<Contest>,
     /// Should the connection end now, another peer takes over.
     has_heir: bool,
+    /// Processes that claim the address and have a working session with another peer.
+    rivals: Vec<UID>,
     /// It ended, and its packets go elsewhere.
     is_ceding: bool,
     /// While a session has no connection.
@@ -271,6 +273,7 @@ impl PeerState {
             is_accepted: false,
             contest: None,
             has_heir: false,
+            rivals: Vec::new(),
             is_ceding: false,
             last_connection: None,
             events: VecDeque::new(),
@@ -296,6 +299,10 @@ impl PeerState {
         match self.admit_reliable(size, terms.account) {
             Ok(()) => {
                 self.was_used = true;
+                if let Some(closing) = &mut self.closing {
+                    // What the other end says now does not cover this one.
+                    closing.asked = false;
+                }
                 Ok(self.outbox.push_reliable(head, body, terms))
             }
             Err(refusal) => Err((refusal, head, body)),
@@ -309,7 +316,7 @@ impl PeerState {
         body: Bytes,
     ) -> Result<(), (Refusal, BytesMut, Bytes)> {
         let size = head.len() + body.len() - self.prefix(false, UID::NIL).size();
-        if let Err(refusal) = self.admit(size, self.outbox.accepts_unreliable()) {
+        if let Err(refusal) = self.admit(size, Account::Own, self.outbox.accepts_unreliable()) {
             return Err((refusal, head, body));
         }
         self.was_used = true;
@@ -322,9 +329,18 @@ impl PeerState {
     }
 
     /// Whether a payload of `size` bytes is taken, as far as that can be said before it is encoded.
-    pub(super) fn admit(&self, size: usize, has_room: bool) -> Result<(), Refusal> {
+    pub(super) fn admit(
+        &self,
+        size: usize,
+        account: Account,
+        has_room: bool,
+    ) -> Result<(), Refusal> {
         let limit = self.max_payload() as usize;
-        if self.is_closed() {
+        let is_closed = match account {
+            Account::Own => self.is_closed(),
+            Account::Answer(_) | Account::Refusal => self.has_said_goodbye(),
+        };
+        if is_closed {
             Err(Refusal::Closed)
         } else if size > limit {
             Err(Refusal::TooLarge { size, limit })
@@ -445,6 +461,12 @@ impl PeerState {
     /// Whether nothing more is accepted.
     pub(super) fn is_closed(&self) -> bool {
         self.closing.is_some() || self.is_finished()
+    }
+
+    /// Whether not even what the other end is owed is accepted.
+    fn has_said_goodbye(&self) -> bool {
+        let is_ending = self.closing.is_some() && self.is_ending();
+        is_ending || self.is_finished()
     }
 
     /// Whether it waits for a connection to be attached.

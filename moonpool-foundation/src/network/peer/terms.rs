@@ -130,6 +130,18 @@ impl Answers {
         self.refusals.frames < self.refusals_limit
     }
 
+    /// Gives a slot back whose answer will not come. One of another session is void already.
+    pub(super) fn cancel(&mut self, slot: AnswerSlot) {
+        if self.is_of_session(slot) {
+            self.reserved = self.reserved.saturating_sub(1);
+        }
+    }
+
+    /// Slots that wait for their answers.
+    pub(super) fn reserved(&self) -> usize {
+        self.reserved
+    }
+
     /// Slots reserved and answers held.
     pub(super) fn in_use(&self) -> usize {
         self.reserved + self.answers.frames

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::messaging::wire::{MAX_PAYLOAD_LIMIT, SEQUENCED_PREFIX_SIZE, max_packet_size};
+use crate::messaging::wire::{
+    MAX_PAYLOAD_LIMIT, MIN_PAYLOAD_LIMIT, SEQUENCED_PREFIX_SIZE, max_packet_size,
+};
 use crate::messaging::{
     HEADER_SIZE, MAX_PAYLOAD_SIZE, UID, WELL_KNOWN_RESERVED_COUNT, WellKnownToken,
     deserialize_packet, serialize_packet,
@@ -148,6 +150,7 @@ fn the_limits_in_the_document_are_those_of_the_code() {
         ("SEQUENCED_PREFIX_SIZE", SEQUENCED_PREFIX_SIZE),
         ("MAX_PAYLOAD_SIZE", MAX_PAYLOAD_SIZE),
         ("MAX_PAYLOAD_LIMIT", MAX_PAYLOAD_LIMIT),
+        ("MIN_PAYLOAD_LIMIT", MIN_PAYLOAD_LIMIT),
         ("HELLO_SIZE", HELLO_SIZE),
         ("ANSWER_SIZE", ANSWER_SIZE),
         ("MAX_HELLO_BYTES", MAX_HELLO_BYTES),

@@ -452,11 +452,20 @@ impl CallTable {
         }
     }
 
-    /// The peer's address is our own: its calls wait for replies from here.
-    pub(crate) fn keep_calls_of(&mut self, peer: PeerId) {
-        while let Some(list) = self.lists.get(&peer) {
-            let first = list.first;
+    /// The peer's address is our own: its packets were queued here, and its calls wait for replies
+    /// from here. `packets` are the ids that they had and the numbers that they have, in order.
+    pub(crate) fn keep_calls_of(&mut self, peer: PeerId, packets: &[(PacketId, u64)]) {
+        let mut kept = packets.iter().peekable();
+        while let Some(first) = self.lists.get(&peer).map(|list| list.first) {
+            let Some(Place::Listed { packet, .. }) = self.calls.get(first).map(|call| call.place)
+            else {
+                return;
+            };
             self.unlink(first);
+            while kept.next_if(|(before, _)| *before < packet).is_some() {}
+            if let Some((_, number)) = kept.next_if(|(before, _)| *before == packet) {
+                self.queued_locally(UID::new(self.nonce, first.to_bits()), *number);
+            }
         }
     }
 

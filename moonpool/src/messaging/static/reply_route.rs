@@ -289,7 +289,13 @@ impl ReplyRoute {
                     core.counters.replies_dropped.add();
                 }
                 tracing::debug!(token = %self.token, %error, "an answer was dropped");
-                if let (TransportError::QueueFull, Way::Peer(peer)) = (error, way) {
+                let Way::Peer(peer) = way else {
+                    return;
+                };
+                if let Some(Slot::Of(slot)) = self.slot {
+                    peer.release_answer(slot);
+                }
+                if let TransportError::QueueFull = error {
                     peer.start_close(Duration::ZERO);
                 }
             }

@@ -28,6 +28,16 @@ impl Outbox {
         self.answers.reserve()
     }
 
+    /// Gives a promised answer's room back.
+    pub(in crate::network::peer) fn release_answer(&mut self, slot: AnswerSlot) {
+        self.answers.cancel(slot);
+    }
+
+    /// Whether answers were promised that did not come yet.
+    pub(in crate::network::peer) fn awaits_answers(&self) -> bool {
+        self.answers.reserved() > 0
+    }
+
     /// Answers held and promised.
     pub(in crate::network::peer) fn answer_slots(&self) -> usize {
         self.answers.in_use()

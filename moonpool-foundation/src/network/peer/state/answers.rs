@@ -11,12 +11,17 @@ impl PeerState {
         account: Account,
     ) -> Result<(), Refusal> {
         let has_room = self.outbox.accepts(account).ok_or(Refusal::Closed)?;
-        self.admit(size, has_room)
+        self.admit(size, account, has_room)
     }
 
     /// Whether the slot is of the current session.
     pub(in crate::network::peer) fn is_current(&self, slot: AnswerSlot) -> bool {
         self.outbox.is_current(slot)
+    }
+
+    /// Gives a promised answer's room back: it will not come.
+    pub(in crate::network::peer) fn release_answer(&mut self, slot: AnswerSlot) {
+        self.outbox.release_answer(slot);
     }
 
     /// Promises to take one answer.

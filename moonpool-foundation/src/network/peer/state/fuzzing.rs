@@ -497,7 +497,7 @@ fn plausible_hello(input: &mut Input<'_>) -> Hello {
     Hello {
         version_min: 1,
         version_max: 1,
-        max_payload: u32::from(input.u16()),
+        max_payload: u32::from(input.u16()).max(64),
         features: 0,
         incarnation: THEIRS,
         session: SESSION,
@@ -525,7 +525,7 @@ fn plausible_answer(input: &mut Input<'_>) -> HelloAnswer {
     HelloAnswer {
         version: VERSION,
         outcome,
-        max_payload: u32::from(input.u16()),
+        max_payload: u32::from(input.u16()).max(64),
         features: 0,
         incarnation: THEIRS,
         address: None,

@@ -169,7 +169,7 @@ impl PeerState {
         if let Some(cause) = self.disconnect.take() {
             return Action::Disconnect(cause);
         }
-        let is_done = self.closing.is_some() && !self.owes();
+        let is_done = self.closing.is_some() && !self.owes() && !self.outbox.awaits_answers();
         // Nothing here can bring the other end back.
         let is_accepted = self.role == Role::KeepSession;
         match &mut self.phase {
@@ -219,6 +219,9 @@ impl PeerState {
             }
             return;
         }
+        if self.outbox.awaits_answers() {
+            return;
+        }
         if let Some(exchange) = &mut self.exchange {
             exchange.lay_out_close(&mut self.outbox);
         }
@@ -234,13 +237,14 @@ impl PeerState {
     pub(in crate::network::peer) fn has_more_to_do(&self) -> bool {
         let is_written = self.outbox.batch().is_empty();
         let has_stopped_short = is_written && self.outbox.has_queued() && self.contest.is_none();
-        let is_settled = is_written && self.outbox.unacknowledged() == 0;
+        let has_all = self.outbox.unacknowledged() == 0;
+        let is_settled = is_written && has_all && !self.outbox.awaits_answers();
         self.disconnect.is_some()
             || !self.events.is_empty()
             || match (&self.phase, &self.closing) {
                 (Phase::Open { .. }, None) => has_stopped_short || self.is_pressed(),
                 (Phase::Open { .. }, Some(closing)) => {
-                    has_stopped_short || is_settled || (is_written && !closing.asked)
+                    has_stopped_short || is_settled || (is_written && !has_all && !closing.asked)
                 }
                 (Phase::Ending { step, .. }, _) => *step == EndStep::Flush && is_written,
                 _ => false,

@@ -56,13 +56,15 @@ impl Core {
             let mut own = self.own_addresses.borrow_mut();
             own.insert((address.ip, address.port));
         }
-        self.calls.borrow_mut().keep_calls_of(peer.id());
         let mut waker = None;
-        for (_, token, payload) in packets {
+        let mut numbers = Vec::with_capacity(packets.len());
+        for (id, token, payload) in packets {
+            let mut local = self.local.borrow_mut();
+            numbers.push((id, local.next_number()));
             // Beyond the limits, if need be: they were accepted.
-            let woken = self.local.borrow_mut().push(token, payload);
-            waker = waker.or(woken);
+            waker = waker.or(local.push(token, payload));
         }
+        self.calls.borrow_mut().keep_calls_of(peer.id(), &numbers);
         wake(waker);
         let start = self.start_local.borrow().clone();
         if let Some(start) = start {

@@ -96,14 +96,14 @@ fn a_limit_of_bytes_lets_one_packet_pass_it_and_counts_until_the_acknowledgement
 #[test]
 fn a_payload_beyond_the_limit_is_refused_with_both_numbers() {
     let config = PeerConfig {
-        max_payload_bytes: 4,
+        max_payload_bytes: 64,
         ..PeerConfig::default()
     };
     let kit = Kit::open_with(config);
-    let payload = Bytes::from_static(b"12345");
+    let payload = Bytes::from(vec![1; 65]);
     let too_large = PeerError::PayloadTooLarge {
-        size: 5,
-        limit: 4,
+        size: 65,
+        limit: 64,
         payload: payload.clone(),
     };
     assert_eq!(
@@ -120,7 +120,7 @@ fn a_payload_beyond_the_limit_is_refused_with_both_numbers() {
     });
     assert_eq!(encoded, Err(SendError::Peer(too_large)));
     assert_eq!(
-        kit.handle.send_reliable(TOKEN, payload.slice(..4)),
+        kit.handle.send_reliable(TOKEN, payload.slice(..64)),
         Ok(PacketId::FIRST)
     );
 }
@@ -128,33 +128,34 @@ fn a_payload_beyond_the_limit_is_refused_with_both_numbers() {
 #[test]
 fn the_other_ends_limit_counts_as_soon_as_it_is_known() {
     let kit = Kit::dialler(PeerConfig::default());
-    kit.send_all(&["short", "much too long", "tiny"]);
+    let too_long = "x".repeat(65);
+    kit.send_all(&["short", &too_long, "tiny"]);
     assert_eq!(kit.decide(ZERO), Action::Connect);
     kit.connected(ZERO);
     kit.hello();
     kit.answer(
         ZERO,
         HelloAnswer {
-            max_payload: 5,
+            max_payload: 64,
             ..fresh()
         },
     )
     .unwrap();
-    assert_eq!(kit.handle.peer_max_payload(), 5);
+    assert_eq!(kit.handle.peer_max_payload(), 64);
     assert_eq!(kit.payloads(), ["short", "tiny"]);
     assert_eq!(
         kit.events(),
         [Event::Withdrawn {
             id: PacketId::new(2),
-            limit: 5
+            limit: 64
         }]
     );
-    let refused = kit.handle.send_reliable(TOKEN, "123456".into());
+    let refused = kit.handle.send_reliable(TOKEN, too_long.into());
     assert!(matches!(
         refused,
         Err(PeerError::PayloadTooLarge {
-            size: 6,
-            limit: 5,
+            size: 65,
+            limit: 64,
             ..
         })
     ));

@@ -453,15 +453,15 @@ fn a_plain_packet_is_withdrawn_until_it_is_laid_out() {
 #[test]
 fn a_retained_packet_beyond_a_new_limit_becomes_a_skip_and_is_reported() {
     let kit = Kit::open();
-    kit.send_all(&["short", "much too long"]);
+    kit.send_all(&["short", &"x".repeat(65)]);
     kit.write_all();
     kit.closed(ms(10), lost());
     let smaller = HelloAnswer {
-        max_payload: 5,
+        max_payload: 64,
         ..resumed(1)
     };
     redial(&kit, ms(100), smaller).unwrap();
     assert_eq!(numbered(&kit), [(1, 1, text("short")), (2, 1, None)]);
     let id = PacketId::new(2);
-    assert_eq!(kit.events(), [Event::Withdrawn { id, limit: 5 }]);
+    assert_eq!(kit.events(), [Event::Withdrawn { id, limit: 64 }]);
 }

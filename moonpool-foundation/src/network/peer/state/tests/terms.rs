@@ -224,3 +224,71 @@ fn an_answer_is_kept_until_it_expires() {
     // The number of the one that was written stays taken.
     assert_eq!(held(ms(500)), (1, false));
 }
+
+#[test]
+fn a_close_waits_for_the_answers_that_were_promised() {
+    let kit = Kit::open_with(answers(3));
+    let [first, second] = [(); 2].map(|()| kit.reserve().unwrap());
+    let dropped = kit.handle.reserve_answer().unwrap();
+    kit.handle.start_close(ms(1_000));
+    assert!(kit.handle.send_reliable(TOKEN, "own".into()).is_err());
+    assert_eq!(kit.decide(ms(1)), Action::Wait);
+    assert!(!kit.handle.state().has_more_to_do(), "it waits");
+    for (terms, payload, ack) in [(first, "a", 2), (second, "b", 3)] {
+        kit.send_under(terms, payload).unwrap();
+        assert_eq!(kit.payloads_at(ms(2)), [payload]);
+        kit.decide(ms(2));
+        let asked = kit.packets();
+        assert_eq!(asked[0].0, WellKnownToken::SessionPing.token());
+        kit.frame(WellKnownToken::SessionPong, &[ack, 0]).unwrap();
+        assert_eq!(kit.decide(ms(3)), Action::Wait);
+        assert!(!kit.handle.state().has_more_to_do(), "it waits");
+    }
+    kit.handle.release_answer(dropped);
+    kit.decide(ms(4));
+    kit.packets();
+    assert_eq!(kit.decide(ms(4)), Action::Shutdown);
+    assert!(kit.refuse().is_err(), "it said goodbye");
+}
+
+#[test]
+fn a_close_waits_for_answers_no_longer_than_its_grace() {
+    let kit = Kit::open_with(answers(1));
+    let _promised = kit.reserve().unwrap();
+    kit.handle.start_close(ms(1_000));
+    assert_eq!(kit.decide(ZERO), Action::Wait);
+    assert_eq!(kit.timeout(ms(1)), Some(ms(1_000)));
+    let closed = ConnectionError::Closed;
+    assert_eq!(kit.decide(ms(1_000)), Action::Disconnect(closed));
+}
+
+#[test]
+fn room_that_is_given_back_is_there_for_the_next_answer() {
+    let kit = Kit::open_with(answers(1));
+    let slot = kit.handle.reserve_answer().unwrap();
+    assert_eq!(kit.handle.reserve_answer(), None);
+    kit.handle.release_answer(slot);
+    assert!(kit.handle.reserve_answer().is_some());
+}
+
+#[test]
+fn a_large_payload_with_a_part_to_rewrite_is_given_back_whole() {
+    let kit = Kit::open();
+    let limit = PeerConfig::default().max_payload_bytes as usize;
+    let payload: Vec<u8> = (0..=250).cycle().take(limit + 1).collect();
+    let terms = PacketTerms {
+        expiry: Some(Expiry {
+            at: ms(10),
+            remaining_offset: Some(4),
+        }),
+        ..PacketTerms::default()
+    };
+    let sent = kit.handle.send_reliable_under(TOKEN, terms, |buffer| {
+        buffer.extend_from_slice(&payload);
+        Ok::<(), ()>(())
+    });
+    let Err(SendError::Peer(PeerError::PayloadTooLarge { payload: back, .. })) = sent else {
+        panic!("it was not refused");
+    };
+    assert!(back == payload, "{} bytes came back", back.len());
+}
