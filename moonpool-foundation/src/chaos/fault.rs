@@ -295,6 +295,18 @@ impl FaultCounts {
         self.0[kind.index()] += 1;
     }
 
+    /// The counts that `count` gives.
+    pub(crate) fn of_each(count: impl Fn(FaultKind) -> u64) -> Self {
+        Self(std::array::from_fn(|index| count(FaultKind::ALL[index])))
+    }
+
+    /// Raises each count to that of another seed, if that is higher.
+    pub(crate) fn raise(&mut self, other: &Self) {
+        for (highest, count) in self.0.iter_mut().zip(other.0) {
+            *highest = (*highest).max(count);
+        }
+    }
+
     /// Adds the counts of another seed.
     pub fn merge(&mut self, other: &Self) {
         for (total, count) in self.0.iter_mut().zip(other.0) {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::checks::Checks;
-use super::environment::{Check, Environment};
+use super::environment::{self, Check, Environment};
 use super::error::RunError;
 use super::execution::{self, Execution};
 use super::metrics::SimulationMetrics;
@@ -21,6 +21,7 @@ use super::regressions::{RegressionFile, Regressions};
 use super::replay::Invocation;
 use super::report::SimulationReport;
 use super::topology::WorkloadTopology;
+use super::trace_files;
 use super::workload::{self, ShutdownAfter, Workload};
 use crate::chaos::{Attrition, FaultId};
 use crate::error::SimulationResult;
@@ -400,6 +401,13 @@ impl SimulationBuilder {
         let environment = Environment::read(&lookup)?;
         execution::warn_of_unknown_variables();
         let trace = environment.trace.clone();
+        if let Some(dir) = &trace {
+            trace_files::prepare(dir).map_err(|error| RunError::Environment {
+                variable: environment::TRACE,
+                value: dir.display().to_string(),
+                expected: format!("a directory that can be written to ({error})").into(),
+            })?;
+        }
         let replayed = environment.seeds.clone();
         let minimize = environment.minimize;
         let is_exploring = environment.skip_faults.is_some();
@@ -614,6 +622,20 @@ mod tests {
             replay.starts_with("MOONPOOL_SEED=0 MOONPOOL_SKIP_FAULTS='kill#1,kill#3' "),
             "{replay}"
         );
+    }
+
+    #[test]
+    fn a_trace_directory_that_cannot_be_written_to_is_an_error_before_the_first_seed() {
+        // Below a file no directory can be made, whoever tries.
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml/traces");
+        let lookup = |name: &str| (name == "MOONPOOL_TRACE").then(|| file.into());
+        let never = SimulationBuilder::new()
+            .register_workload("never", |_, _, _, _, _| async { panic!("a seed has run") });
+        let error = never.run_in(Location::caller(), lookup).unwrap_err();
+        let RunError::Environment { variable, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(variable, "MOONPOOL_TRACE");
     }
 
     /// Attrition strikes again where a strike is skipped, beyond the last of the first run.

@@ -49,8 +49,10 @@ impl SimulationBuilder {
     /// If this is not called, the sites of the crates in which the workloads' functions are written
     /// count as required: the report lists those that were missed, and
     /// [`coverage_complete`](crate::SimulationReport::coverage_complete) looks at them, but the report
-    /// passes, since a test rarely exercises the whole crate that it is in. The sites of all other
-    /// modules are listed too.
+    /// passes, since a test rarely exercises the whole crate that it is in:
+    /// [`assert_passed`](crate::SimulationReport::assert_passed) writes them to standard error, and
+    /// fails on them only if this or [`require_coverage`](Self::require_coverage) was called. The sites
+    /// of all other modules are listed too.
     pub fn coverage<I>(mut self, modules: I) -> Self
     where
         I: IntoIterator,

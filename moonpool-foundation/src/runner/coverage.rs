@@ -1,14 +1,14 @@
 //! What the assertions and `buggify!` sites of a campaign came to: merged over its seeds in their
 //! order, so that the number of threads does not matter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::chaos::assertions::{self, AssertionCount};
 use crate::chaos::buggify::{self, BuggifyCount};
-use crate::chaos::{AssertionKind, FaultSet, Place};
+use crate::chaos::{AssertionKind, FaultCounts, FaultId, FaultKind, FaultSet, Place};
 use crate::sim::SiteCounts;
 
 /// Which sites a campaign has to reach.
@@ -190,6 +190,8 @@ impl Coverage {
 
     fn merge(&mut self, position: usize, counts: &SiteCounts) {
         self.merged.enabled_faults.add(counts.enabled_faults);
+        self.merged.expected_faults.merge(&counts.expected_faults);
+        self.merged.drawn_faults.raise(&counts.drawn_faults);
         grow(&mut self.merged.assertions, counts.assertions.len());
         for (sum, count) in self.merged.assertions.iter_mut().zip(&counts.assertions) {
             sum.checks += count.checks;
@@ -242,9 +244,15 @@ impl Coverage {
             buggify: buggify.collect(),
             is_enforced: self.requirement.is_enforced,
             enabled_faults: self.merged.enabled_faults,
+            expected_faults: self.merged.expected_faults,
+            drawn_faults: self.merged.drawn_faults,
         }
     }
 }
+
+/// A fault that was to be expected so often and never fired is dead: by chance that happens to one
+/// kind in 20,000.
+const DEAD_BEYOND: u64 = 10;
 
 /// What a report says about sites.
 #[derive(Clone, Debug, Default)]
@@ -254,9 +262,45 @@ pub(super) struct SiteResults {
     pub(super) is_enforced: bool,
     /// The faults that any seed's network may have had.
     pub(super) enabled_faults: FaultSet,
+    /// How often each kind was to be expected in all seeds, in units of 2^-32.
+    pub(super) expected_faults: FaultCounts,
+    /// How often each kind was drawn in the seed that drew it most often.
+    pub(super) drawn_faults: FaultCounts,
 }
 
 impl SiteResults {
+    /// Whether a fault of this kind never fired though it might have, again and again. Faults of the
+    /// network are drawn at each occasion, and too few occasions are no defect; what has no occasions
+    /// that could be counted is dead if it was on.
+    pub(super) fn is_dead(&self, kind: FaultKind) -> bool {
+        if !self.enabled_faults.contains(kind) || self.drawn_faults.of(kind) > 0 {
+            return false;
+        }
+        match kind {
+            FaultKind::Kill
+            | FaultKind::Reboot
+            | FaultKind::Graceful
+            | FaultKind::Pause
+            | FaultKind::Buggify
+            | FaultKind::BuggifiedDelay
+            | FaultKind::ClockDrift => true,
+            // They are drawn out of one stream.
+            FaultKind::ConnectHang => self.is_expected(FaultKind::ConnectRefused),
+            network => self.is_expected(network),
+        }
+    }
+
+    fn is_expected(&self, kind: FaultKind) -> bool {
+        self.expected_faults.of(kind) >> 32 >= DEAD_BEYOND
+    }
+
+    /// Those of `skipped` that no seed has drawn: nothing was skipped for them.
+    pub(super) fn never_drawn(&self, skipped: &BTreeSet<FaultId>) -> Vec<FaultId> {
+        let drawn = |fault: &&FaultId| fault.ordinal <= self.drawn_faults.of(fault.kind);
+        let never = skipped.iter().filter(|fault| !drawn(fault));
+        never.copied().collect()
+    }
+
     /// What is wrong, a line each: guarantees that did not hold, and required sites that were missed.
     pub(super) fn violations(&self) -> Vec<String> {
         let violated = self.assertions.iter().filter(|found| found.is_violated());

@@ -79,7 +79,7 @@ impl Environment {
             skip_faults: read(SKIP_FAULTS).map(faults).transpose()?,
             check: parse(CHECK, read(CHECK.0), check)?,
             minimize: parse(MINIMIZE, read(MINIMIZE.0), switch)?.unwrap_or(false),
-            // Any text can be a directory; whether it can be written to shows when it is.
+            // Any text can be a directory; whether it can be written to is tried before the first seed.
             trace: lookup(TRACE)
                 .filter(|dir| !dir.is_empty())
                 .map(PathBuf::from),
@@ -112,7 +112,7 @@ const MINIMIZE: Variable = (
     "MOONPOOL_MINIMIZE",
     "`1`, to find the faults that the first failure needs, or `0`",
 );
-const TRACE: &str = "MOONPOOL_TRACE";
+pub(super) const TRACE: &str = "MOONPOOL_TRACE";
 const CHECK: Variable = ("MOONPOOL_CHECK", "`all`, `sampled` or `off`");
 
 /// Whether `name` looks like a variable of ours and is none.

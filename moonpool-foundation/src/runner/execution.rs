@@ -52,6 +52,9 @@ impl Execution<'_> {
             .collect();
         if seeds.is_empty() || !plan.stop_on_failure {
             let (campaign, reached) = campaign::run(plan);
+            for fault in reached.never_drawn(&plan.skipped_faults) {
+                eprintln!("warning: {fault} is to be skipped, and no seed had such a fault");
+            }
             sites = reached;
             seeds.retain(|kept| campaign.iter().all(|seed| seed.seed != kept.seed));
             seeds.extend(campaign);
@@ -353,6 +356,28 @@ mod tests {
         let text = printed(&builder);
         assert_eq!(text.matches("ttrition").count(), 1, "{text}");
         assert!(text.contains("; skipped cut#2, kill#1"), "{text}");
+    }
+
+    #[test]
+    fn a_skipped_fault_that_no_seed_had_is_told() {
+        let builder = SimulationBuilder::new()
+            .set_iterations(2)
+            .process("server", |_, _| std::future::pending())
+            .register_workload("client", |_, _, _, _, topology| async move {
+                let world = topology.world().unwrap();
+                let server = world.process("server").unwrap().id();
+                world.kill(server, crate::KillKind::Crash);
+                Ok(SimulationMetrics::default())
+            })
+            .skip_faults(["kill#1", "kill#2", "cut#1"].map(|id| id.parse().unwrap()));
+        let plan = builder.plan(Environment::default()).unwrap();
+        let (_, sites) = campaign::run(&plan);
+        let never: Vec<String> = sites
+            .never_drawn(&plan.skipped_faults)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(never, ["cut#1", "kill#2"]);
     }
 
     #[test]

@@ -69,8 +69,9 @@ pub struct SimulationReport {
     pub seeds_failing: Vec<u64>,
     /// How often each kind of fault fired, in all seeds together.
     pub faults: FaultCounts,
-    /// The kinds that the network of some seed may have had by chance, and that never fired: nothing
-    /// was tested with them.
+    /// The kinds that some seed may have had by chance, and that never fired: nothing was tested with
+    /// them. Faults of the network count only if, by the occasions that there were, at least ten were
+    /// to be expected.
     pub dead_faults: Vec<FaultKind>,
     /// Every `always_assert!` and `sometimes_assert!` in the binary, and how often each was checked
     /// and held in all seeds together; sorted by name.
@@ -111,8 +112,7 @@ impl SimulationReport {
                 report.seeds_failing.push(seed.seed);
             }
         }
-        let dead =
-            |kind: &FaultKind| sites.enabled_faults.contains(*kind) && report.faults.of(*kind) == 0;
+        let dead = |kind: &FaultKind| sites.is_dead(*kind);
         report.dead_faults = FaultKind::ALL.iter().copied().filter(dead).collect();
         report.assertion_violations = sites.violations();
         report.assertion_results = sites.assertions;
@@ -191,7 +191,33 @@ impl SimulationReport {
         sites.filter(|found| found.is_required && found.fired == 0)
     }
 
-    /// Returns if every seed passed, and the campaign reached what it had to.
+    /// What the campaign was to reach and has not, a line each; and that it had no seed, if so. Of one
+    /// seed, a replay for example, nobody expects to reach all.
+    fn unreached(&self) -> Vec<String> {
+        match self.iterations {
+            0 => return vec![NO_SEED.to_owned()],
+            1 => return Vec::new(),
+            _ => {}
+        }
+        let missed = self.missed_assertions();
+        let missed = missed.map(|site| format!("MISSED: {site}"));
+        missed.chain(self.dead_lines()).collect()
+    }
+
+    /// Faults and `buggify!` sites that might have fired, and never did: a line each.
+    fn dead_lines(&self) -> Vec<String> {
+        let kinds = self.dead_faults.iter();
+        let kinds = kinds.map(|kind| format!("DEAD: fault {kind} may fire, and never did"));
+        let was_asked = self.buggify_results.iter().any(|site| site.calls > 0);
+        let sites = self.dead_buggify_sites().filter(|_| was_asked);
+        kinds
+            .chain(sites.map(|site| format!("DEAD: {site}")))
+            .collect()
+    }
+
+    /// Returns if every seed passed, and the campaign reached what it had to. What it did not reach and
+    /// did not have to is written to standard error: required sites that were missed, without
+    /// [coverage](crate::SimulationBuilder::coverage), and faults that never fired.
     ///
     /// # Panics
     /// If a seed did not pass: with the first one's verdict and the command that replays it. If the
@@ -204,6 +230,9 @@ impl SimulationReport {
             if !self.assertion_violations.is_empty() {
                 let missed = self.assertion_violations.join("\n  ");
                 panic!("all {} seeds passed, but:\n  {missed}", self.iterations);
+            }
+            for line in self.unreached() {
+                eprintln!("{line}");
             }
             return;
         };
@@ -247,22 +276,24 @@ impl SimulationReport {
             let reached = self.assertion_results.iter().filter(reached).count();
             write!(f, "\nof {others} other assertions {reached} were reached")?;
         }
-        for kind in &self.dead_faults {
-            write!(f, "\nDEAD: fault {kind} may fire, and never did")?;
-        }
-        let was_asked = self.buggify_results.iter().any(|site| site.calls > 0);
-        for site in self.dead_buggify_sites().filter(|_| was_asked) {
-            write!(f, "\nDEAD: {site}")?;
+        for line in self.dead_lines() {
+            write!(f, "\n{line}")?;
         }
         Ok(())
     }
 }
+
+/// What a campaign without seeds has to say.
+const NO_SEED: &str = "no seed ran: this shard of the campaign is empty, and nothing was tested";
 
 /// Failing seeds that `Display` lists; the others are counted.
 const LISTED_FAILURES: usize = 20;
 
 impl fmt::Display for SimulationReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.iterations == 0 {
+            return f.write_str(NO_SEED);
+        }
         writeln!(
             f,
             "{} seeds: {} passed, {} failed ({:.1} % passed)",
@@ -310,4 +341,47 @@ fn float(number: u64) -> f64 {
 
 fn count(number: usize) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chaos::{AssertionKind, Place};
+
+    #[test]
+    fn a_report_without_seeds_says_that_nothing_was_tested() {
+        let report = SimulationReport::default();
+        assert!(report.to_string().starts_with("no seed ran"), "{report}");
+        assert_eq!(report.unreached(), [NO_SEED]);
+    }
+
+    #[test]
+    fn what_a_passing_campaign_missed_is_told_but_not_of_a_single_seed() {
+        let mut report = SimulationReport {
+            iterations: 2,
+            dead_faults: vec![FaultKind::Cut],
+            assertion_results: vec![AssertionResult {
+                name: "orders_overtake",
+                kind: AssertionKind::Sometimes,
+                message: "",
+                place: Place {
+                    module: "orders",
+                    file: "orders.rs",
+                    line: 3,
+                    column: 5,
+                },
+                is_required: true,
+                checks: 0,
+                held: 0,
+            }],
+            ..SimulationReport::default()
+        };
+        let [missed, dead] = &report.unreached()[..] else {
+            panic!("{:?}", report.unreached());
+        };
+        assert!(missed.starts_with("MISSED: ") && missed.contains("orders_overtake"));
+        assert_eq!(dead, "DEAD: fault cut may fire, and never did");
+        report.iterations = 1;
+        assert!(report.unreached().is_empty());
+    }
 }

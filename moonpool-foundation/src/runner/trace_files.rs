@@ -52,6 +52,16 @@ struct ChromeArgs<'a> {
 /// The row of steps that belong to no process: what the network does, and timers.
 const NETWORK_ROW: &str = "network and timers";
 
+/// Makes `dir` if it is not there, and tries whether files can be made in it.
+pub(super) fn prepare(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let probe = dir.join(format!(".moonpool-{}", std::process::id()));
+    File::create(&probe)?;
+    // Another campaign of this process may have removed it already.
+    drop(std::fs::remove_file(&probe));
+    Ok(())
+}
+
 /// Runs `seed` again and writes its steps to `dir`, which is made if it is not there. Gives the two
 /// files.
 pub(super) fn write(plan: &Plan<'_>, seed: u64, dir: &Path) -> io::Result<[PathBuf; 2]> {

@@ -44,7 +44,11 @@ impl Chance {
 
     /// Whether it happens this time. What is off draws nothing.
     pub(super) fn happens(self, stream: &mut Stream, digest: &mut Digest) -> bool {
-        !self.is_off() && u64::from(stream.draws(digest).next_u32()) < self.0
+        if self.is_off() {
+            return false;
+        }
+        stream.expect(self.0);
+        u64::from(stream.draws(digest).next_u32()) < self.0
     }
 }
 

@@ -6,7 +6,7 @@ use super::{SimWorld, context};
 use crate::chaos::assertions::{self, AssertionCount, FailedAssertion, Tally};
 use crate::chaos::buggify::{BuggifyCount, BuggifyHook, BuggifySite};
 use crate::chaos::invariants::{BrokenInvariant, Invariants};
-use crate::chaos::{BuggifyProbabilities, FaultKind, FaultSet, FaultTarget};
+use crate::chaos::{BuggifyProbabilities, FaultCounts, FaultKind, FaultSet, FaultTarget};
 use crate::error::{SimulationError, SimulationResult};
 
 /// How often the sites of macros were reached in one run, by their numbers. Sites that were not may
@@ -15,6 +15,10 @@ use crate::error::{SimulationError, SimulationResult};
 pub(crate) struct SiteCounts {
     /// The faults that its network may have had.
     pub(crate) enabled_faults: FaultSet,
+    /// How often each kind was drawn, skipped firings included.
+    pub(crate) drawn_faults: FaultCounts,
+    /// How often each kind was to be expected, in units of 2^-32.
+    pub(crate) expected_faults: FaultCounts,
     pub(crate) assertions: Vec<AssertionCount>,
     pub(crate) buggify: Vec<BuggifyCount>,
 }
@@ -143,6 +147,8 @@ impl SimWorld {
     pub(crate) fn take_site_counts(&self) -> SiteCounts {
         self.shared.with(|world| SiteCounts {
             enabled_faults: world.enabled_faults(),
+            expected_faults: world.faults.expected(),
+            drawn_faults: world.faults.log.drawn(),
             assertions: std::mem::take(&mut world.tally.counts),
             buggify: world.buggify.take_counts(),
         })

@@ -14,7 +14,7 @@ const MAX_RECORDS: usize = 100_000;
 #[derive(Debug, Default)]
 pub(crate) struct FaultLog {
     /// Per kind: how many have fired, skipped ones included.
-    ordinals: [u64; FaultKind::COUNT],
+    ordinals: FaultCounts,
     counts: FaultCounts,
     skipped: Rc<BTreeSet<FaultId>>,
     /// Kept on demand only.
@@ -69,18 +69,15 @@ impl FaultLog {
         now: Duration,
         digest: &mut Digest,
     ) -> bool {
-        let ordinal = &mut self.ordinals[kind.index()];
-        *ordinal += 1;
-        let id = FaultId {
-            kind,
-            ordinal: *ordinal,
-        };
+        self.ordinals.add(kind);
+        let ordinal = self.ordinals.of(kind);
+        let id = FaultId { kind, ordinal };
         let skipped = !self.skipped.is_empty() && self.skipped.contains(&id);
         if !skipped {
             self.counts.add(kind);
         }
         digest.fold(kind.index() as u64);
-        digest.fold(*ordinal);
+        digest.fold(ordinal);
         digest.fold(u64::from(skipped));
         if let Some(untraced) = &mut self.untraced {
             let record = FaultRecord::new(id, now, target, skipped);
@@ -93,6 +90,11 @@ impl FaultLog {
             records.push_back(FaultRecord::new(id, now, target, skipped));
         }
         !skipped
+    }
+
+    /// How often each kind was drawn: those that fired, and those that were skipped.
+    pub(crate) fn drawn(&self) -> FaultCounts {
+        self.ordinals
     }
 
     pub(crate) fn counts(&self) -> FaultCounts {

@@ -14,7 +14,7 @@ use super::digest::Digest;
 use super::fault_log::FaultLog;
 use super::links::Cause;
 use super::rng::{Stream, StreamId};
-use crate::chaos::{FaultKind, FaultSet, FaultTarget};
+use crate::chaos::{FaultCounts, FaultKind, FaultSet, FaultTarget};
 use crate::network::{LatencyModel, NetworkConfiguration};
 
 /// How long a sender waits before it sends a lost segment again; each time twice as long.
@@ -132,6 +132,12 @@ impl Faults {
     /// Which kinds may fire by chance.
     pub(crate) fn enabled(&self) -> FaultSet {
         FaultSet::of(|kind| self.config.may_fire(kind))
+    }
+
+    /// How often each kind was to be expected by the chances that were drawn, in units of 2^-32. Kinds
+    /// that are drawn elsewhere, or out of another's stream, have none.
+    pub(crate) fn expected(&self) -> FaultCounts {
+        FaultCounts::of_each(|kind| self.streams[kind.index()].expected())
     }
 
     pub(crate) fn new(seed: u64, config: NetworkConfiguration) -> Self {
@@ -308,6 +314,7 @@ impl Faults {
             LatencyModel::LongTail { min, max, .. } if stable => (min, max),
             LatencyModel::LongTail { min, max, tail } => {
                 let stream = self.stream(FaultKind::LongTail);
+                stream.expect((1 << 32) / u64::from(LONG_TAIL_ONE_IN));
                 let is_tail = stream.below(LONG_TAIL_ONE_IN, digest) == 0;
                 if is_tail && self.fires(FaultKind::LongTail, on, digest) {
                     (max, tail)

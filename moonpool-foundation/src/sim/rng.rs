@@ -68,6 +68,8 @@ pub(crate) struct Stream {
     id: StreamId,
     seed: u64,
     rng: Option<Box<ChaCha8Rng>>,
+    /// What its chances come to, in units of 2^-32 of a firing.
+    expected: u64,
 }
 
 impl Stream {
@@ -76,7 +78,18 @@ impl Stream {
             id,
             seed,
             rng: None,
+            expected: 0,
         }
+    }
+
+    /// Something had this chance to happen, in units of 2^-32.
+    pub(super) fn expect(&mut self, chance: u64) {
+        self.expected = self.expected.saturating_add(chance);
+    }
+
+    /// How often something was to be expected to happen, in units of 2^-32.
+    pub(super) fn expected(&self) -> u64 {
+        self.expected
     }
 
     /// The generator, with every draw folded into `digest`.

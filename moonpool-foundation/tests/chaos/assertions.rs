@@ -5,10 +5,11 @@ use std::panic::catch_unwind;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    AssertionResult, Check, FaultKind, NetworkConfiguration, RandomProvider, SimWorld,
-    SimulationBuilder, SimulationError, SimulationMetrics, SimulationReport, TimeProvider, Verdict,
-    always_assert, sometimes_assert,
+    AssertionResult, Check, FaultKind, NetworkConfiguration, NetworkProvider, RandomProvider,
+    SimNetworkProvider, SimTimeProvider, SimWorld, SimulationBuilder, SimulationError,
+    SimulationMetrics, SimulationReport, TimeProvider, Verdict, always_assert, sometimes_assert,
 };
+use tokio::io::AsyncWriteExt;
 
 const HERE: &str = module_path!();
 
@@ -239,19 +240,37 @@ fn seeds_behind_the_one_that_ends_the_campaign_are_not_counted() {
     assert_eq!(alone.assertion_results, together.assertion_results);
 }
 
+/// A byte cannot be split, so all writes travel whole.
 #[test]
-fn a_fault_that_may_fire_and_never_does_is_reported_as_dead() {
+fn a_fault_that_might_have_fired_often_and_never_did_is_reported_as_dead() {
     let quiet = NetworkConfiguration {
-        packet_loss_probability: 0.5,
+        segmentation_probability: 1.0,
+        packet_loss_probability: 0.001,
         ..NetworkConfiguration::disabled()
     };
-    let report = dice().with_network_config(quiet).run();
-    assert_eq!(report.dead_faults, [FaultKind::PacketLoss]);
+    let bytes = |count: u32| {
+        let builder = SimulationBuilder::new().set_iterations(1);
+        let builder = builder.with_network_config(quiet.clone());
+        let writes = move |_, network: SimNetworkProvider, time: SimTimeProvider, _, _| async move {
+            let listener = network.bind("writer:80").await?;
+            let mut stream = network.connect("writer:80").await?;
+            for _ in 0..count {
+                stream.write_u8(7).await?;
+                time.sleep(Duration::from_secs(60)).await;
+            }
+            drop(listener);
+            Ok(SimulationMetrics::default())
+        };
+        builder.register_workload("writer", writes).run()
+    };
+    let report = bytes(20);
+    assert_eq!(report.dead_faults, [FaultKind::Segmentation]);
     let text = report.to_string();
     assert!(
-        text.contains("DEAD: fault packet-loss may fire, and never did"),
+        text.contains("DEAD: fault segmentation may fire, and never did"),
         "{text}"
     );
+    assert!(bytes(2).dead_faults.is_empty(), "too few to say");
     let calm = dice().with_network_config(NetworkConfiguration::disabled());
     assert!(calm.run().dead_faults.is_empty());
 }
