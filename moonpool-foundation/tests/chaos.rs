@@ -18,6 +18,8 @@ mod bit_flip;
 mod buggified_delay;
 #[path = "chaos/buggify.rs"]
 mod buggify;
+#[path = "chaos/causes.rs"]
+mod causes;
 #[path = "chaos/clock_drift.rs"]
 mod clock_drift;
 #[path = "chaos/clogging.rs"]

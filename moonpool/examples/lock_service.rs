@@ -157,11 +157,11 @@ fn campaign(storage: Storage) -> SimulationBuilder {
         .use_random_config()
 }
 
-fn main() {
+fn main() -> std::process::ExitCode {
     common::run(
         || campaign(Storage::Trusting),
         || campaign(Storage::Fencing),
-    );
+    )
 }
 
 #[cfg(test)]

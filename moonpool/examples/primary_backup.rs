@@ -160,11 +160,11 @@ fn campaign(acknowledge: Acknowledge) -> SimulationBuilder {
         .use_random_config()
 }
 
-fn main() {
+fn main() -> std::process::ExitCode {
     common::run(
         || campaign(Acknowledge::AtOnce),
         || campaign(Acknowledge::WhenReplicated),
-    );
+    )
 }
 
 #[cfg(test)]

@@ -136,11 +136,11 @@ fn campaign(additions: Additions) -> SimulationBuilder {
         .use_random_config()
 }
 
-fn main() {
+fn main() -> std::process::ExitCode {
     common::run(
         || campaign(Additions::Anonymous),
         || campaign(Additions::Numbered),
-    );
+    )
 }
 
 #[cfg(test)]

@@ -46,7 +46,8 @@ pub use messaging::{
     FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface, InvalidToken,
     MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue, PeerInfo, PingReply,
     QueueLimits, QueueStats, ReplyError, ReplyFuture, ReplyPromise, ReplyRoute, Request,
-    RequestStream, Server, SharedNetNotifiedQueue, TransportStats, send_request,
+    RequestStream, RetryPolicy, Server, Serving, ServingStats, SharedNetNotifiedQueue,
+    TransportStats, send_request,
 };
 pub use moonpool_foundation as foundation;
 pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};

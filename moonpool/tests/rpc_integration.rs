@@ -33,5 +33,9 @@ mod load;
 mod outcomes;
 #[path = "rpc_integration/own_addresses.rs"]
 mod own_addresses;
+#[path = "rpc_integration/retries.rs"]
+mod retries;
+#[path = "rpc_integration/serving.rs"]
+mod serving;
 #[path = "rpc_integration/sessions.rs"]
 mod sessions;

@@ -26,5 +26,7 @@ mod operations;
 mod simultaneous_dials;
 #[path = "simulation/test_scenarios.rs"]
 mod test_scenarios;
+#[path = "simulation/whole_campaign.rs"]
+mod whole_campaign;
 #[path = "simulation/workloads.rs"]
 mod workloads;

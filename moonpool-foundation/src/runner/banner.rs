@@ -1,6 +1,7 @@
 //! What a failure looks like: all one needs to know about the first failing seed on one screen, and
 //! the command that replays it last.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use super::orchestrator::{Recording, SeedRun};
@@ -9,7 +10,7 @@ use super::plan::{Network, Plan};
 use super::processes::attrition_of;
 use super::report::{SeedReport, SimulationReport};
 use super::verdict::{Divergence, Verdict};
-use crate::chaos::FaultKind;
+use crate::chaos::{Attrition, FaultKind, FaultRecord};
 use crate::network::NetworkConfiguration;
 
 /// Other failing seeds that are listed; the rest is counted.
@@ -22,8 +23,12 @@ const LISTED_PROCESSES: usize = 4;
 const PROCESSES_PER_LINE: usize = 4;
 /// Pending tasks that are listed; the rest is counted.
 const LISTED_TASKS: usize = 4;
-/// Faults that are listed, the last ones.
-const LISTED_FAULTS: usize = 3;
+/// Faults that are listed: those that disturb most, and of these the last ones.
+const LISTED_FAULTS: usize = 4;
+/// Lines of all that is said of faults.
+const LISTED_LINES: usize = 5;
+/// Faults that were to be skipped and are listed; the replay command has them all.
+const LISTED_SKIPPED: usize = 12;
 /// Lines of the headline, of which a panic's message can have many.
 const HEADLINE_LINES: usize = 3;
 
@@ -130,22 +135,22 @@ impl Failure<'_> {
             plan.time_budget,
             plan.check.name(),
         );
-        if let Some(attrition) = attrition_of(plan, failed.seed) {
-            configuration.push_str(&format!(
-                "; attrition p {:.2} of {:?}, at most {} down",
-                attrition.probability, attrition.kinds, attrition.max_dead
-            ));
+        if plan.attrition.is_some() {
+            let attrition = attrition_of(plan, failed.seed);
+            configuration.push_str(&format!("; attrition {}", attrition_text(attrition)));
         }
         if let Some(phases) = &plan.phases {
             let Phases { chaos, quiet } = phases;
             configuration.push_str(&format!("; phases chaos {chaos:?}, quiet {quiet:?}"));
         }
-        if let Some(attrition) = &plan.attrition {
-            configuration.push_str(&format!("; {attrition:?}"));
-        }
         if !plan.skipped_faults.is_empty() {
-            let count = plan.skipped_faults.len();
-            configuration.push_str(&format!("; {count} faults skipped"));
+            let listed = plan.skipped_faults.iter().take(LISTED_SKIPPED);
+            let listed: Vec<String> = listed.map(ToString::to_string).collect();
+            configuration.push_str(&format!("; skipped {}", listed.join(", ")));
+            let others = plan.skipped_faults.len() - listed.len();
+            if others > 0 {
+                configuration.push_str(&format!(", and {others} more"));
+            }
         }
         entry(f, "configuration", &wrapped(&configuration))?;
         if *plan.network == Network::Swarm {
@@ -180,7 +185,7 @@ impl Failure<'_> {
         entry(f, "pending", &text)
     }
 
-    /// How often each kind fired, and the last ones.
+    /// How often each kind fired, and the ones that disturbed most, in the order of time.
     fn write_faults(&self, f: &mut fmt::Formatter<'_>, failed: &SeedReport) -> fmt::Result {
         if failed.faults.total() == 0 {
             return entry(f, "faults", "none fired");
@@ -190,9 +195,13 @@ impl Failure<'_> {
             .map(|(kind, count)| format!("{kind} {count}"))
             .collect();
         let records = &self.recording.faults;
-        let last = &records[records.len().saturating_sub(LISTED_FAULTS)..];
         let mut lines = vec![wrapped(&counts.join(", "))];
-        lines.extend(last.iter().map(ToString::to_string));
+        let mut left = LISTED_LINES.saturating_sub(lines[0].lines().count());
+        left = left.min(LISTED_FAULTS);
+        for (fault, target) in weightiest(records, left) {
+            let skipped = if fault.skipped { " (skipped)" } else { "" };
+            lines.push(format!("{:?} {}: {target}{skipped}", fault.at, fault.id));
+        }
         entry(f, "faults", &lines.join("\n"))
     }
 
@@ -238,6 +247,50 @@ impl Failure<'_> {
     }
 }
 
+/// `count` of the faults: of the weightiest kinds, and within a kind the last ones; in their order.
+fn weightiest(records: &[(FaultRecord, String)], count: usize) -> Vec<&(FaultRecord, String)> {
+    let mut places: Vec<usize> = (0..records.len()).collect();
+    places.sort_by_key(|place| {
+        let (fault, _) = &records[*place];
+        (fault.skipped, rank(fault.id.kind), Reverse(*place))
+    });
+    places.truncate(count);
+    places.sort_unstable();
+    places.into_iter().map(|place| &records[place]).collect()
+}
+
+/// How much a fault of this kind disturbs those it happens to: 0 is most. What every write and read
+/// may meet comes last, for it happens all the time.
+fn rank(kind: FaultKind) -> usize {
+    match kind {
+        FaultKind::Kill => 0,
+        FaultKind::Reboot => 1,
+        FaultKind::Graceful => 2,
+        FaultKind::Pause => 3,
+        FaultKind::Partition => 4,
+        FaultKind::Disconnect => 5,
+        FaultKind::Reset => 6,
+        FaultKind::HalfOpen => 7,
+        FaultKind::BitFlip => 8,
+        FaultKind::ConnectRefused => 9,
+        FaultKind::ConnectHang => 10,
+        FaultKind::RandomClose => 11,
+        FaultKind::Cut => 12,
+        FaultKind::PairClog => 13,
+        FaultKind::WriteClog => 14,
+        FaultKind::ReadClog => 15,
+        FaultKind::PacketLoss => 16,
+        FaultKind::LongTail => 17,
+        FaultKind::PartialWrite => 18,
+        FaultKind::PartialRead => 19,
+        FaultKind::BuggifiedDelay => 20,
+        FaultKind::Segmentation => 21,
+        FaultKind::AsymmetricDelay => 22,
+        FaultKind::ClockDrift => 23,
+        FaultKind::Buggify => 24,
+    }
+}
+
 /// The faults that a drawn network has, and how probable they are.
 fn drawn(config: &NetworkConfiguration) -> String {
     let kinds = FaultKind::ALL.iter().filter(|kind| config.may_fire(**kind));
@@ -248,7 +301,13 @@ fn drawn(config: &NetworkConfiguration) -> String {
     let rates = fields(&format!("{config:#?}"));
     let rates = rates.into_iter().filter_map(|field| {
         let (name, value) = field.split_once(": ")?;
+        if name == "connect_failure_mode" {
+            return rate_counts(config, name).then(|| format!("{name} {value}"));
+        }
         let name = name.strip_suffix("_probability")?;
+        if !rate_counts(config, name) {
+            return None;
+        }
         let value: f64 = value.parse().ok()?;
         let rounded = match value {
             0.0 => return None,
@@ -259,6 +318,35 @@ fn drawn(config: &NetworkConfiguration) -> String {
     });
     let rates: Vec<String> = rates.collect();
     format!("{}\nprobabilities: {}", kinds.join(", "), rates.join(", "))
+}
+
+/// Whether a field of this name belongs to a kind that may fire.
+fn rate_counts(config: &NetworkConfiguration, name: &str) -> bool {
+    match name {
+        "partition_long" => config.may_fire(FaultKind::Partition),
+        "connect_failure" | "connect_failure_mode" => {
+            config.may_fire(FaultKind::ConnectRefused) || config.may_fire(FaultKind::ConnectHang)
+        }
+        name => match name.replace('_', "-").parse() {
+            Ok(kind) => config.may_fire(kind),
+            Err(_) => true,
+        },
+    }
+}
+
+/// The attrition of a seed.
+fn attrition_text(attrition: Option<Attrition>) -> String {
+    match attrition {
+        Some(attrition) if attrition.probability > 0.0 => format!(
+            "p {:.2} every {:?} of {:?}, down {:?}, at most {} at once",
+            attrition.probability,
+            attrition.interval,
+            attrition.kinds,
+            attrition.downtime,
+            attrition.max_dead
+        ),
+        _ => "off in this seed".to_owned(),
+    }
 }
 
 fn network(network: &Network) -> String {
@@ -309,4 +397,28 @@ fn fields(debug: &str) -> Vec<String> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_listed_of_kinds_that_may_fire_only() {
+        let mut config = NetworkConfiguration::chaos();
+        config.chaos.partition_probability = 0.0;
+        config.chaos.partition_long_probability = 0.5;
+        config.chaos.buggified_delay_enabled = false;
+        config.chaos.buggified_delay_probability = 0.5;
+        config.chaos.connect_failure_mode = crate::ConnectFailureMode::Probabilistic;
+        let text = drawn(&config);
+        assert!(!text.contains("partition_long"), "{text}");
+        assert!(!text.contains("buggified"), "{text}");
+        assert!(
+            text.contains("connect_failure_mode Probabilistic"),
+            "{text}"
+        );
+        config.chaos.connect_failure_mode = crate::ConnectFailureMode::Disabled;
+        assert!(!drawn(&config).contains("connect_failure"));
+    }
 }

@@ -616,6 +616,46 @@ mod tests {
         );
     }
 
+    /// Attrition strikes again where a strike is skipped, beyond the last of the first run.
+    #[test]
+    fn a_minimised_failure_under_attrition_still_has_the_reboot_that_it_needs() {
+        let builder = SimulationBuilder::new()
+            .set_iterations(1)
+            .with_network_config(NetworkConfiguration::disabled())
+            .attrition(crate::Attrition {
+                probability: 0.5,
+                kinds: vec![crate::AttritionKind::Reboot, crate::AttritionKind::Pause],
+                ..crate::Attrition::default()
+            })
+            .process("victim", |_, _| std::future::pending())
+            .register_workload("client", |_, _, time, _, topology| async move {
+                let world = topology.world().unwrap();
+                let victim = world.process("victim").unwrap();
+                for _ in 0..6_000 {
+                    crate::TimeProvider::sleep(&time, Duration::from_millis(10)).await;
+                    if !victim.is_alive() {
+                        return Err(crate::SimulationError::workload("the victim is dead"));
+                    }
+                }
+                Ok(SimulationMetrics::default())
+            });
+        let lookup = |name: &str| (name == "MOONPOOL_MINIMIZE").then(|| "1".into());
+        let minimised = builder.run_in(Location::caller(), lookup).unwrap();
+        let replay = minimised.replay_command.unwrap_or_default();
+        let skipped = replay.split("MOONPOOL_SKIP_FAULTS=").nth(1);
+        let skipped = skipped.and_then(|rest| rest.split(' ').next());
+        let skipped = skipped.unwrap_or_default().trim_matches('\'').to_owned();
+        let lookup = |name: &str| (name == "MOONPOOL_SKIP_FAULTS").then(|| (&skipped).into());
+        let replayed = match skipped.as_str() {
+            "" => builder.run(),
+            _ => builder.run_in(Location::caller(), lookup).unwrap(),
+        };
+        assert_eq!(replayed.failed_runs, 1, "{replay}");
+        let faults = &replayed.faults;
+        assert_eq!(faults.of(crate::FaultKind::Reboot), 1, "{replay}");
+        assert_eq!(faults.total(), 1, "{replay}");
+    }
+
     #[test]
     fn a_time_limit_stops_between_seeds_and_lets_one_run() {
         let hasty = ok().set_time_limit(Duration::from_nanos(1));

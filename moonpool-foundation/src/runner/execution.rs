@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::banner::Failure;
 use super::coverage::SiteResults;
+use super::minimize::Minimised;
 use super::plan::Plan;
 use super::regressions::{Recorder, RegressionFile};
 use super::replay::Invocation;
@@ -82,36 +83,29 @@ impl Execution<'_> {
         let Some(failed) = report.failures().next() else {
             return;
         };
-        let (seed, name) = (failed.seed, failed.verdict.name());
+        let (seed, verdict) = (failed.seed, &failed.verdict);
         let with_skipped = |skipped: &BTreeSet<FaultId>| Plan {
             skipped_faults: self.plan.skipped_faults.union(skipped).copied().collect(),
             ..self.plan.clone()
         };
-        let (fired, skipped) = campaign::undisturbed(|| {
-            let recorded =
-                orchestrator::run_recorded(self.plan, seed, TraceMode::Recent, 0..u64::MAX);
-            let fired = recorded.1.faults.iter().filter(|fault| !fault.skipped);
-            let fired: Vec<FaultId> = fired.map(|fault| fault.id).collect();
-            let skipped = minimize::skippable(&fired, |skipped| {
-                let run = orchestrator::run_seed(&with_skipped(skipped), seed);
-                run.verdict.name() == name
-            });
-            (fired, skipped)
+        // What fired, if it is the same failure.
+        let attempt = |skipped: &BTreeSet<FaultId>| {
+            let (run, fired) = orchestrator::run_with_faults(&with_skipped(skipped), seed);
+            minimize::is_same_failure(&run.verdict, verdict).then_some(fired)
+        };
+        let found = campaign::undisturbed(|| {
+            let fired = attempt(&BTreeSet::new())?;
+            let count = fired.len();
+            Some((count, minimize::minimised(fired, attempt)))
         });
-        let needed = fired.iter().filter(|fault| !skipped.contains(fault));
-        let needed: Vec<String> = needed.map(ToString::to_string).collect();
-        let all = with_skipped(&skipped).skipped_faults;
-        let replay = self.invocation.replay_command(seed, &all);
-        eprintln!(
-            "minimised: {} of {} faults can be skipped; needed: {}\nreplay         {replay}",
-            skipped.len(),
-            fired.len(),
-            if needed.is_empty() {
-                "none".to_owned()
-            } else {
-                needed.join(", ")
-            },
-        );
+        let Some((count, found)) = found else {
+            eprintln!("not minimised: seed {seed} did not fail in the same way when it ran again");
+            return;
+        };
+        let replay = self
+            .invocation
+            .replay_command(seed, &with_skipped(&found.skipped).skipped_faults);
+        eprintln!("{}\nreplay         {replay}", told(count, &found));
         report.replay_command = Some(replay);
     }
 
@@ -135,6 +129,21 @@ impl Execution<'_> {
         let traced: Vec<u64> = self.replayed.iter().chain(failed).copied().collect();
         write_traces(self.plan, dir, &traced);
     }
+}
+
+/// What a search found, of `fired` faults that fired before it.
+fn told(fired: usize, found: &Minimised) -> String {
+    let needed: Vec<String> = found.needed.iter().map(ToString::to_string).collect();
+    let needed = match needed.as_slice() {
+        [] => "none, it fails without any fault".to_owned(),
+        needed => needed.join(", "),
+    };
+    let skipped = found.skipped.len();
+    let cut_off = match found.is_cut_off {
+        true => " (perhaps fewer: the search was cut off)",
+        false => "",
+    };
+    format!("minimised: {fired} faults fired, {skipped} are skipped; needed: {needed}{cut_off}")
 }
 
 /// A variable with a slip of the pen in its name would be obeyed by nobody.
@@ -299,6 +308,61 @@ mod tests {
         assert!(text.contains("and 26 more\n"), "{text}");
         let last = text.lines().rev().nth(1).unwrap_or_default();
         assert!(last.starts_with("replay         MOONPOOL_SEED=7"), "{text}");
+    }
+
+    #[test]
+    fn a_failure_lists_the_faults_that_disturb_most_and_whom_they_met() {
+        let busy = crate::NetworkConfiguration {
+            partial_write_probability: 1.0,
+            ..crate::NetworkConfiguration::disabled()
+        };
+        let builder = SimulationBuilder::new()
+            .set_iterations(1)
+            .with_network_config(busy)
+            .process("server", |_, _| std::future::pending())
+            .register_workload("client", |_, network, time, _, topology| async move {
+                let world = topology.world().unwrap();
+                let server = world.process("server").unwrap();
+                let client = world.process("client").unwrap();
+                world.partition_pair(&client, &server, Duration::from_secs(1));
+                world.kill(server.id(), crate::KillKind::Crash);
+                let listener = network.bind("client:80").await?;
+                let mut stream = network.connect("client:80").await?;
+                for _ in 0..20 {
+                    tokio::io::AsyncWriteExt::write_all(&mut stream, &[0; 50]).await?;
+                }
+                time.sleep(Duration::from_secs(1)).await;
+                drop(listener);
+                Err(crate::SimulationError::workload("as expected"))
+            });
+        let text = printed(&builder);
+        for expected in [
+            "partition#1: client -> server\n",
+            "kill#1: server\n",
+            "(client -> client)\n",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn attrition_is_told_once_and_skipped_faults_by_their_ids() {
+        let builder = waiting_for_ever()
+            .attrition(crate::Attrition::default())
+            .skip_faults(["kill#1".parse().unwrap(), "cut#2".parse().unwrap()]);
+        let text = printed(&builder);
+        assert_eq!(text.matches("ttrition").count(), 1, "{text}");
+        assert!(text.contains("; skipped cut#2, kill#1"), "{text}");
+    }
+
+    #[test]
+    fn what_a_failure_needs_is_told_and_none_only_if_nothing_fires() {
+        let found = |needed: &[&str]| Minimised {
+            needed: needed.iter().map(|id| id.parse().unwrap()).collect(),
+            ..Minimised::default()
+        };
+        assert!(told(3, &found(&["reboot#4"])).ends_with("needed: reboot#4"));
+        assert!(told(3, &found(&[])).ends_with("needed: none, it fails without any fault"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::processes;
 use super::verdict::Verdict;
 use super::workload::{self, Launch, Progress, Workload};
 use crate::chaos::invariants::Invariants;
-use crate::chaos::{FaultCounts, FaultRecord, StateRegistry};
+use crate::chaos::{FaultCounts, FaultId, FaultRecord, StateRegistry};
 use crate::error::SimulationError;
 use crate::sim::{Leftovers, SimProcess, SimWorld, SiteCounts, TraceMode, TraceStep};
 
@@ -36,8 +36,8 @@ pub(super) struct Recording {
     pub(super) processes: Vec<String>,
     /// Every task that had not ended, and what it waited on.
     pub(super) pending: Vec<String>,
-    /// Every fault that fired, the last 100,000 of very many.
-    pub(super) faults: Vec<FaultRecord>,
+    /// Every fault that fired, the last 100,000 of very many, with what it happened to by name.
+    pub(super) faults: Vec<(FaultRecord, String)>,
 }
 
 /// Runs `seed`, and records nothing.
@@ -45,6 +45,17 @@ pub(super) fn run_seed(plan: &Plan<'_>, seed: u64) -> SeedRun {
     let world = make_world(plan, seed);
     let run = drive(plan, &world);
     closed(world, run)
+}
+
+/// Runs `seed`, and tells which faults fired and were not skipped: of very many, the last 100,000.
+pub(super) fn run_with_faults(plan: &Plan<'_>, seed: u64) -> (SeedRun, Vec<FaultId>) {
+    let world = make_world(plan, seed);
+    world.record_faults();
+    let run = drive(plan, &world);
+    let records = world.fault_records().into_iter();
+    let fired = records.filter(|fault| !fault.skipped).map(|fault| fault.id);
+    let fired = fired.collect();
+    (closed(world, run), fired)
 }
 
 /// Runs `seed` with its steps recorded as `mode` says, of those the ones within `window`.
@@ -63,7 +74,7 @@ pub(super) fn run_recorded(
         steps: world.recent_steps(),
         processes: process_states(&world),
         pending: pending_tasks(&world),
-        faults: world.fault_records(),
+        faults: world.named_faults(),
     };
     (closed(world, run), recording)
 }

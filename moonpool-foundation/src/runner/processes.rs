@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::ops::RangeInclusive;
 use std::panic::Location;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -88,7 +89,8 @@ impl SimulationBuilder {
 impl SimulationBuilder {
     /// Lets processes (not workloads) die, restart and stand still at drawn times. None by default.
     /// With [`use_random_config`](Self::use_random_config) each seed draws how often, for how long and
-    /// which of the given kinds ([`Attrition::random_for_seed`]); the bound stays as given.
+    /// which of the given kinds ([`Attrition::random_for_seed`]), never more than is given: a
+    /// probability of 0.0 stays off, times stay within the given ranges, and so does the bound.
     ///
     /// ```
     /// use moonpool_foundation::{
@@ -120,10 +122,41 @@ pub(super) fn attrition_of(plan: &Plan<'_>, seed: u64) -> Option<Attrition> {
     match plan.network {
         Network::Fixed(_) => Some(given.clone()),
         Network::Swarm => {
-            let mut drawn = Attrition::random_for_seed(seed, given.max_dead);
-            drawn.kinds.retain(|kind| given.kinds.contains(kind));
-            (!drawn.kinds.is_empty()).then_some(drawn)
+            let drawn = within(given, Attrition::random_for_seed(seed, given.max_dead));
+            (!drawn.kinds.is_empty() && drawn.probability > 0.0).then_some(drawn)
         }
+    }
+}
+
+/// What was drawn, as far as it is within what was given.
+fn within(given: &Attrition, drawn: Attrition) -> Attrition {
+    let mut kinds = drawn.kinds;
+    kinds.retain(|kind| given.kinds.contains(kind));
+    Attrition {
+        probability: drawn.probability.min(given.probability),
+        interval: overlap(&given.interval, drawn.interval),
+        kinds,
+        max_dead: given.max_dead,
+        downtime: overlap(&given.downtime, drawn.downtime),
+        reboot: overlap(&given.reboot, drawn.reboot),
+        grace: overlap(&given.grace, drawn.grace),
+        pause: overlap(&given.pause, drawn.pause),
+    }
+}
+
+/// The part of `drawn` that is in `given`; all of `given` if there is none.
+fn overlap(
+    given: &RangeInclusive<Duration>,
+    drawn: RangeInclusive<Duration>,
+) -> RangeInclusive<Duration> {
+    let (start, end) = (
+        *given.start().max(drawn.start()),
+        *given.end().min(drawn.end()),
+    );
+    if start <= end {
+        start..=end
+    } else {
+        given.clone()
     }
 }
 

@@ -7,7 +7,7 @@ use super::breakage::Breakage;
 use super::clogs::ClogSide;
 use super::connections::{AttemptId, ConnectionId, Side};
 use super::digest::Digest;
-use super::links::Block;
+use super::links::{Block, Cause};
 
 /// What happens at a point in virtual time.
 pub(crate) enum Event {
@@ -38,7 +38,7 @@ pub(crate) enum Event {
     /// A cut ends.
     Restore(ConnectionId),
     /// What stands between processes is lifted.
-    Lift(Block),
+    Lift(Block, Cause),
     /// A connect reaches the host it is for.
     ConnectArrives(AttemptId),
     /// Its answer is back.
@@ -86,7 +86,7 @@ impl fmt::Debug for Event {
             Self::Restore(connection) => {
                 write!(f, "connection {} is restored", connection.number())
             }
-            Self::Lift(block) => write!(f, "lifted: {block:?}"),
+            Self::Lift(block, _) => write!(f, "lifted: {block:?}"),
             Self::ConnectArrives(attempt) => write!(f, "connect {} arrives", attempt.number()),
             Self::ConnectAnswered(attempt) => {
                 write!(f, "connect {} is answered", attempt.number())
@@ -121,7 +121,8 @@ impl Event {
                 (kind, connection.number())
             }
             Self::Restore(connection) => (20, connection.number()),
-            Self::Lift(block) => (21, block.number()),
+            Self::Lift(block, Cause::Call) => (21, block.number()),
+            Self::Lift(block, Cause::Chance) => (22, block.number()),
             Self::ConnectArrives(attempt) => (6, attempt.number()),
             Self::ConnectAnswered(attempt) => (7, attempt.number()),
             Self::Call(_) => (8, 0),

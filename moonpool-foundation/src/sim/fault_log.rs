@@ -1,7 +1,7 @@
 //! The ledger of faults: each that fires gets its ordinal here, is counted, shows in the digest, and
 //! is skipped if the run was told so.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,6 +19,10 @@ pub(crate) struct FaultLog {
     skipped: Rc<BTreeSet<FaultId>>,
     /// Kept on demand only.
     records: Option<VecDeque<FaultRecord>>,
+    /// Fired, and not in the trace yet: each with the digest behind it. Filled while tracing only.
+    untraced: Option<Vec<(FaultRecord, u64)>>,
+    /// What connections are called that the trace has named: they may be gone by the end.
+    connections: BTreeMap<u64, String>,
 }
 
 impl FaultLog {
@@ -30,6 +34,31 @@ impl FaultLog {
     /// From now on records are kept.
     pub(crate) fn record(&mut self) {
         self.records.get_or_insert_default();
+    }
+
+    /// Whether faults that fire from now on are to be told to the trace.
+    pub(crate) fn set_traced(&mut self, traced: bool) {
+        self.untraced = traced.then(Vec::new);
+    }
+
+    /// What the trace has not been told yet, oldest first.
+    pub(crate) fn take_untraced(&mut self) -> Vec<(FaultRecord, u64)> {
+        match &mut self.untraced {
+            Some(untraced) if !untraced.is_empty() => std::mem::take(untraced),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Remembers what `connection` is called.
+    pub(crate) fn name_connection(&mut self, connection: u64, name: String) {
+        if self.connections.len() < MAX_RECORDS {
+            self.connections.insert(connection, name);
+        }
+    }
+
+    /// What `connection` was called.
+    pub(crate) fn connection_name(&self, connection: u64) -> Option<&str> {
+        self.connections.get(&connection).map(String::as_str)
     }
 
     /// A fault was drawn: whether it happens.
@@ -53,6 +82,10 @@ impl FaultLog {
         digest.fold(kind.index() as u64);
         digest.fold(*ordinal);
         digest.fold(u64::from(skipped));
+        if let Some(untraced) = &mut self.untraced {
+            let record = FaultRecord::new(id, now, target, skipped);
+            untraced.push((record, digest.value()));
+        }
         if let Some(records) = &mut self.records {
             if records.len() == MAX_RECORDS {
                 records.pop_front();

@@ -53,7 +53,8 @@ pub fn clog_random_pair(world: &SimWorld) {
     }
 }
 
-/// Disconnects two processes now, and reconnects them after `duration`.
+/// Disconnects two processes now, and reconnects them after `duration`, unless they are disconnected
+/// for longer by then.
 pub fn disconnect_pair_for(
     world: &SimWorld,
     from: impl Into<Host>,
@@ -61,22 +62,28 @@ pub fn disconnect_pair_for(
     duration: Duration,
 ) {
     let (from, to) = (from.into(), to.into());
-    world.disconnect_pair(from, to);
+    world
+        .shared
+        .with(|world| world.disconnect_hosts_for(from, to, duration));
     let handle = world.downgrade();
     world.schedule_after(duration, move || {
         if let Some(world) = handle.upgrade() {
-            world.with(|world| world.reconnect_hosts(from, to));
+            world.with(|world| world.reconnect_hosts_if_due(from, to));
         }
     });
 }
 
-/// Lets connections be closed by chance for `duration`, and no longer.
+/// Lets connections be closed by chance for `duration`, and no longer. Of several windows that
+/// overlap the last end counts; [`SimWorld::set_connection_failures_enabled`] overrules them all.
 pub fn enable_connection_failures(world: &SimWorld, duration: Duration) {
-    world.set_connection_failures_enabled(true);
+    world.shared.with(|world| {
+        let until = world.after(duration);
+        world.faults.open_failures_until(until);
+    });
     let handle = world.downgrade();
     world.schedule_after(duration, move || {
         if let Some(world) = handle.upgrade() {
-            world.with(|world| world.faults.set_failures_enabled(false));
+            world.with(|world| world.faults.close_failures_if_due(world.clock));
         }
     });
 }

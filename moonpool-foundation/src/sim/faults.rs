@@ -12,6 +12,7 @@ use super::chances::{Chances, Spans};
 use super::clock::{SimInstant, nanos};
 use super::digest::Digest;
 use super::fault_log::FaultLog;
+use super::links::Cause;
 use super::rng::{Stream, StreamId};
 use crate::chaos::{FaultKind, FaultSet, FaultTarget};
 use crate::network::{LatencyModel, NetworkConfiguration};
@@ -38,6 +39,8 @@ pub(super) struct Way {
     pub(super) base: Duration,
     /// What its connection has on top.
     pub(super) delay: Duration,
+    /// Who put that there.
+    pub(super) delayed_by: Cause,
     /// It belongs to a stable connection.
     pub(super) stable: bool,
 }
@@ -116,6 +119,8 @@ pub(crate) struct Faults {
     pub(super) log: FaultLog,
     /// The gate of random closes that tests open and shut.
     pub(super) failures_enabled: bool,
+    /// When that gate shuts by itself, if it was opened for a while.
+    failures_until: Option<SimInstant>,
     /// The ends of cooldowns.
     pub(super) next_random_close: SimInstant,
     pub(super) next_bit_flip: SimInstant,
@@ -143,6 +148,7 @@ impl Faults {
             }),
             log: FaultLog::default(),
             failures_enabled: true,
+            failures_until: None,
             next_random_close: SimInstant::ZERO,
             next_bit_flip: SimInstant::ZERO,
             connects_fail: None,
@@ -166,6 +172,20 @@ impl Faults {
 
     pub(super) fn set_failures_enabled(&mut self, enabled: bool) {
         self.failures_enabled = enabled;
+        self.failures_until = None;
+    }
+
+    /// Opens the gate of random closes until then, or later if that was said before.
+    pub(super) fn open_failures_until(&mut self, until: SimInstant) {
+        self.failures_enabled = true;
+        self.failures_until = self.failures_until.max(Some(until));
+    }
+
+    /// Shuts that gate if it was opened until `now`.
+    pub(super) fn close_failures_if_due(&mut self, now: SimInstant) {
+        if self.failures_until.is_some_and(|until| until <= now) {
+            self.set_failures_enabled(false);
+        }
     }
 
     pub(super) fn failures_enabled(&self) -> bool {
@@ -197,11 +217,11 @@ impl Faults {
     }
 
     pub(super) fn bind_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.bind_latency, on, digest)
+        self.draw(self.config.bind_latency, false, on, digest)
     }
 
     pub(super) fn accept_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.accept_latency, on, digest)
+        self.draw(self.config.accept_latency, false, on, digest)
     }
 
     /// The way there and the way back of a connect.
@@ -210,14 +230,14 @@ impl Faults {
         on: Occasion,
         digest: &mut Digest,
     ) -> (Duration, Duration) {
-        let both = self.draw(self.config.connect_latency, on, digest);
+        let both = self.draw(self.config.connect_latency, false, on, digest);
         let there = both / 2;
         (there, both.saturating_sub(there))
     }
 
     /// The base latency of a pair of addresses that has none yet.
     pub(super) fn pair_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.pair_latency, on, digest)
+        self.draw(self.config.pair_latency, false, on, digest)
     }
 
     /// Whether pairs of addresses have a base latency.
@@ -232,8 +252,8 @@ impl Faults {
         on: Occasion,
         digest: &mut Digest,
     ) -> Duration {
-        let write = self.draw(self.config.write_latency, on, digest);
-        let read = self.draw(self.config.read_latency, on, digest);
+        let write = self.draw(self.config.write_latency, way.stable, on, digest);
+        let read = self.draw(self.config.read_latency, way.stable, on, digest);
         let jitter = nanos(self.config.pair_latency_jitter);
         let jitter = match jitter {
             0 => Duration::ZERO,
@@ -264,14 +284,28 @@ impl Faults {
     }
 
     /// How long the news of a reader's progress takes to a sender that waits for room.
-    pub(super) fn window_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.read_latency, on, digest)
+    pub(super) fn window_latency(
+        &mut self,
+        way: Way,
+        on: Occasion,
+        digest: &mut Digest,
+    ) -> Duration {
+        let latency = self.draw(self.config.read_latency, way.stable, on, digest);
+        if way.stable { latency / 10 } else { latency }
     }
 
-    fn draw(&mut self, model: LatencyModel, on: Occasion, digest: &mut Digest) -> Duration {
+    /// A latency; never from the tail if it is one of a `stable` connection.
+    fn draw(
+        &mut self,
+        model: LatencyModel,
+        stable: bool,
+        on: Occasion,
+        digest: &mut Digest,
+    ) -> Duration {
         let (min, max) = match model {
             LatencyModel::Uniform { min, max } if min == max => return min,
             LatencyModel::Uniform { min, max } => (min, max),
+            LatencyModel::LongTail { min, max, .. } if stable => (min, max),
             LatencyModel::LongTail { min, max, tail } => {
                 let stream = self.stream(FaultKind::LongTail);
                 let is_tail = stream.below(LONG_TAIL_ONE_IN, digest) == 0;

@@ -5,7 +5,7 @@
 //! stands is held. Those that are held are listed, so that lifting an obstacle looks at them alone;
 //! a network without obstacles asks one question per arrival.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -65,10 +65,11 @@ pub(super) enum Obstacle {
     Partition,
 }
 
-/// Who put an obstacle there. Stable connections do not meet what chance did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+/// Who put an obstacle or a delay there. Stable connections do not meet what chance did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Cause {
     Call,
+    #[default]
     Chance,
 }
 
@@ -76,13 +77,15 @@ pub(super) enum Cause {
 struct Standing {
     until: SimInstant,
     event: EventKey,
-    cause: Cause,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    blocks: BTreeMap<Block, Standing>,
-    disconnected: BTreeSet<(ProcessId, ProcessId)>,
+    /// What chance put up and what a call did stand side by side: each ends at its own time, and
+    /// stable connections meet one of them only.
+    blocks: BTreeMap<(Block, Cause), Standing>,
+    /// Pairs that are disconnected, and until when; `NEVER` if until a call ends it.
+    disconnected: BTreeMap<(ProcessId, ProcessId), SimInstant>,
     /// Directions that something is held of.
     held: Vec<(ConnectionId, Side)>,
     latencies: BTreeMap<(IpAddr, IpAddr), Duration>,
@@ -107,15 +110,29 @@ impl Links {
             Block::ClogAll(from),
             Block::ClogAll(to),
         ];
-        let met = possible.into_iter().find(|block| {
-            let standing = self.blocks.get(block);
-            standing.is_some_and(|standing| !(stable && standing.cause == Cause::Chance))
-        });
+        let met = possible
+            .into_iter()
+            .find(|block| self.meets(*block, stable));
         met.map(Block::obstacle)
     }
 
+    fn meets(&self, block: Block, stable: bool) -> bool {
+        let stands = |cause| self.blocks.contains_key(&(block, cause));
+        stands(Cause::Call) || (!stable && stands(Cause::Chance))
+    }
+
+    /// Whether a clog stands between two processes, whatever else does.
+    pub(super) fn is_clogged(&self, from: ProcessId, to: ProcessId) -> bool {
+        let clogs = [
+            Block::Clog(from, to),
+            Block::ClogAll(from),
+            Block::ClogAll(to),
+        ];
+        from != to && clogs.into_iter().any(|clog| self.meets(clog, false))
+    }
+
     pub(super) fn is_disconnected(&self, one: ProcessId, other: ProcessId) -> bool {
-        !self.disconnected.is_empty() && self.disconnected.contains(&ordered(one, other))
+        !self.disconnected.is_empty() && self.disconnected.contains_key(&ordered(one, other))
     }
 }
 
@@ -143,44 +160,48 @@ impl World {
         }
     }
 
-    /// One that stands already stands until the later of the two ends.
+    /// One that the same cause put up already stands until the later of the two ends.
     fn put_up(&mut self, block: Block, lasts: Duration, cause: Cause) {
         let until = self.after(lasts);
-        let standing = self.network.links.blocks.get(&block);
+        let standing = self.network.links.blocks.get(&(block, cause));
         if standing.is_some_and(|standing| standing.until >= until) {
             return;
         }
-        let event = self.schedule(until, Event::Lift(block));
-        let standing = Standing {
-            until,
-            event,
-            cause,
-        };
-        if let Some(before) = self.network.links.blocks.insert(block, standing) {
+        let event = self.schedule(until, Event::Lift(block, cause));
+        let standing = Standing { until, event };
+        let before = self.network.links.blocks.insert((block, cause), standing);
+        if let Some(before) = before {
             self.events.remove(before.event);
         }
         self.notice_block("put up", block);
     }
 
     /// An obstacle's time is over.
-    pub(super) fn lift(&mut self, block: Block) {
-        self.take_down(&[block]);
+    pub(super) fn lift(&mut self, block: Block, cause: Cause) {
+        self.remove_block(block, cause);
+        self.release_held();
     }
 
-    /// Takes obstacles down, and lets go what they held.
+    fn remove_block(&mut self, block: Block, cause: Cause) {
+        if let Some(standing) = self.network.links.blocks.remove(&(block, cause)) {
+            self.events.remove(standing.event);
+            self.notice_block("lifted", block);
+        }
+    }
+
+    /// Takes obstacles down, whoever put them up, and lets go what they held.
     pub(super) fn take_down(&mut self, blocks: &[Block]) {
         for block in blocks {
-            if let Some(standing) = self.network.links.blocks.remove(block) {
-                self.events.remove(standing.event);
-                self.notice_block("lifted", *block);
-            }
+            self.remove_block(*block, Cause::Call);
+            self.remove_block(*block, Cause::Chance);
         }
         self.release_held();
     }
 
     /// Takes all obstacles down, and connects what was disconnected.
     pub(super) fn take_all_down(&mut self) {
-        let blocks: Vec<Block> = self.network.links.blocks.keys().copied().collect();
+        let blocks = self.network.links.blocks.keys();
+        let blocks: Vec<Block> = blocks.map(|(block, _)| *block).collect();
         self.network.links.disconnected.clear();
         self.take_down(&blocks);
     }
@@ -283,12 +304,15 @@ impl World {
         }
     }
 
-    /// Resets all connections between two processes, and refuses new ones.
-    pub(super) fn disconnect_pair(&mut self, one: ProcessId, other: ProcessId) {
+    /// Resets all connections between two processes, and refuses new ones until then; until later if
+    /// that was said before.
+    pub(super) fn disconnect_pair(&mut self, one: ProcessId, other: ProcessId, until: SimInstant) {
         if !self.fault_fires(FaultKind::Disconnect, pair(one, other)) {
             return;
         }
-        self.network.links.disconnected.insert(ordered(one, other));
+        let known = self.network.links.disconnected.entry(ordered(one, other));
+        let known = known.or_insert(until);
+        *known = until.max(*known);
         let mut between = Vec::new();
         for (id, connection) in self.network.connections.iter() {
             let owners = [connection.ends[0].owner.id, connection.ends[1].owner.id];
@@ -303,6 +327,14 @@ impl World {
 
     pub(super) fn reconnect_pair(&mut self, one: ProcessId, other: ProcessId) {
         self.network.links.disconnected.remove(&ordered(one, other));
+    }
+
+    /// Lets two processes connect again if they were disconnected until now, and not longer since.
+    pub(super) fn reconnect_pair_if_due(&mut self, one: ProcessId, other: ProcessId) {
+        let until = self.network.links.disconnected.get(&ordered(one, other));
+        if until.is_some_and(|until| *until <= self.clock) {
+            self.reconnect_pair(one, other);
+        }
     }
 
     /// The base latency between two addresses, drawn if there is none.

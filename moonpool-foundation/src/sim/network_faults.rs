@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::breakage::SimConnection;
+use super::clock::SimInstant;
 use super::clogs::ClogSide;
 use super::connections::Side;
 use super::faults::{CloseDirection, Ending};
-use super::links::{Block, Obstacle};
+use super::links::{Block, Cause};
 use super::pipe::Pipe;
 use super::process::ProcessId;
 use super::sim_world::{SimProcess, SimWorld};
@@ -61,9 +62,15 @@ impl World {
         }
     }
 
-    pub(super) fn reconnect_hosts(&mut self, one: Host, other: Host) {
+    pub(super) fn disconnect_hosts_for(&mut self, one: Host, other: Host, duration: Duration) {
         if let (Some(one), Some(other)) = (self.host(one), self.host(other)) {
-            self.reconnect_pair(one, other);
+            self.disconnect_pair(one, other, self.after(duration));
+        }
+    }
+
+    pub(super) fn reconnect_hosts_if_due(&mut self, one: Host, other: Host) {
+        if let (Some(one), Some(other)) = (self.host(one), self.host(other)) {
+            self.reconnect_pair_if_due(one, other);
         }
     }
 
@@ -178,14 +185,14 @@ impl SimWorld {
         });
     }
 
-    /// Whether a clog holds back what `from` sends to `to`.
+    /// Whether a clog holds back what `from` sends to `to`, be they partitioned too or not.
     #[must_use]
     pub fn is_pair_clogged(&self, from: impl Into<Host>, to: impl Into<Host>) -> bool {
         let (from, to) = (from.into(), to.into());
         self.shared.with(|world| {
             let pair = world.host(from).zip(world.host(to));
             let links = &world.network.links;
-            pair.is_some_and(|(from, to)| links.obstacle(from, to, false) == Some(Obstacle::Clog))
+            pair.is_some_and(|(from, to)| links.is_clogged(from, to))
         })
     }
 
@@ -206,7 +213,9 @@ impl SimWorld {
     /// Resets all connections between two processes, and refuses new ones until
     /// [`reconnect_pair`](Self::reconnect_pair).
     pub fn disconnect_pair(&self, one: impl Into<Host>, other: impl Into<Host>) {
-        self.with_pair(one.into(), other.into(), World::disconnect_pair);
+        self.with_pair(one.into(), other.into(), |world, one, other| {
+            world.disconnect_pair(one, other, SimInstant::NEVER);
+        });
     }
 
     /// Lets two processes connect again.
@@ -322,13 +331,16 @@ impl SimWorld {
             .with(|world| world.crash_end(connection.id, crashed, error_delay));
     }
 
-    /// From now on chance leaves a connection alone, and it takes a tenth of the latency. What a test
-    /// does by call still happens to it.
+    /// From now on chance leaves a connection alone, and it takes a tenth of the latency, without the
+    /// long tail and without a delay that chance gave it. What a test does by call still happens to it.
     pub fn mark_stable(&self, connection: SimConnection) {
         self.shared.with(|world| {
             if let Some(connection) = world.network.connections.get_mut(connection.id) {
                 for pipe in &mut connection.pipes {
                     pipe.way.stable = true;
+                    if pipe.way.delayed_by == Cause::Chance {
+                        pipe.way.delay = Duration::ZERO;
+                    }
                 }
             }
         });
@@ -340,7 +352,8 @@ impl SimWorld {
             .with(|world| world.faults.set_failures_enabled(enabled));
     }
 
-    /// What [`set_connection_failures_enabled`](Self::set_connection_failures_enabled) said last.
+    /// What [`set_connection_failures_enabled`](Self::set_connection_failures_enabled) or
+    /// [`enable_connection_failures`](super::enable_connection_failures) said last.
     #[must_use]
     pub fn are_connection_failures_enabled(&self) -> bool {
         self.shared.with(|world| world.faults.failures_enabled())
@@ -393,8 +406,11 @@ impl SimWorld {
                 return;
             }
             if let Some(connection) = world.network.connections.get_mut(connection.id) {
-                connection.pipe(Side::Dialer).way.delay = send;
-                connection.pipe(Side::Acceptor).way.delay = receive;
+                for (side, delay) in [(Side::Dialer, send), (Side::Acceptor, receive)] {
+                    let way = &mut connection.pipe(side).way;
+                    way.delay = delay;
+                    way.delayed_by = Cause::Call;
+                }
             }
         });
     }

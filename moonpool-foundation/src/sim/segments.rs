@@ -124,7 +124,11 @@ impl World {
     /// The reader has made room: the sender's side learns of it a moment later.
     pub(super) fn resume(&mut self, id: ConnectionId, from: Side) {
         let on = self.occasion(id);
-        let latency = self.faults.window_latency(on, &mut self.digest);
+        let Some(connection) = self.network.connections.get_mut(id) else {
+            return;
+        };
+        let way = connection.pipe(from).way;
+        let latency = self.faults.window_latency(way, on, &mut self.digest);
         let at = self.after(latency);
         self.await_first_segment(id, from, at);
     }
@@ -138,9 +142,10 @@ impl World {
         if pipe.waits_for != Waits::Release {
             return;
         }
+        let way = pipe.way;
         if let Some(first) = pipe.segments.front().map(|segment| segment.at) {
             let on = self.occasion(id);
-            let latency = self.faults.window_latency(on, &mut self.digest);
+            let latency = self.faults.window_latency(way, on, &mut self.digest);
             let at = first.max(self.after(latency));
             self.await_first_segment(id, from, at);
         }

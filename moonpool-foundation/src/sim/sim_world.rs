@@ -402,6 +402,14 @@ impl SimWorld {
         self.shared.with(|world| world.faults.log.records())
     }
 
+    /// As [`fault_records`](Self::fault_records), each with its target by name.
+    pub(crate) fn named_faults(&self) -> Vec<(FaultRecord, String)> {
+        self.shared.with(|world| {
+            world.trace_faults();
+            world.named_faults()
+        })
+    }
+
     /// In what order ready tasks are polled from now on.
     pub fn set_schedule_policy(&self, policy: SchedulePolicy) {
         self.shared.with(|world| world.executor.set_policy(policy));
@@ -418,9 +426,13 @@ impl SimWorld {
         self.shared.with(|world| world.livelock_limit = polls);
     }
 
-    /// What is recorded from now on.
+    /// What is recorded from now on: every event and poll, and before it each fault that fired in it,
+    /// by its id.
     pub fn set_trace(&self, mode: TraceMode) {
-        self.shared.with(|world| world.trace.set_mode(mode));
+        self.shared.with(|world| {
+            world.trace.set_mode(mode);
+            world.faults.log.set_traced(mode != TraceMode::Off);
+        });
     }
 
     /// Of what is recorded, only the steps with these numbers are kept.
@@ -431,7 +443,10 @@ impl SimWorld {
     /// The recorded steps, oldest first.
     #[must_use]
     pub fn recent_steps(&self) -> Vec<TraceStep> {
-        self.shared.with(|world| world.trace.steps())
+        self.shared.with(|world| {
+            world.trace_faults();
+            world.trace.steps()
+        })
     }
 
     /// Every task that has not ended, and what it waits on.

@@ -14,6 +14,14 @@ impl Key {
     pub(crate) fn number(self) -> u64 {
         (u64::from(self.generation) << 32) | u64::from(self.index)
     }
+
+    /// The key with this [`number`](Self::number).
+    pub(crate) fn of_number(number: u64) -> Option<Self> {
+        Some(Self {
+            index: u32::try_from(number & u64::from(u32::MAX)).ok()?,
+            generation: u32::try_from(number >> 32).ok()?,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -114,5 +122,6 @@ mod tests {
         let new = slab.insert('b');
         assert_eq!((slab.get(old), slab.get(new)), (None, Some(&'b')));
         assert_eq!((slab.remove(old), slab.len()), (None, 1));
+        assert_eq!(Key::of_number(new.number()), Some(new));
     }
 }

@@ -21,7 +21,7 @@ pub enum TraceMode {
 /// How many steps [`TraceMode::Recent`] keeps.
 const RECENT_STEPS: usize = 20;
 
-/// One step of a run: an event, or a poll of a task.
+/// One step of a run: an event, a poll of a task, or a fault that fires in one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TraceStep {

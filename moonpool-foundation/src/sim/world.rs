@@ -179,7 +179,7 @@ impl World {
                 clogs,
             } => self.unclog(connection, side, clogs),
             Event::Restore(connection) => self.restore_connection(connection),
-            Event::Lift(block) => self.lift(block),
+            Event::Lift(block, cause) => self.lift(block, cause),
             Event::ConnectArrives(attempt) => self.connect_arrives(attempt),
             Event::ConnectAnswered(attempt) => self.connect_answered(attempt),
             Event::Call(closure) => call = Some(closure),
@@ -217,6 +217,7 @@ impl World {
     }
 
     pub(super) fn record(&mut self, process: Option<ProcessId>, what: String) {
+        self.trace_faults();
         let process = process.map(|id| self.processes.get(id).name.to_string());
         self.trace
             .record(self.clock.since_start(), self.digest.value(), process, what);

@@ -231,6 +231,33 @@ fn a_random_configuration_draws_attrition_within_what_is_given() {
 }
 
 #[test]
+fn a_random_configuration_leaves_attrition_off_that_is_off() {
+    let off = Attrition {
+        probability: 0.0,
+        ..often(2)
+    };
+    let report = campaign().attrition(off).use_random_config().run();
+    report.assert_passed();
+    assert!(KINDS.iter().all(|kind| report.faults.of(*kind) == 0));
+}
+
+#[test]
+fn a_random_configuration_keeps_the_dead_down_as_long_as_is_given() {
+    let given = Attrition {
+        kinds: vec![AttritionKind::Crash],
+        downtime: 25 * SECOND..=26 * SECOND,
+        ..often(1)
+    };
+    let report = campaign().attrition(given).use_random_config().run();
+    report.assert_passed();
+    assert!(report.faults.of(FaultKind::Kill) > 0);
+    for seed in &report.individual_metrics {
+        let kills = seed.faults.of(FaultKind::Kill);
+        assert!(kills <= 2, "{kills} within 30 s, seed {}", seed.seed);
+    }
+}
+
+#[test]
 fn with_attrition_a_seed_has_one_digest_on_any_number_of_threads() {
     let digests = |jobs| {
         let builder = campaign().attrition(often(2)).check(Check::All).jobs(jobs);

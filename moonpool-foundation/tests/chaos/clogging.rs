@@ -254,3 +254,18 @@ fn a_swizzle_clogs_half_of_the_processes_one_by_one_and_unclogs_them_in_another_
     }
     assert!(reordered > 10, "{reordered}");
 }
+
+#[test]
+fn a_pair_is_clogged_although_it_is_partitioned_too() {
+    let pair = Pair::new(quiet(), 1);
+    let (world, one, other) = (&pair.world, &pair.server, &pair.client);
+    world.partition_pair(one, other, SECOND);
+    assert!(!world.is_pair_clogged(one, other));
+    world.clog_pair(one, other, 2 * SECOND);
+    assert!(world.is_pair_clogged(one, other) && world.is_partitioned(one, other));
+    world.unclog_pair(one, other);
+    assert!(!world.is_pair_clogged(one, other) && world.is_partitioned(one, other));
+    world.clog_process(other, SECOND);
+    assert!(world.is_pair_clogged(one, other) && world.is_pair_clogged(other, one));
+    assert!(!world.is_pair_clogged(other, other));
+}

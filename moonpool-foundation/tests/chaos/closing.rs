@@ -134,3 +134,45 @@ fn a_connection_between_others_is_not_disconnected() {
     pair.client_writes(b"fine").unwrap();
     assert_eq!(pair.server_reads().0.unwrap(), b"fine");
 }
+
+/// Two hosts of which one can connect to the other as long as the listener is there.
+fn listening() -> (Pair, impl Sized) {
+    let pair = Pair::new(quiet(), 1);
+    let network = pair.server.network_provider();
+    let bind = async move { network.bind("server:81").await.unwrap() };
+    let listener = pair.world.block_on(bind).unwrap();
+    (pair, listener)
+}
+
+#[test]
+fn the_end_of_a_disconnection_leaves_a_later_one_alone() {
+    let refused = Err(ErrorKind::ConnectionRefused);
+    let (pair, _listener) = listening();
+    let (server, client) = (&pair.server, &pair.client);
+    let began = pair.world.now();
+    disconnect_pair_for(&pair.world, client, server, 10 * SECOND);
+    pair.world.disconnect_pair(server, client);
+    pair.world.run_until(began + 60 * SECOND).unwrap();
+    assert_eq!(connect(&pair), refused, "nobody has reconnected them");
+    pair.world.reconnect_pair(client, server);
+    assert_eq!(connect(&pair), Ok(()));
+
+    let began = pair.world.now();
+    disconnect_pair_for(&pair.world, client, server, 10 * SECOND);
+    disconnect_pair_for(&pair.world, server, client, 50 * SECOND);
+    disconnect_pair_for(&pair.world, server, client, 20 * SECOND);
+    pair.world.run_until(began + 49 * SECOND).unwrap();
+    assert_eq!(connect(&pair), refused, "the longest counts");
+    pair.world.run_until(began + 51 * SECOND).unwrap();
+    assert_eq!(connect(&pair), Ok(()));
+
+    let began = pair.world.now();
+    disconnect_pair_for(&pair.world, client, server, 10 * SECOND);
+    pair.world.reconnect_pair(client, server);
+    pair.world.run_until(began + 5 * SECOND).unwrap();
+    disconnect_pair_for(&pair.world, client, server, 10 * SECOND);
+    pair.world.run_until(began + 14 * SECOND).unwrap();
+    assert_eq!(connect(&pair), refused, "the first was over before");
+    pair.world.run_until(began + 16 * SECOND).unwrap();
+    assert_eq!(connect(&pair), Ok(()));
+}

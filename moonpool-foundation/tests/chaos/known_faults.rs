@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 
 use moonpool_foundation::{
-    ConnectionSide, NetworkConfiguration, NetworkProvider, Providers, SimTcpStream, TaskProvider,
-    TcpListenerTrait, TimeProvider,
+    ConnectionSide, KillKind, NetworkConfiguration, NetworkProvider, Providers, SimTcpStream,
+    TaskProvider, TcpListenerTrait, TimeProvider, TraceMode,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -222,4 +222,35 @@ fn a_connect_to_an_unbound_address_is_refused_under_chaos_too() {
         );
         assert!(pair.world.now() < SECOND + 100 * MILLISECOND);
     }
+}
+
+/// Whoever reads a trace finds what `MOONPOOL_SKIP_FAULTS` takes, and where it happened.
+#[test]
+fn a_trace_names_each_fault_that_fires_by_its_id_and_whom_it_meets() {
+    let pair = Pair::new(quiet(), 1);
+    pair.world
+        .set_skipped_faults(["partition#2".parse().unwrap()]);
+    pair.world.set_trace(TraceMode::Full);
+    let (world, client, server) = (&pair.world, &pair.client, &pair.server);
+    world.set_asymmetric_delays(pair.connection, MILLISECOND, MILLISECOND);
+    world.partition_pair(client, server, SECOND);
+    world.partition_pair(client, server, SECOND);
+    world.kill(server.id(), KillKind::Crash);
+    let steps = world.recent_steps();
+    let faults: Vec<&str> = steps
+        .iter()
+        .map(|step| step.what.as_str())
+        .filter(|what| what.starts_with("fault "))
+        .collect();
+    let connection = faults[0].split(" (").next().unwrap();
+    assert!(connection.starts_with("fault asymmetric-delay#1: connection "));
+    assert_eq!(
+        faults,
+        [
+            &format!("{connection} (client -> server)"),
+            "fault partition#1: client -> server",
+            "fault partition#2: client -> server (skipped)",
+            "fault kill#1: server",
+        ]
+    );
 }

@@ -1,17 +1,25 @@
 //! Every fault is entered, counted, and can be skipped.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use moonpool_foundation::{
     CloseDirection, ConnectFailureMode, ConnectionSide, FaultId, FaultKind, LatencyModel,
-    NetworkConfiguration, SimWorld,
+    NetworkConfiguration, SimTcpStream, SimTimeProvider, SimWorld, TimeProvider,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::worlds::{MILLISECOND, Pair, SECOND, pattern, quiet};
+use crate::worlds::{MILLISECOND, Pair, SECOND, pattern, quiet, read_all};
+
+const PINGS: usize = 3_000;
 
 /// A network on which `kind` happens by chance, often, and nothing else.
 fn often(kind: FaultKind) -> NetworkConfiguration {
-    let mut config = quiet();
+    with(quiet(), kind)
+}
+
+/// The same network, on which `kind` happens too.
+fn with(mut config: NetworkConfiguration, kind: FaultKind) -> NetworkConfiguration {
     match kind {
         FaultKind::LongTail => {
             config.write_latency = LatencyModel::LongTail {
@@ -37,31 +45,76 @@ fn often(kind: FaultKind) -> NetworkConfiguration {
     config
 }
 
-/// Pings for a while and drops the connection. Gives the world at its end.
-fn pings(config: NetworkConfiguration, skipped: &[FaultId]) -> SimWorld {
+/// What a workload sees of its network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Wrote(usize),
+    Read(Vec<u8>),
+    Failed(ErrorKind),
+    GaveUp,
+}
+
+/// Pings for a while and drops the connection. Gives the world at its end, and what the workload saw
+/// and when: faults that are only entered in the ledger are not seen there.
+fn pings(config: NetworkConfiguration, skipped: &[FaultId]) -> (SimWorld, Vec<(Duration, Seen)>) {
     let mut pair = skipping(config, skipped);
     let (mut dialled, mut accepted, time) = (pair.dialled(), pair.accepted(), pair.time());
     let pinging = async move {
-        use moonpool_foundation::TimeProvider;
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let mut bytes = vec![0; 200];
-        for _ in 0..3_000 {
-            let ping = async {
-                dialled.write_all(&pattern(200)).await?;
-                accepted.read_exact(&mut bytes).await
-            };
-            if !matches!(time.timeout(10 * SECOND, ping).await, Ok(Ok(_))) {
-                break;
+        let mut seen = Vec::new();
+        for _ in 0..PINGS {
+            let ping = ping(&mut dialled, &mut accepted, &time, &mut seen);
+            match time.timeout(10 * SECOND, ping).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    seen.push((time.now(), Seen::Failed(error.kind())));
+                    break;
+                }
+                Err(_) => {
+                    seen.push((time.now(), Seen::GaveUp));
+                    break;
+                }
             }
         }
         time.sleep(SECOND).await;
         drop(dialled);
         time.sleep(SECOND).await;
-        drop(accepted);
+        let last = match time.timeout(100 * SECOND, read_all(&mut accepted)).await {
+            Ok((rest, Ok(()))) => Seen::Read(rest),
+            Ok((_, Err(kind))) => Seen::Failed(kind),
+            Err(_) => Seen::GaveUp,
+        };
+        seen.push((time.now(), last));
+        seen
     };
-    pair.world.block_on(pinging).unwrap();
+    let seen = pair.world.block_on(pinging).unwrap();
     pair.world.run_until_empty().unwrap();
-    pair.world
+    (pair.world, seen)
+}
+
+/// Writes and reads 200 bytes, and notes what each call gives.
+async fn ping(
+    dialled: &mut SimTcpStream,
+    accepted: &mut SimTcpStream,
+    time: &SimTimeProvider,
+    seen: &mut Vec<(Duration, Seen)>,
+) -> std::io::Result<()> {
+    let (bytes, mut read) = (pattern(200), vec![0; 200]);
+    let mut written = 0;
+    while written < bytes.len() {
+        let count = dialled.write(&bytes[written..]).await?;
+        seen.push((time.now(), Seen::Wrote(count)));
+        written += count;
+    }
+    let mut left = bytes.len();
+    while left > 0 {
+        let count = accepted.read(&mut read[..left]).await?;
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        seen.push((time.now(), Seen::Read(read[..count].to_vec())));
+        left -= count;
+    }
+    Ok(())
 }
 
 /// As [`Pair::new`], with faults skipped from the beginning.
@@ -89,37 +142,39 @@ const BY_CHANCE: [FaultKind; 13] = [
 ];
 
 #[test]
-fn a_skipped_fault_keeps_its_ordinal_does_not_count_and_changes_the_digest() {
+fn a_skipped_fault_keeps_its_ordinal_does_not_count_and_does_not_happen() {
+    let mut unfelt = Vec::new();
     for kind in BY_CHANCE {
-        let world = pings(often(kind), &[]);
-        let (digest, fired) = (world.digest(), world.fault_counts().of(kind));
-        assert!(fired > 0, "{kind} did not fire");
-        assert_eq!(world.fault_counts().total(), fired, "not only {kind} fired");
-        let first = world.fault_records()[0];
+        let (world, seen) = pings(often(kind), &[]);
+        let records = world.fault_records();
+        assert!(!records.is_empty(), "{kind} did not fire");
+        assert!(
+            records.iter().all(|record| record.id.kind == kind),
+            "not only {kind} fired"
+        );
+        assert_eq!(world.fault_counts().of(kind), records.len() as u64);
+        let first = records[0];
         assert_eq!((first.id.kind, first.id.ordinal), (kind, 1));
-        assert_eq!(
-            pings(often(kind), &[]).digest(),
-            digest,
-            "{kind} does not repeat"
-        );
+        let (again, seen_again) = pings(often(kind), &[]);
+        assert_eq!(again.digest(), world.digest(), "{kind} does not repeat");
+        assert!(seen_again == seen, "{kind} does not repeat");
 
-        let without = pings(often(kind), &[first.id]);
-        assert_ne!(
-            without.digest(),
-            digest,
-            "{kind}: skipping it changes nothing"
-        );
+        let (without, seen_without) = pings(often(kind), &[first.id]);
+        if seen_without == seen {
+            unfelt.push(kind);
+        }
         let again = without.fault_records()[0];
         assert_eq!(
             (again.id, again.at, again.skipped),
             (first.id, first.at, true)
         );
     }
+    assert_eq!(unfelt, [], "the workload sees no difference");
 }
 
 #[test]
 fn a_fault_that_is_off_draws_nothing() {
-    let calm = pings(quiet(), &[]);
+    let (calm, _) = pings(quiet(), &[]);
     assert_eq!(calm.fault_counts().total(), 0);
     // What the other fields say makes no difference then: the digest holds every draw.
     let mut config = quiet();
@@ -130,33 +185,44 @@ fn a_fault_that_is_off_draws_nothing() {
     config.chaos.connect_failure_activation = 1.0;
     config.partial_write_max_bytes = 1;
     config.random_close_explicit_ratio = 0.9;
-    assert_eq!(pings(config, &[]).digest(), calm.digest());
+    assert_eq!(pings(config, &[]).0.digest(), calm.digest());
 }
 
 #[test]
 fn faults_of_one_kind_do_not_reshuffle_those_of_another() {
-    let both = |probability| NetworkConfiguration {
-        partial_write_probability: probability,
-        ..often(FaultKind::LongTail)
-    };
-    let tails = |config| {
-        let world = pings(config, &[]);
-        let records = world.fault_records();
-        let tails = records
-            .iter()
-            .filter(|record| record.id.kind == FaultKind::LongTail);
-        tails.count()
-    };
-    assert!(tails(both(0.0)) > 0);
-    let first_tail = |config| {
-        let world = pings(config, &[]);
-        world
-            .fault_records()
-            .into_iter()
-            .find(|record| record.id.kind == FaultKind::LongTail)
-            .map(|record| record.id)
-    };
-    assert_eq!(first_tail(both(0.0)), first_tail(both(1e-9)));
+    // Those that leave the connection alive, and do not hide the others by ending everything.
+    let lasting = BY_CHANCE.into_iter().filter(|kind| {
+        let ends = [
+            FaultKind::RandomClose,
+            FaultKind::PacketLoss,
+            FaultKind::Partition,
+        ];
+        *kind != FaultKind::LongTail && !ends.contains(kind)
+    });
+    let lasting: Vec<FaultKind> = lasting.collect();
+    let mut reshuffling = Vec::new();
+    for kind in BY_CHANCE {
+        // The latencies that a long tail is drawn beside.
+        let mut config = quiet();
+        config.write_latency = LatencyModel::uniform(MILLISECOND, 2 * MILLISECOND);
+        let others = lasting.iter().filter(|other| **other != kind);
+        let config = others.fold(config, |config, other| with(config, *other));
+        let (world, seen) = pings(config.clone(), &[]);
+        assert_eq!(world.fault_counts().of(kind), 0);
+        assert!(seen.len() > PINGS, "{kind}: the others end it early");
+
+        // It is drawn, and all its faults are skipped: what is seen is the others'.
+        let all: Vec<FaultId> = (1..=20_000)
+            .map(|ordinal| FaultId { kind, ordinal })
+            .collect();
+        let (world, seen_beside) = pings(with(config, kind), &all);
+        let drawn = world.fault_records();
+        assert!(drawn.iter().any(|record| record.id.kind == kind), "{kind}");
+        if seen_beside != seen {
+            reshuffling.push(kind);
+        }
+    }
+    assert_eq!(reshuffling, [], "other faults change when they are drawn");
 }
 
 /// A fault that a test asks for.
@@ -238,8 +304,6 @@ fn a_fault_by_call_is_entered_and_skipped_as_those_by_chance() {
             let (dialled, written) = pair
                 .world
                 .block_on(async move {
-                    use moonpool_foundation::TimeProvider;
-                    use tokio::io::AsyncWriteExt;
                     let write = time.timeout(SECOND, dialled.write_all(b"x")).await;
                     (dialled, matches!(write, Ok(Ok(()))))
                 })

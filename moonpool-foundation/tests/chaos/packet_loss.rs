@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::time::Duration;
 
-use moonpool_foundation::{FaultId, FaultKind, NetworkConfiguration};
+use moonpool_foundation::{FaultId, FaultKind, LatencyModel, NetworkConfiguration};
 
 use crate::worlds::{MILLISECOND, Pair, SECOND, pattern, quiet};
 
@@ -94,5 +95,74 @@ fn a_stable_connection_loses_nothing_and_takes_a_tenth_of_the_time() {
     assert_eq!(
         (read.unwrap().as_slice(), (at - sent_at) * 10),
         (&b"fine"[..], MILLISECOND)
+    );
+}
+
+/// How long segments of a stable connection take on a network that delays by chance.
+fn stable_latencies(config: NetworkConfiguration) -> Vec<Duration> {
+    let mut pair = Pair::new(config, 3);
+    pair.world.mark_stable(pair.connection);
+    let mut latencies = Vec::new();
+    for _ in 0..4_000 {
+        let sent_at = pair.world.now();
+        pair.client_writes(b"x").unwrap();
+        latencies.push(pair.server_reads().1 - sent_at);
+    }
+    latencies
+}
+
+#[test]
+fn a_stable_connection_meets_no_long_tail() {
+    let config = NetworkConfiguration {
+        write_latency: LatencyModel::LongTail {
+            min: MILLISECOND,
+            max: 2 * MILLISECOND,
+            tail: SECOND,
+        },
+        ..quiet()
+    };
+    let latencies = stable_latencies(config);
+    let longest = latencies.into_iter().max().unwrap();
+    assert!(longest <= MILLISECOND / 5, "{longest:?}");
+}
+
+#[test]
+fn a_stable_connection_has_no_delay_but_one_by_call() {
+    let config = NetworkConfiguration {
+        asymmetric_delay_probability: 1.0,
+        asymmetric_delay: SECOND..=2 * SECOND,
+        ..quiet()
+    };
+    let latencies = stable_latencies(config.clone());
+    assert!(latencies.iter().all(|latency| *latency * 10 == MILLISECOND));
+    let delay = 9 * MILLISECOND;
+    let mut pair = Pair::new(config, 3);
+    pair.world
+        .set_asymmetric_delays(pair.connection, delay, delay);
+    pair.world.mark_stable(pair.connection);
+    assert_eq!(pair.world.get_send_delay(pair.connection), delay);
+    let sent_at = pair.world.now();
+    pair.client_writes(b"x").unwrap();
+    assert_eq!(pair.server_reads().1 - sent_at, MILLISECOND);
+}
+
+#[test]
+fn a_stable_connection_learns_of_room_in_a_tenth_of_the_time() {
+    let config = NetworkConfiguration {
+        read_latency: LatencyModel::fixed(10 * MILLISECOND),
+        write_latency: LatencyModel::fixed(Duration::ZERO),
+        receive_buffer_bytes: 1,
+        ..quiet()
+    };
+    let mut pair = Pair::new(config, 3);
+    pair.world.mark_stable(pair.connection);
+    pair.client_writes(b"a").unwrap();
+    pair.client_writes(b"b").unwrap();
+    pair.world.run_for(SECOND).unwrap();
+    let began = pair.world.now();
+    assert_eq!(pair.server_reads().0.unwrap(), b"a");
+    assert_eq!(
+        pair.server_reads(),
+        (Ok(b"b".to_vec()), began + MILLISECOND)
     );
 }

@@ -159,3 +159,20 @@ fn a_stable_connection_is_not_closed() {
     pair.client_writes(b"fine").unwrap();
     assert_eq!(pair.server_reads().0.unwrap(), b"fine");
 }
+
+#[test]
+fn the_end_of_a_window_leaves_a_later_one_open() {
+    let pair = Pair::new(quiet(), 1);
+    let (world, began) = (&pair.world, pair.world.now());
+    enable_connection_failures(world, 5 * SECOND);
+    enable_connection_failures(world, 50 * SECOND);
+    enable_connection_failures(world, 20 * SECOND);
+    world.run_until(began + 49 * SECOND).unwrap();
+    assert!(world.are_connection_failures_enabled());
+    world.run_until(began + 51 * SECOND).unwrap();
+    assert!(!world.are_connection_failures_enabled());
+    enable_connection_failures(world, SECOND);
+    world.set_connection_failures_enabled(true);
+    world.run_until(began + 60 * SECOND).unwrap();
+    assert!(world.are_connection_failures_enabled(), "a call overrules");
+}

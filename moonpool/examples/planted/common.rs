@@ -1,6 +1,7 @@
 //! What the examples with a planted bug have in common: how they listen, stop, and are run.
 
 use std::future::Future;
+use std::process::ExitCode;
 use std::rc::Rc;
 
 use moonpool::foundation::{
@@ -78,22 +79,48 @@ pub(crate) fn first_failure(campaign: SimulationBuilder, first: u64) -> Option<F
 /// `fixed [seeds]` runs the fixed version, `median` tells how many seeds the bug takes to be found
 /// from twenty starting seeds, nothing shows one failure.
 #[expect(clippy::print_stdout, reason = "an example talks to its user")]
-pub(crate) fn run(planted: impl Fn() -> SimulationBuilder, fixed: impl Fn() -> SimulationBuilder) {
+pub(crate) fn run(
+    planted: impl Fn() -> SimulationBuilder,
+    fixed: impl Fn() -> SimulationBuilder,
+) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments[..] {
-        [] => match first_failure(planted(), 0) {
-            Some(found) => println!("found in seed number {}: {}", found.seeds, found.headline),
-            None => println!("not found in {SEEDS} seeds"),
-        },
-        ["median"] => println!("{} seeds (median of 20)", median(planted)),
-        ["fixed"] => println!("{}", fixed().set_iterations(1_000).run()),
+    let seeds = match arguments[..] {
+        [] => return show_first_failure(planted()),
+        ["median"] => {
+            println!("{} seeds (median of 20)", median(planted));
+            return ExitCode::SUCCESS;
+        }
+        ["fixed"] => 1_000,
         ["fixed", seeds] => match seeds.parse() {
-            Ok(seeds) => println!("{}", fixed().set_iterations(seeds).run()),
-            Err(error) => println!("`{seeds}` is no number of seeds: {error}"),
+            Ok(seeds) => seeds,
+            Err(error) => return refuse(&format!("`{seeds}` is no number of seeds: {error}")),
         },
-        _ => println!("usage: [median | fixed [seeds]]"),
+        _ => return refuse("usage: [median | fixed [seeds]]"),
+    };
+    let report = fixed().set_iterations(seeds).run();
+    println!("{report}");
+    if report.failed_runs == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
+}
+
+#[expect(clippy::print_stdout, reason = "an example talks to its user")]
+fn show_first_failure(planted: SimulationBuilder) -> ExitCode {
+    match first_failure(planted, 0) {
+        Some(found) => {
+            println!("found in seed number {}: {}", found.seeds, found.headline);
+            ExitCode::SUCCESS
+        }
+        None => refuse(&format!("not found in {SEEDS} seeds")),
+    }
+}
+
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::FAILURE
 }
 
 /// Seeds to the first finding, the median over twenty starting seeds. One that does not find it

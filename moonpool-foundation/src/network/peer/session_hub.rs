@@ -140,7 +140,13 @@ impl SessionHub {
         let now = arrival.now;
         let attached = peer.state().handle_attached(now, arrival.hello, attachment);
         match attached {
-            Ok(()) => Admitted::Attached { peer, evicted },
+            Ok(()) => {
+                let rivalled = self.table.claimed_from(peer.id());
+                if let Some(holder) = rivalled.and_then(|holder| self.peers.get(&holder)) {
+                    holder.state().add_rival(arrival.hello.incarnation);
+                }
+                Admitted::Attached { peer, evicted }
+            }
             Err(cause) => {
                 peer.state()
                     .handle_closed(now, cause.clone(), arrival.jitter);
@@ -213,7 +219,9 @@ impl SessionHub {
             return;
         };
         let is_contested = handle.state().is_contested();
-        let heir = self.heir(peer, |_| is_contested);
+        // A process that can be talked to goes before one that only was there later.
+        let working = self.heir(peer, |heir| is_contested && heir.is_connected());
+        let heir = working.or_else(|| self.heir(peer, |_| is_contested));
         handle.state().set_has_heir(heir.is_some());
         self.heir = heir;
     }
@@ -221,7 +229,8 @@ impl SessionHub {
     /// The peer is about to dial. If the process at the other end has a working session with another
     /// peer, which claimed the address in vain while it had a connection elsewhere, that one takes
     /// over: a dial would lead to a second connection between the same two ends. True: close this
-    /// one now.
+    /// one now. Should another process answer than the one that was met, the peer knows of which it
+    /// wants no second session.
     pub(super) fn prepare_dial(&mut self, peer: PeerId) -> bool {
         let Some(handle) = self.peers.get(&peer) else {
             return false;
@@ -230,6 +239,9 @@ impl SessionHub {
         let heir = self.heir(peer, |heir| {
             heir.is_connected() && (met.is_none() || heir.remote_incarnation() == met)
         });
+        let working = self.heirs(peer).filter(|heir| heir.is_connected());
+        let rivals = working.filter_map(PeerHandle::remote_incarnation);
+        handle.state().set_rivals(rivals);
         let takes_over = heir.is_some() && !handle.state().is_closed();
         handle.state().set_has_heir(takes_over);
         self.heir = heir;
@@ -237,11 +249,14 @@ impl SessionHub {
     }
 
     fn heir(&self, peer: PeerId, takes_over: impl Fn(&PeerHandle) -> bool) -> Option<PeerHandle> {
+        self.heirs(peer).find(|heir| takes_over(heir)).cloned()
+    }
+
+    fn heirs(&self, peer: PeerId) -> impl Iterator<Item = &PeerHandle> {
         let heirs = self.table.heirs(peer);
         heirs
             .filter_map(|heir| self.peers.get(&heir))
-            .find(|heir| !heir.state().is_closed() && takes_over(heir))
-            .cloned()
+            .filter(move |heir| heir.id() != peer && !heir.state().is_closed())
     }
 
     /// If the peer ended for the sake of another one, its address and what it did not write are that

@@ -24,7 +24,7 @@ use super::packet::PeerId;
 use super::session::{Hello, SessionIdentity};
 
 /// How many of those that claim an address are looked at: anybody may claim one.
-const MAX_HEIRS: usize = 8;
+pub(super) const MAX_HEIRS: usize = 8;
 
 /// What is to be done with a connection that said Hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,6 +334,12 @@ impl SessionTable {
             self.claims.range(all).rev().take(MAX_HEIRS)
         });
         claims.into_iter().flatten().map(|(_, peer)| *peer)
+    }
+
+    /// Who serves the address that this peer claims.
+    pub(super) fn claimed_from(&self, peer: PeerId) -> Option<PeerId> {
+        let claimed = self.by_peer.get(&peer)?.claims?;
+        self.by_address.get(&claimed).copied()
     }
 
     /// The peer turned out to be dead: its address passes over.

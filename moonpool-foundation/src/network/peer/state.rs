@@ -198,6 +198,8 @@ pub(super) struct PeerState {
     contest: Option<Contest>,
     /// Should the connection end now, another peer takes over.
     has_heir: bool,
+    /// Processes that claim the address and have a working session with another peer.
+    rivals: Vec<UID>,
     /// It ended, and its packets go elsewhere.
     is_ceding: bool,
     /// While a session has no connection.
@@ -271,6 +273,7 @@ impl PeerState {
             is_accepted: false,
             contest: None,
             has_heir: false,
+            rivals: Vec::new(),
             is_ceding: false,
             last_connection: None,
             events: VecDeque::new(),

@@ -17,6 +17,8 @@ use super::reply_error::ReplyError;
 use super::reply_future::{PendingCall, ReplyFuture};
 use super::reply_promise::ReplyPromise;
 use super::request::Outgoing;
+use super::retry::RetryPolicy;
+use super::retrying::Retrying;
 use crate::error::{NotSent, TransportError};
 
 /// A request that is about to be sent. Made by [`FlowTransport::call`]; nothing happens before
@@ -58,6 +60,8 @@ pub(crate) struct CallOptions {
     /// That of the request on whose behalf it is made.
     deadline: Option<Duration>,
     patience: Option<Duration>,
+    /// How it is made again.
+    retry: Option<RetryPolicy>,
     /// Made when something is added.
     extras: Option<Box<Extras>>,
 }
@@ -69,6 +73,7 @@ impl CallOptions {
             timeout: transport.default_timeout(),
             deadline: None,
             patience: transport.default_patience(),
+            retry: None,
             extras: None,
         }
     }
@@ -83,6 +88,20 @@ impl CallOptions {
 
     pub(crate) fn end_by(&mut self, deadline: Option<Duration>) {
         self.deadline = earlier(self.deadline, deadline);
+    }
+
+    pub(crate) fn set_retry(&mut self, policy: RetryPolicy) {
+        self.retry = Some(policy);
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// From now on the deadline stands, and no attempt begins it anew.
+    fn fix_deadline(&mut self, now: Duration) {
+        let own = self.timeout.take();
+        self.end_by(own.and_then(|timeout| now.checked_add(timeout)));
     }
 
     pub(crate) fn extras(&mut self) -> &mut Extras {
@@ -148,6 +167,25 @@ impl<Req, C> Call<'_, Req, C> {
         self
     }
 
+    /// Makes the call again when it ends without an answer: executed at least once if it succeeds,
+    /// and maybe more often. For idempotent requests only.
+    ///
+    /// Another attempt follows `ConnectionFailed`, `MaybeDelivered`, `BrokenPromise` and
+    /// `Overloaded`: at whoever serves the endpoint then, also a new incarnation if the token is
+    /// well-known or an interface's. A dynamic endpoint is not found there, and that ends the call;
+    /// see [`RetryPolicy::while_not_found`]. Every other outcome ends it, and so does its deadline,
+    /// which holds for all attempts together; the patience is each one's own. If no attempt can begin
+    /// in time, the call ends at once with what the last one gave.
+    ///
+    /// An outcome that says "surely not executed" is given only if it is true of every attempt,
+    /// `MaybeDelivered` otherwise.
+    ///
+    /// The encoded request is kept until the call ends. Attempts are made as the future is polled.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.set_retry(policy);
+        self
+    }
+
     /// Adds a pair that the server finds in [`ReplyPromise::metadata`]. Pairs keep their order, and
     /// keys may repeat. At most 64 pairs and 8 KiB, 6 bytes for each pair's lengths and the trace
     /// context's state included: [`send`](Self::send) refuses more.
@@ -183,7 +221,7 @@ where
             codec,
             options,
         } = self;
-        send(transport, &endpoint, &options, request, codec)
+        send(transport, &endpoint, options, request, codec)
     }
 }
 
@@ -200,7 +238,7 @@ impl<Req, C> fmt::Debug for Call<'_, Req, C> {
 pub(crate) fn send<Req, Resp, C>(
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
-    options: &CallOptions,
+    mut options: CallOptions,
     request: Req,
     codec: C,
 ) -> Result<ReplyFuture<Resp, C>, NotSent<Req>>
@@ -208,7 +246,18 @@ where
     Req: Serialize,
     C: MessageCodec,
 {
-    let started = start_call(transport, endpoint, options, |buffer| {
+    if let Some(policy) = options.retry {
+        options.fix_deadline(transport.core().now());
+        let started = codec
+            .encode(&request)
+            .map_err(TransportError::from)
+            .and_then(|body| Retrying::start(transport, *endpoint, options, policy, body.freeze()));
+        return match started {
+            Ok((call, retrying)) => Ok(ReplyFuture::retrying(call, codec, retrying)),
+            Err(error) => Err(NotSent { request, error }),
+        };
+    }
+    let started = start_call(transport, endpoint, &options, |buffer| {
         codec.encode_into(&request, buffer)
     });
     match started {

@@ -31,6 +31,7 @@ use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
 use super::envelope::{Envelope, EnvelopeError};
 use super::failure_monitor::FailureTable;
 use super::failure_watch::OpenPeer;
+use super::handler_tasks::HandlerTasks;
 use super::local_queue::LocalQueue;
 use super::open_requests::OpenRequests;
 use super::peer_info::Verify;
@@ -123,6 +124,8 @@ pub(crate) struct Core {
     clock: Box<dyn Fn() -> Duration>,
     verify: Verify,
     config_error: Option<PeerConfigError>,
+    /// Tasks that handle requests.
+    pub(crate) handlers: Rc<HandlerTasks>,
     pub(crate) counters: Counters,
 }
 
@@ -153,6 +156,7 @@ impl Core {
                 clock: params.clock,
                 verify: params.verify,
                 config_error: params.config_error,
+                handlers: HandlerTasks::new(),
                 counters: Counters::default(),
             }
         })
@@ -165,8 +169,14 @@ impl Core {
 
     /// The peer that dials an address, made if there is none.
     pub(crate) fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
-        let opener = self.opener.borrow().as_ref().and_then(Weak::upgrade);
-        opener.ok_or(TransportError::Closed)?.open_peer(address)
+        self.transport()
+            .ok_or(TransportError::Closed)?
+            .open_peer(address)
+    }
+
+    /// The transport, unless it is gone.
+    pub(crate) fn transport(&self) -> Option<Rc<dyn OpenPeer>> {
+        self.opener.borrow().as_ref().and_then(Weak::upgrade)
     }
 
     /// What peers report to.
@@ -436,6 +446,7 @@ impl Core {
         callers.into_iter().for_each(Waker::wake);
         let handlers = self.open_requests.borrow_mut().end_all();
         handlers.into_iter().for_each(Waker::wake);
+        self.handlers.close();
         wake(self.take_timer());
         let local = self.local.borrow_mut().clear();
         wake(local);
@@ -448,7 +459,7 @@ impl Core {
         stats.peers = peers.dialling();
         stats.incoming_sessions = peers.len() - peers.dialling();
         stats.incoming_connections = peers.accepted_connections();
-        stats.tasks = peers.len();
+        stats.tasks = peers.len() + self.handlers.running();
         for peer in peers.handles() {
             let metrics = peer.metrics();
             stats.queued_packets +=

@@ -14,12 +14,16 @@ use moonpool_foundation::{Endpoint, NetworkAddress};
 
 use super::core::Core;
 use super::failure_monitor::{AddressState, Awaited, EndpointState, Polled};
+use super::request::Outgoing;
 use super::slot_table::SlotKey;
 use crate::error::TransportError;
 
 /// Makes the peer that a watch needs. Implemented by the transport, which has the providers.
 pub(crate) trait OpenPeer {
     fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError>;
+
+    /// For calls that are made again.
+    fn outgoing(&self) -> &dyn Outgoing;
 }
 
 /// What a transport knows of the addresses and endpoints it talks to. A cheap handle; ask

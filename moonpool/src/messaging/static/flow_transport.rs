@@ -23,6 +23,7 @@ use super::core::{Admission, Core, Phase};
 use super::deadline_timer;
 use super::envelope;
 use super::failure_watch::{FailureMonitor, OpenPeer};
+use super::request::Outgoing;
 use super::stats::TransportStats;
 use crate::error::TransportError;
 
@@ -137,6 +138,11 @@ where
 
     pub(crate) fn core(&self) -> &Rc<Core> {
         &self.core
+    }
+
+    /// For tasks that belong to the transport and are not its own.
+    pub(super) fn time_and_task(&self) -> (T, TP) {
+        (self.time.clone(), self.task.clone())
     }
 
     /// Starts the task that ends calls when their time has come, unless it runs.
@@ -309,9 +315,14 @@ where
     }
 
     /// Ends the transport in order. It stops accepting, registering and sending; streams end once
-    /// they are empty; every connection gets `grace` to write what is queued, replies included, and
-    /// is then closed; calls that still wait end. When it is done, every gauge of
+    /// they are empty; handlers of a [`Serving`](super::Serving) may finish; every connection writes
+    /// what is queued, replies included, and is then closed; calls that still wait end. All of that
+    /// takes `grace` at most. When it is done, no handler is left, and every gauge of
     /// [`stats`](Self::stats) is 0.
+    ///
+    /// Promises that your own code holds are not waited for: answer them before. Nor must the task
+    /// that awaits this be the one that polls [`Serving::serve`](super::Serving::serve): its streams
+    /// would not end within the grace.
     ///
     /// # Cancel safety
     /// A dropped future leaves the transport closing: nothing new begins, but connections may stay
@@ -320,6 +331,9 @@ where
         self.core.begin_close();
         stop(self.accept_task.take()).await;
         self.sessions.end_greetings();
+        let end = self.time.now().saturating_add(grace);
+        self.drain_handlers(grace).await;
+        let grace = end.saturating_sub(self.time.now());
         let peers: Vec<PeerHandle> = self.core.peers.borrow().handles().cloned().collect();
         tracing::debug!(peers = peers.len(), "shutting down");
         let closing = peers.into_iter().map(|peer| async move {
@@ -331,6 +345,16 @@ where
         self.core.finish_close();
         stop(self.local_task.take()).await;
         stop(self.deadline_task.take()).await;
+        poll_fn(|cx| self.core.handlers.poll_stopped(cx)).await;
+    }
+
+    /// Waits until what was served is handled, for `grace` at most.
+    async fn drain_handlers(&self, grace: Duration) {
+        let drained = poll_fn(|cx| self.core.handlers.poll_drained(cx));
+        if self.time.timeout(grace, drained).await.is_err() {
+            let running = self.core.handlers.running();
+            tracing::debug!(running, "handlers outlast the grace");
+        }
     }
 
     /// Whether [`shutdown`](Self::shutdown) has begun.
@@ -348,6 +372,10 @@ where
 {
     fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
         self.get_or_open_peer(address)
+    }
+
+    fn outgoing(&self) -> &dyn Outgoing {
+        self
     }
 }
 

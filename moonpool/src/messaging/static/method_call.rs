@@ -20,6 +20,7 @@ use super::reply_error::ReplyError;
 use super::reply_future::ReplyFuture;
 use super::reply_promise::ReplyPromise;
 use super::request::Outgoing;
+use super::retry::RetryPolicy;
 use crate::error::NotSent;
 
 /// Where an interface's client sends to. For `define_interface!` alone.
@@ -102,6 +103,12 @@ impl<Req, Resp, C> MethodCall<Req, Resp, C> {
         self
     }
 
+    /// See [`Call::retry`](super::Call::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.set_retry(policy);
+        self
+    }
+
     /// See [`Call::metadata`](super::Call::metadata).
     pub fn metadata(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
         self.options.extras().push(key, value.as_ref());
@@ -128,7 +135,7 @@ where
         call::send(
             &*self.transport,
             &self.endpoint,
-            &self.options,
+            self.options,
             self.request,
             self.codec,
         )

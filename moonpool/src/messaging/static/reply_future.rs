@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::call_table::{Outcome, Polled};
 use super::core::Core;
 use super::reply_error::ReplyError;
+use super::retrying::Retrying;
 
 /// A call that was started: its reply's bytes, when they come. Dropping it gives the call up.
 pub(crate) struct PendingCall {
@@ -33,6 +34,15 @@ impl PendingCall {
             reply_token: Some(reply_token),
             endpoint_token,
         }
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core> {
+        &self.core
+    }
+
+    /// Whether its outcome is still to be given.
+    fn is_waiting(&self) -> bool {
+        self.reply_token.is_some()
     }
 }
 
@@ -86,6 +96,8 @@ impl Drop for PendingCall {
 #[must_use = "dropping it gives the call up"]
 pub struct ReplyFuture<Resp, C> {
     call: PendingCall,
+    /// For a call that is made again.
+    retrying: Option<Box<Retrying>>,
     codec: C,
     response: PhantomData<fn() -> Resp>,
 }
@@ -94,8 +106,16 @@ impl<Resp, C> ReplyFuture<Resp, C> {
     pub(crate) fn new(call: PendingCall, codec: C) -> Self {
         Self {
             call,
+            retrying: None,
             codec,
             response: PhantomData,
+        }
+    }
+
+    pub(crate) fn retrying(call: PendingCall, codec: C, retrying: Retrying) -> Self {
+        Self {
+            retrying: Some(Box::new(retrying)),
+            ..Self::new(call, codec)
         }
     }
 }
@@ -111,7 +131,11 @@ where
     type Output = Result<Resp, ReplyError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = std::task::ready!(Pin::new(&mut self.call).poll(cx));
+        let this = &mut *self;
+        let outcome = std::task::ready!(match &mut this.retrying {
+            None => Pin::new(&mut this.call).poll(cx),
+            Some(retrying) => retrying.poll(&mut this.call, cx),
+        });
         Poll::Ready(outcome.and_then(|bytes| {
             self.codec
                 .decode(&bytes)
@@ -126,7 +150,8 @@ where
     C: MessageCodec,
 {
     fn is_terminated(&self) -> bool {
-        self.call.reply_token.is_none()
+        let retrying = self.retrying.as_deref();
+        !self.call.is_waiting() && !retrying.is_some_and(Retrying::is_pausing)
     }
 }
 

@@ -1,5 +1,7 @@
 //! [`send_request`].
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -77,6 +79,12 @@ pub(crate) trait Outgoing {
 
     /// How long a call puts up with there being no connection, unless it says otherwise.
     fn default_patience(&self) -> Option<Duration>;
+
+    /// The pause before another attempt.
+    fn pause(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()>>>;
+
+    /// Random bits for its length.
+    fn jitter(&self) -> u64;
 }
 
 impl<N, T, TP> Outgoing for FlowTransport<N, T, TP>
@@ -110,5 +118,13 @@ where
 
     fn default_patience(&self) -> Option<Duration> {
         self.peer_config.patience
+    }
+
+    fn pause(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(self.time_and_task().0.sleep(duration))
+    }
+
+    fn jitter(&self) -> u64 {
+        self.time_and_task().1.internal_random()
     }
 }

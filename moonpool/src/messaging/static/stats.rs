@@ -33,8 +33,8 @@ pub struct TransportStats {
     /// Gauge: bytes of the same.
     pub local_bytes: usize,
     /// Gauge: tasks of the transport: one per peer, the accepting one, the local one, the one that
-    /// keeps the deadlines of its calls. Those that
-    /// greet a connection live 2 s at most and are not counted.
+    /// keeps the deadlines of its calls, and one per request that a [`Serving`](super::Serving)
+    /// handles. Those that greet a connection live 2 s at most and are not counted.
     pub tasks: usize,
 
     /// Requests sent, to this process too.

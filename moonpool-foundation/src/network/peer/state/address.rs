@@ -4,11 +4,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::messaging::UID;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::exchange::Exchange;
 use crate::network::peer::frame::Frame;
 use crate::network::peer::packet::PacketId;
-use crate::network::peer::session_table::{Reach, Standing};
+use crate::network::peer::session_table::{MAX_HEIRS, Reach, Standing};
 
 use super::liveness::SILENT_AFTER;
 use super::{Contest, PeerState, Phase, Rest, Role};
@@ -77,6 +78,37 @@ impl PeerState {
     /// session ends with it, and so does the peer.
     pub(in crate::network::peer) fn set_has_heir(&mut self, has_heir: bool) {
         self.has_heir = has_heir && self.closing.is_none();
+    }
+
+    /// The peer is about to dial: these processes have a working session with another peer, which
+    /// claims the address.
+    pub(in crate::network::peer) fn set_rivals(&mut self, rivals: impl Iterator<Item = UID>) {
+        self.rivals.clear();
+        self.rivals.extend(rivals);
+    }
+
+    /// Another peer, which claims the address, has a working session with this process again.
+    pub(in crate::network::peer) fn add_rival(&mut self, rival: UID) {
+        if matches!(self.phase, Phase::Greeting { .. })
+            && self.rivals.len() < MAX_HEIRS
+            && !self.rivals.contains(&rival)
+        {
+            self.rivals.push(rival);
+        }
+    }
+
+    /// The dial was answered with a session that begins.
+    ///
+    /// # Errors
+    /// `Superseded` if who answered has a working session with another peer: instead of the next
+    /// dial, that one takes over. Nothing but the Hello was written yet, so nothing is lost.
+    pub(super) fn check_rivals(&self) -> Result<(), ConnectionError> {
+        let met = self.remote().incarnation;
+        if met.is_some_and(|met| self.rivals.contains(&met)) {
+            let generation = self.exchange.as_ref().map_or(0, Exchange::generation);
+            return Err(ConnectionError::Superseded { generation });
+        }
+        Ok(())
     }
 
     pub(super) fn settle_contest(&mut self) {

@@ -178,6 +178,9 @@ impl PeerState {
             return Ok(Inbound::Consumed);
         }
         let (answered, session) = exchange.handle_answer(now, token, payload)?;
+        if answered == Answered::Fresh {
+            self.check_rivals()?;
+        }
         match answered {
             Answered::Resumed { next_expected } => {
                 sometimes_assert!(

@@ -156,7 +156,6 @@ struct Seen {
     corrupted: u64,
     refused: u64,
     delivered: u64,
-    doubled: u64,
 }
 
 struct World {
@@ -849,15 +848,12 @@ impl World {
         panic!("no rest: {left:?}");
     }
 
-    /// The two ends have one connection with each other. In rare interleavings each end's dial met the
-    /// other's while that was serving another connection, and both stay until one is lost: those
-    /// are counted.
-    fn check_connections(&mut self) {
+    /// The two ends have one connection with each other.
+    fn check_connections(&self) {
         let is_peer = |half: &Half| matches!(half, Half::Peer(_));
         let is_live = |connection: &&Connection| connection.halves.iter().all(is_peer);
         let live = self.connections.iter().filter(is_live).count();
-        assert!(live <= 2, "{live} connections between two ends");
-        self.seen.doubled += u64::from(live > 1);
+        assert!(live <= 1, "{live} connections between two ends");
     }
 
     fn check_end(&mut self) {
@@ -963,11 +959,9 @@ fn check_seeds(seeds: Range<u64>) {
         all.corrupted += seen.corrupted;
         all.refused += seen.refused;
         all.delivered += seen.delivered;
-        all.doubled += seen.doubled;
     }
     println!("{all:?}");
     let count = seeds.end - seeds.start;
-    assert!(all.doubled <= count / 2_000, "{all:?}");
     // Otherwise nothing was tested.
     assert!(
         all.resumed > count / 2 && all.delivered > 3 * count,
@@ -989,6 +983,25 @@ fn random_interleavings_keep_every_promise() {
 #[ignore = "half a minute in release, minutes in debug; .ci/run runs it"]
 fn slow_a_hundred_thousand_interleavings_keep_every_promise() {
     check_seeds(0..100_000);
+}
+
+/// A process dials anew while its old connection is still served, and an impostor claims its address
+/// last and is gone: the address passes over to the one that can be talked to.
+#[test]
+fn a_claimant_that_works_goes_before_a_later_one_that_is_gone() {
+    let ops = [
+        (46, 57626, 13734),
+        (39, 4853, 64559),
+        (36, 39042, 35862),
+        (2, 8527, 47706),
+        (14, 5810, 43577),
+        (18, 24067, 21629),
+        (43, 26854, 31624),
+        (24, 30038, 2467),
+        (26, 25954, 5130),
+    ];
+    let world = run(&ops, true);
+    assert!(world.seen.passed_over > 0 && world.seen.contested > 0);
 }
 
 proptest! {
