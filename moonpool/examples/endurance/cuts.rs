@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::ledger::Ledger;
 use crate::service::{self, Executed, Pace, ensure_ends_at_zero};
-use crate::{Failure, Scale, row};
+use crate::{Failure, Scale, ensure, row};
 
 pub(crate) async fn run(scale: Scale, providers: &TokioProviders) -> Result<(), Failure> {
     let goal: u64 = scale.pick(1_000, 50);
@@ -43,6 +43,11 @@ pub(crate) async fn run(scale: Scale, providers: &TokioProviders) -> Result<(), 
     row("connections greeted", peer.connections);
     row("attempts that failed", peer.connection_failures);
     ledger.audit(&executed.numbers())?;
+    // Sessions survive their connections: hardly any call ends otherwise.
+    let (replies, begun) = (ledger.replies() as u64, ledger.begun());
+    ensure(replies * 10 >= begun * 9, || {
+        format!("{replies} replies to {begun} calls")
+    })?;
     row("gauges at both ends", 0);
     Ok(())
 }

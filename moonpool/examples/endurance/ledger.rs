@@ -13,6 +13,8 @@ pub(crate) enum Ending {
     /// It was not even accepted: surely not executed.
     NotSent,
     Replied,
+    /// The reply to the call with this number, which is another one.
+    ReplyTo(u64),
     Failed(ReplyError),
 }
 
@@ -21,6 +23,7 @@ impl Ending {
         match self {
             Self::NotSent => "not accepted".to_owned(),
             Self::Replied => "reply".to_owned(),
+            Self::ReplyTo(_) => "another call's reply".to_owned(),
             Self::Failed(error) => {
                 let text = format!("{error:?}");
                 text.split(' ').next().unwrap_or_default().to_owned()
@@ -32,6 +35,7 @@ impl Ending {
     fn allows(&self, executions: u64) -> bool {
         match self {
             Self::Replied => executions == 1,
+            Self::ReplyTo(_) => false,
             Self::NotSent => executions == 0,
             Self::Failed(error) if error.is_surely_not_executed() => executions == 0,
             Self::Failed(_) => executions <= 1,
@@ -76,6 +80,9 @@ impl Ledger {
         let mut executions: BTreeMap<u64, u64> = BTreeMap::new();
         for number in executed {
             *executions.entry(*number).or_default() += 1;
+        }
+        if let Some((unknown, _)) = executions.range(self.begun.get()..).next() {
+            return Err(format!("call {unknown} was executed and never begun").into());
         }
         let endings = self.endings.borrow();
         let mut counts: BTreeMap<String, (u64, u64)> = BTreeMap::new();

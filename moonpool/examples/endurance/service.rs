@@ -111,10 +111,7 @@ pub(crate) async fn call(transport: &Transport, server: NetworkAddress, ledger: 
         Err(_) => Ending::NotSent,
         Ok(reply) => match reply.await {
             Ok(done) if done.number == number => Ending::Replied,
-            Ok(done) => Ending::Failed(ReplyError::application(
-                0,
-                format!("the reply to {}", done.number),
-            )),
+            Ok(done) => Ending::ReplyTo(done.number),
             Err(error) => Ending::Failed(error),
         },
     };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use moonpool::{
-    Endpoint, JsonCodec, NetworkAddress, Providers, ReplyError, ReplyFuture, ReplyPromise,
-    RequestStream, TimeProvider, UID, send_request,
+    Endpoint, JsonCodec, NetworkAddress, NetworkProvider, Providers, ReplyError, ReplyFuture,
+    ReplyPromise, RequestStream, TaskProvider, TcpListenerTrait, TimeProvider, UID, send_request,
 };
 
 use crate::common::{Hosts, Transport, shut_down};
@@ -18,6 +18,7 @@ in_both_worlds! {
     a_callers_end_cancels_its_requests: 50;
     only_the_caller_cancels_its_request: 20;
     an_answer_to_a_cancelled_request_is_dropped: 20;
+    a_call_that_loses_patience_tells_the_server: 20;
 }
 
 const TOKEN: UID = UID::new(0xEC40, 1);
@@ -191,5 +192,63 @@ async fn an_answer_to_a_cancelled_request_is_dropped<P: Providers>(hosts: Hosts<
     hosts.client.time().sleep(Duration::from_millis(1)).await;
     assert_eq!(client.stats().replies_received, 0);
     shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+/// Passes connections on, one after the other, until it is aborted.
+async fn forward<P: Providers>(
+    providers: P,
+    listener: <P::Network as NetworkProvider>::TcpListener,
+    target: NetworkAddress,
+) {
+    let target = target.socket_addr().to_string();
+    while let Ok((mut down, _)) = listener.accept().await {
+        let mut up = providers.network().connect(&target).await.unwrap();
+        drop(tokio::io::copy_bidirectional(&mut down, &mut up).await);
+    }
+}
+
+/// The session goes on with the next connection; only this call has ended meanwhile.
+async fn a_call_that_loses_patience_tells_the_server<P: Providers>(hosts: Hosts<P>) {
+    let (server, client) = (hosts.serve().await, hosts.connect());
+    let target = server.local_address().unwrap();
+    let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let any_port = NetworkAddress::new(hosts.server_ip, 0).socket_addr();
+    let listener = hosts.server.network().bind(&any_port.to_string()).await;
+    let listener = listener.unwrap();
+    let between: NetworkAddress = listener.local_addr().unwrap().parse().unwrap();
+    let forwarding = hosts.spawn_server(forward(hosts.server.clone(), listener, target));
+
+    let call = client.call(&Endpoint::new(between, TOKEN), 1, JsonCodec);
+    let call = call.unless_failed_for(Duration::from_millis(100));
+    let impatient: ReplyFuture<u32, _> = call.send().unwrap();
+    let patient = ask::<P>(&client, between, 2);
+    let (_, given_up) = take::<P>(&server, &stream).await;
+    let (number, waited_for) = take::<P>(&server, &stream).await;
+    forwarding.abort();
+    drop(forwarding.await);
+    assert_eq!(impatient.await, Err(ReplyError::MaybeDelivered));
+    assert!(!given_up.is_cancelled(), "nobody could tell");
+
+    let forwarding = {
+        let providers = hosts.server.clone();
+        hosts.server.task().spawn_task("forward", async move {
+            let at = between.socket_addr().to_string();
+            loop {
+                if let Ok(listener) = providers.network().bind(&at).await {
+                    break forward(providers.clone(), listener, target).await;
+                }
+                providers.time().sleep(Duration::from_millis(5)).await;
+            }
+        })
+    };
+    given_up.cancelled().await;
+    assert!(!waited_for.is_cancelled());
+    waited_for.send(number);
+    assert_eq!(patient.await, Ok(2));
+    drop((given_up, stream));
+    shut_down::<P>(&client).await;
+    forwarding.abort();
+    drop(forwarding.await);
     shut_down::<P>(&server).await;
 }

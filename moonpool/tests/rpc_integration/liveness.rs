@@ -18,6 +18,7 @@ in_both_worlds! {
     a_watch_of_what_is_no_address_says_so: 1;
     a_connection_that_is_lost_is_told_before_the_address_fails: 30;
     an_endpoint_that_is_not_there_is_known_until_the_next_incarnation: 30;
+    an_endpoint_that_is_registered_later_is_missing_no_more: 20;
     idle_peers_are_forgotten_at_both_ends_and_made_anew: 30;
     peers_that_somebody_needs_are_not_idle: 10;
     peers_that_come_and_go_leave_nothing: 5;
@@ -157,6 +158,51 @@ async fn an_endpoint_that_is_not_there_is_known_until_the_next_incarnation<P: Pr
     assert_eq!(monitor.endpoint_state(&endpoint), EndpointState::Available);
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
+}
+
+async fn an_endpoint_that_is_registered_later_is_missing_no_more<P: Providers>(hosts: Hosts<P>) {
+    let (server, client) = (hosts.serve().await, hosts.connect());
+    let address = server.local_address().unwrap();
+    let monitor = client.failure_monitor();
+    let endpoint = Endpoint::new(address, TOKEN);
+    let outcome = ask::<P>(&client, address).await;
+    assert_eq!(outcome, Err(ReplyError::EndpointNotFound));
+    assert_eq!(monitor.endpoint_state(&endpoint), EndpointState::NotFound);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    assert_eq!(ask::<P>(&client, address).await, Ok(7));
+    assert_eq!(monitor.endpoint_state(&endpoint), EndpointState::Available);
+    assert_eq!(client.stats().missing_endpoints, 0);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+/// Its caller has given up while the notice was on its way.
+#[cfg(feature = "sim")]
+#[test]
+fn a_notice_that_answers_no_waiting_call_is_not_believed() {
+    let late = std::cell::Cell::new(0);
+    crate::common::in_simulation(30, |hosts| {
+        let late = &late;
+        async move {
+            let (server, client) = (hosts.serve().await, hosts.connect());
+            let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+            let call: moonpool::ReplyFuture<u64, _> =
+                send_request(&client, &endpoint, 7_u64, JsonCodec).unwrap();
+            hosts.until(|| server.stats().endpoint_not_found == 1).await;
+            let is_waiting = client.stats().pending_calls == 1;
+            drop(call);
+            hosts.client.time().sleep(Duration::from_secs(1)).await;
+            if is_waiting && client.stats().replies_received == 0 {
+                late.set(late.get() + 1);
+                assert_eq!(client.stats().missing_endpoints, 0);
+            }
+            shut_down::<moonpool::foundation::SimProviders>(&client).await;
+            shut_down::<moonpool::foundation::SimProviders>(&server).await;
+        }
+    });
+    assert!(late.get() > 0, "no notice came late");
 }
 
 async fn idle_peers_are_forgotten_at_both_ends_and_made_anew<P: Providers>(hosts: Hosts<P>) {

@@ -107,6 +107,7 @@ pub(crate) enum Due {
     /// There might be no working connection to this peer for too long.
     Unsure {
         token: UID,
+        endpoint_token: UID,
         peer: PeerId,
         packet: PacketId,
     },
@@ -115,8 +116,12 @@ pub(crate) enum Due {
 /// What became of an arriving reply.
 #[derive(Debug)]
 pub(crate) enum Arrival {
-    /// It ended its call. Wake this, if there is one.
-    Ended(Option<Waker>),
+    /// It ended its call. Wake the waker, if there is one.
+    Ended {
+        waker: Option<Waker>,
+        /// The token that the request went to.
+        endpoint_token: UID,
+    },
     /// Nobody waits for it, or not from this peer.
     Late,
 }
@@ -265,6 +270,7 @@ impl CallTable {
             {
                 Some(Due::Unsure {
                     token,
+                    endpoint_token: terms.token,
                     peer,
                     packet,
                 })
@@ -354,7 +360,12 @@ impl CallTable {
         if sent_to != from || !matches!(call.state, State::Waiting(_)) {
             return Arrival::Late;
         }
-        Arrival::Ended(self.end(key, outcome))
+        let endpoint_token = call.terms.token;
+        let waker = self.end(key, outcome);
+        Arrival::Ended {
+            waker,
+            endpoint_token,
+        }
     }
 
     /// Asks for the call's outcome; a call that has one is forgotten.

@@ -338,7 +338,11 @@ impl Core {
             Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, head, body),
             Ok(Envelope::Reply { outcome, .. }) => {
                 let outcome = outcome.map(|body| packet.share_tail(body.len()));
-                self.end_call(token, packet.peer_id(), outcome);
+                let from = packet.peer_id();
+                let endpoint_token = self.end_call(token, from, outcome);
+                if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
+                    self.handle_found(from, endpoint_token);
+                }
             }
             Ok(Envelope::Cancellation { reply_token }) => {
                 self.handle_cancellation(packet.peer_id(), reply_token);

@@ -42,8 +42,8 @@ pub enum EndpointState {
     Available,
     /// Its address has failed.
     AddressFailed,
-    /// The process at its address said that it has no receiver for the token, and has not been
-    /// restarted since, as far as is known. Never said of well-known tokens, whose receivers may be
+    /// The process at its address said that it has no receiver for the token, and has neither been
+    /// restarted nor answered a request to the token since, as far as is known. Never said of well-known tokens, whose receivers may be
     /// registered at any time.
     NotFound,
 }
@@ -311,6 +311,14 @@ impl FailureTable {
             && let Some(oldest) = self.missing_order.pop_front()
         {
             self.missing.remove(&oldest);
+        }
+    }
+
+    /// The process at the address has a receiver for the token after all: it was registered later.
+    pub(crate) fn handle_found(&mut self, destination: Destination, token: UID) {
+        let endpoint = (destination, token);
+        if self.missing.remove(&endpoint).is_some() {
+            self.missing_order.retain(|missing| *missing != endpoint);
         }
     }
 

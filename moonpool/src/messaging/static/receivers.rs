@@ -172,8 +172,11 @@ impl MessageReceiver for NoticeReceiver {
             Ok((reply_token, endpoint_token)) => {
                 tracing::debug!(%endpoint_token, error = %self.error, "a request was refused");
                 let from = packet.packet.peer_id();
-                core.end_call(reply_token, from, Err(self.error.clone()));
-                if let (ReplyError::EndpointNotFound, Some(peer)) = (&self.error, packet.peer()) {
+                let asked = core.end_call(reply_token, from, Err(self.error.clone()));
+                // What nobody asked about, nobody is to be told.
+                if asked == Some(endpoint_token)
+                    && let (ReplyError::EndpointNotFound, Some(peer)) = (&self.error, packet.peer())
+                {
                     core.handle_not_found(peer, endpoint_token);
                 }
             }

@@ -127,7 +127,7 @@ fn a_call_that_ends_takes_its_deadline_along() {
     let [replied, forgotten, failed, local] = [4, 5, 6, 7].map(|at| timed(&mut table, at, 100));
     assert!(matches!(
         table.reply(replied, Some(A), Ok(Bytes::new())),
-        Arrival::Ended(_)
+        Arrival::Ended { .. }
     ));
     assert_eq!(table.next_look().map(|look| look.at), Some(secs(5)));
     drop(table.forget(forgotten));
@@ -172,7 +172,7 @@ fn a_reply_ends_its_call_once() {
     let reply = || Ok(Bytes::from_static(b"42"));
     assert!(matches!(
         table.reply(token, Some(A), reply()),
-        Arrival::Ended(None)
+        Arrival::Ended { waker: None, .. }
     ));
     assert!(matches!(
         table.reply(token, Some(A), reply()),
@@ -199,7 +199,7 @@ fn a_reply_from_another_peer_is_late() {
     }
     assert!(matches!(
         table.reply(local, None, Ok(Bytes::new())),
-        Arrival::Ended(_)
+        Arrival::Ended { .. }
     ));
 }
 
@@ -220,7 +220,10 @@ fn the_last_waker_is_woken_and_the_others_are_handed_out() {
     let Polled::Waiting { replaced: Some(_) } = table.poll(token, &second.clone().into()) else {
         panic!("the first waker is not handed out");
     };
-    let Arrival::Ended(Some(waker)) = table.reply(token, Some(A), Ok(Bytes::new())) else {
+    let Arrival::Ended {
+        waker: Some(waker), ..
+    } = table.reply(token, Some(A), Ok(Bytes::new()))
+    else {
         panic!("no waker");
     };
     waker.wake();
@@ -301,7 +304,7 @@ proptest! {
             let (token, peer) = *index.get(&calls);
             let expected = open.contains(&(token, peer));
             let arrival = table.reply(token, Some(peer), Ok(Bytes::new()));
-            prop_assert_eq!(matches!(arrival, Arrival::Ended(_)), expected);
+            prop_assert_eq!(matches!(arrival, Arrival::Ended { .. }), expected);
             open.retain(|call| call.0 != token);
         }
         for index in forgotten {

@@ -85,15 +85,25 @@ impl Core {
                 }
                 Some(Due::Unsure {
                     token,
+                    endpoint_token,
                     peer,
                     packet,
-                }) => self.judge_connection(now, token, peer, packet),
+                }) => {
+                    let sent = (peer, packet);
+                    self.judge_connection(now, token, endpoint_token, sent);
+                }
             }
         }
     }
 
     /// Ends the call if there was no working connection for too long, else looks again later.
-    fn judge_connection(&self, now: Duration, token: UID, peer: PeerId, packet: PacketId) {
+    fn judge_connection(
+        &self,
+        now: Duration,
+        token: UID,
+        endpoint_token: UID,
+        (peer, packet): (PeerId, PacketId),
+    ) {
         let handle = self.peers.borrow().handle(peer).cloned();
         let unconnected_since = handle.as_ref().and_then(PeerHandle::unconnected_since);
         let unfailed = unconnected_since.unwrap_or(now);
@@ -101,24 +111,42 @@ impl Core {
         if is_patient {
             return;
         }
-        let withdrawn = handle.map(|handle| handle.withdraw(packet));
-        let error = match withdrawn {
-            Some(Withdrawal::NotDelivered) => ReplyError::ConnectionFailed,
-            _ => ReplyError::MaybeDelivered,
+        let withdrawn = handle.as_ref().map(|handle| handle.withdraw(packet));
+        let error = match (withdrawn, handle) {
+            (Some(Withdrawal::NotDelivered), _) => ReplyError::ConnectionFailed,
+            (_, handle) => {
+                if let Some(handle) = handle {
+                    self.send_cancellation(&handle, token, endpoint_token, now);
+                }
+                ReplyError::MaybeDelivered
+            }
         };
         let waker = self.calls.borrow_mut().fail(token, error);
         wake(waker);
     }
 
-    /// Gives a call its outcome, if it waits for one from there.
-    pub(crate) fn end_call(&self, token: UID, from: Option<PeerId>, outcome: Outcome) {
+    /// Gives a call its outcome, if it waits for one from there; then gives the token that its
+    /// request went to.
+    pub(crate) fn end_call(
+        &self,
+        token: UID,
+        from: Option<PeerId>,
+        outcome: Outcome,
+    ) -> Option<UID> {
         let arrival = self.calls.borrow_mut().reply(token, from, outcome);
         match arrival {
-            Arrival::Ended(waker) => {
+            Arrival::Ended {
+                waker,
+                endpoint_token,
+            } => {
                 self.counters.replies_received.add();
                 wake(waker);
+                Some(endpoint_token)
             }
-            Arrival::Late => self.counters.replies_late.add(),
+            Arrival::Late => {
+                self.counters.replies_late.add();
+                None
+            }
         }
     }
 

@@ -111,6 +111,16 @@ impl Core {
         }
     }
 
+    /// The process that a peer dials answered a request to the token.
+    pub(crate) fn handle_found(&self, peer: PeerId, token: UID) {
+        if self.failures.borrow().missing() == 0 {
+            return;
+        }
+        if let Some(destination) = self.peers.borrow().destination(peer) {
+            self.failures.borrow_mut().handle_found(destination, token);
+        }
+    }
+
     /// The process that a peer dials has no receiver for the token.
     pub(crate) fn handle_not_found(&self, peer: &PeerHandle, token: UID) {
         let destination = self.peers.borrow().destination(peer.id());
