@@ -50,6 +50,20 @@ async fn server(providers: SimProviders, topology: WorkloadTopology) -> Simulati
     streams.and(packets).and(calls)
 }
 
+/// As wide as what is drawn from it in each seed.
+fn attrition() -> Attrition {
+    let millis = |min, max| Duration::from_millis(min)..=Duration::from_millis(max);
+    Attrition {
+        probability: 0.3,
+        interval: millis(100, 3_000),
+        downtime: millis(100, 20_000),
+        reboot: millis(1, 1_000),
+        grace: millis(10, 5_000),
+        pause: millis(10, 20_000),
+        ..Attrition::default()
+    }
+}
+
 fn campaign(sightings: &Sightings) -> SimulationBuilder {
     let seen = || sightings.clone();
     let (by_streams, by_packets, by_calls) = (seen(), seen(), seen());
@@ -60,7 +74,7 @@ fn campaign(sightings: &Sightings) -> SimulationBuilder {
             chaos: TROUBLE_ENDS + Duration::from_secs(1)..Duration::from_secs(30),
             ..Phases::default()
         })
-        .attrition(Attrition::default())
+        .attrition(attrition())
         .with_invariants(oracle::bare_peers())
         .coverage(["simulation::whole_campaign"])
         .process("server-1", server)
