@@ -19,7 +19,7 @@ use moonpool::foundation::{
     SimProviders, SimulationBuilder, SimulationMetrics, SimulationResult, WorkloadTopology,
 };
 use moonpool::prelude::*;
-use moonpool::{Client, SimulationError, define_interface};
+use moonpool::{Client, SimulationError, define_interface, sometimes_assert};
 use serde::{Deserialize, Serialize};
 
 /// What the storage does about leases.
@@ -99,6 +99,7 @@ async fn store(
     while let Some((Write { lease }, reply)) = register.write.recv().await {
         let newest = ledger.newest.get();
         if storage == Storage::Fencing && lease < newest {
+            sometimes_assert!(late_write_refused, true, "the fence was needed");
             reply.send(false);
             continue;
         }
@@ -177,7 +178,10 @@ mod tests {
 
     #[test]
     fn fencing_holds() {
-        let report = campaign(Storage::Fencing).set_iterations(100).run();
+        let report = campaign(Storage::Fencing)
+            .set_iterations(300)
+            .require_coverage()
+            .run();
         report.assert_passed();
     }
 }

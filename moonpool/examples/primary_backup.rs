@@ -21,7 +21,7 @@ use moonpool::foundation::{
     WorkloadTopology,
 };
 use moonpool::prelude::*;
-use moonpool::{Client, SimulationError, define_interface};
+use moonpool::{Client, SimulationError, define_interface, sometimes_assert};
 
 /// When the primary answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,11 @@ async fn append(
             Err(_) => providers.time().sleep(Duration::from_millis(50)).await,
         }
     };
+    sometimes_assert!(
+        backup_took_over,
+        !acknowledged.is_empty() && acknowledged.len() < ENTRIES as usize,
+        "the primary died between its first answer and its last"
+    );
     let lost: Vec<&u64> = acknowledged.difference(&read).collect();
     if !lost.is_empty() {
         return Err(SimulationError::workload(format!(
@@ -180,7 +185,8 @@ mod tests {
     #[test]
     fn entries_that_are_replicated_first_are_never_lost() {
         let report = campaign(Acknowledge::WhenReplicated)
-            .set_iterations(100)
+            .set_iterations(300)
+            .require_coverage()
             .run();
         report.assert_passed();
     }

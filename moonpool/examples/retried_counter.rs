@@ -16,13 +16,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::{address, listen, until_shutdown};
-use moonpool::SimulationError;
 use moonpool::define_interface;
 use moonpool::foundation::{
     Attrition, SimProviders, SimulationBuilder, SimulationMetrics, SimulationResult,
     WorkloadTopology,
 };
 use moonpool::prelude::*;
+use moonpool::{SimulationError, sometimes_assert};
 use serde::{Deserialize, Serialize};
 
 /// How the server tells a repeated addition from a new one.
@@ -75,6 +75,7 @@ async fn count(
     let disk = topology.shared::<Disk>();
     while let Some((addition, reply)) = counter.add.recv().await {
         let is_new = disk.done.borrow_mut().insert(addition);
+        sometimes_assert!(addition_repeated, !is_new, "a client called again");
         if is_new || additions == Additions::Anonymous {
             disk.count.set(disk.count.get() + 1);
         }
@@ -155,7 +156,10 @@ mod tests {
 
     #[test]
     fn numbered_additions_are_counted_once() {
-        let report = campaign(Additions::Numbered).set_iterations(100).run();
+        let report = campaign(Additions::Numbered)
+            .set_iterations(300)
+            .require_coverage()
+            .run();
         report.assert_passed();
     }
 }
