@@ -2,11 +2,14 @@
 
 use std::net::Ipv4Addr;
 use std::rc::Rc;
+#[cfg(feature = "sim")]
 use std::time::Duration;
 
+#[cfg(feature = "sim")]
+use moonpool::TimeProvider;
 use moonpool::{
-    Endpoint, JsonCodec, NetworkAddress, Providers, ReplyError, ReplyFuture, RequestStream,
-    TimeProvider, UID, send_request,
+    Endpoint, JsonCodec, NetworkAddress, Providers, ReplyError, ReplyFuture, RequestStream, UID,
+    send_request,
 };
 
 use crate::common::{Hosts, Transport, shut_down};
