@@ -301,15 +301,7 @@ impl PeerState {
             self.fail();
         }
         let survives = self.survives(&cause);
-        let finishes = gives_up
-            || cedes
-            || cause == ConnectionError::Closed
-            || (self.closing.is_some() && !self.owes())
-            || match self.role {
-                Role::Accept => true,
-                Role::KeepSession => !survives || self.closing.is_some(),
-                Role::DialEagerly | Role::DialLazily => false,
-            };
+        let finishes = gives_up || cedes || self.ends_with(&cause, survives);
         if finishes || !survives {
             let had_session = match self.exchange {
                 Some(_) => self.has_session(),
@@ -383,6 +375,18 @@ impl PeerState {
                 | ConnectionError::Protocol(_)
         );
         self.exchange.is_some() && !is_over
+    }
+
+    /// Whether nothing comes after a connection that ended for this.
+    fn ends_with(&self, cause: &ConnectionError, survives: bool) -> bool {
+        let is_done = self.closing.is_some() && !self.owes();
+        *cause == ConnectionError::Closed
+            || is_done
+            || match self.role {
+                Role::Accept => true,
+                Role::KeepSession => !survives || self.closing.is_some(),
+                Role::DialEagerly | Role::DialLazily => false,
+            }
     }
 
     fn count_failure(&mut self, cause: &ConnectionError) {
