@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use moonpool::foundation::{ConnectionSide, KillKind, SimProviders, SimWorld};
+use moonpool::foundation::{
+    ConnectionSide, FaultKind, KillKind, NetworkConfiguration, SimProviders, SimWorld,
+};
 use moonpool::prelude::*;
 
 const ECHO: UID = UID::new(0xB20C, 2);
@@ -14,6 +16,16 @@ type Transport = FlowTransport<
     <SimProviders as Providers>::Time,
     <SimProviders as Providers>::Task,
 >;
+
+/// The default network, in which connections break only where a test breaks them, and who is dialled
+/// answers.
+fn world(seed: u64) -> SimWorld {
+    let config = NetworkConfiguration::default()
+        .without(FaultKind::ConnectRefused)
+        .without(FaultKind::ConnectHang)
+        .without(FaultKind::RandomClose);
+    SimWorld::new_with_network_config_and_seed(config, seed).unwrap()
+}
 
 fn address(host: u8) -> NetworkAddress {
     format!("10.0.0.{host}:4500").parse().unwrap()
@@ -58,7 +70,7 @@ async fn call(providers: SimProviders, transport: Rc<Transport>, host: u8, count
 fn two_transports_that_call_each_other_at_once_end_up_on_one_connection() {
     let mut dialled_once = 0;
     for seed in 0..300 {
-        let world = SimWorld::new_with_seed(seed);
+        let world = world(seed);
         let (a, b) = (world.add_process("a"), world.add_process("b"));
         let (a, b) = (a.providers(), b.providers());
         world
@@ -92,7 +104,7 @@ fn two_transports_that_call_each_other_at_once_end_up_on_one_connection() {
 #[test]
 fn an_accepted_session_is_called_without_a_dial_and_resumed_by_either_end() {
     for seed in 0..50 {
-        let world = SimWorld::new_with_seed(seed);
+        let world = world(seed);
         let (a, b) = (world.add_process("a"), world.add_process("b"));
         let (a, b) = (a.providers(), b.providers());
         world
@@ -129,7 +141,7 @@ fn an_accepted_session_is_called_without_a_dial_and_resumed_by_either_end() {
 
 #[test]
 fn the_address_of_a_hello_is_not_dialled_unless_local_code_asks_for_it() {
-    let world = SimWorld::new_with_seed(1);
+    let world = world(1);
     let (a, b) = (world.add_process("a"), world.add_process("b"));
     let (a, b) = (a.providers(), b.providers());
     let done = world.block_on(async {
@@ -147,7 +159,7 @@ fn the_address_of_a_hello_is_not_dialled_unless_local_code_asks_for_it() {
 #[test]
 fn a_restarted_peer_behind_a_half_open_predecessor_is_reached_within_the_ping() {
     for seed in 0..50 {
-        let world = SimWorld::new_with_seed(seed);
+        let world = world(seed);
         let a = world.add_process("a").providers();
         let starts = Rc::new(Cell::new(0));
         let process = world.start_process("b", {

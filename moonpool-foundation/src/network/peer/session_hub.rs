@@ -221,7 +221,11 @@ impl SessionHub {
         let is_contested = handle.state().is_contested();
         // A process that can be talked to goes before one that only was there later.
         let working = self.heir(peer, |heir| is_contested && heir.is_connected());
-        let heir = working.or_else(|| self.heir(peer, |_| is_contested));
+        // The process that the peer had its session with, and that said Hello once more, is not gone: a
+        // session can be carried on, which its claim, without a connection, could not do better.
+        let met = handle.state().remote().incarnation;
+        let is_other = |heir: &PeerHandle| heir.remote_incarnation() != met;
+        let heir = working.or_else(|| self.heir(peer, |heir| is_contested && is_other(heir)));
         handle.state().set_has_heir(heir.is_some());
         self.heir = heir;
     }

@@ -1004,6 +1004,35 @@ fn a_claimant_that_works_goes_before_a_later_one_that_is_gone() {
     assert!(world.seen.passed_over > 0 && world.seen.contested > 0);
 }
 
+/// Two ends dial each other, and the dial that gave way arrives all the same, after its end was gone.
+/// Then the connection breaks that both agreed on.
+#[test]
+fn a_late_hello_of_the_same_process_costs_no_session() {
+    let mut world = World::new(None);
+    world.cross();
+    // The end with the smaller address takes the other's connection, and answers.
+    world.read(0, 1, usize::MAX);
+    world.write(0, 0, usize::MAX);
+    world.read(1, 1, usize::MAX);
+    world.write(1, 0, usize::MAX);
+    let (holder, _) = world.nodes[1].serving.unwrap();
+    let session = |world: &World| {
+        let holder = &world.nodes[1].peers[&holder];
+        holder.kit.handle.state().standing().session
+    };
+    let agreed = session(&world);
+    assert!(agreed.is_some());
+    // Its own dial comes late.
+    world.read(1, 0, usize::MAX);
+    assert_eq!(world.seen.contested, 1);
+    for side in [0, 1] {
+        world.cut_half(1, side);
+    }
+    assert_eq!(session(&world), agreed);
+    world.settle();
+    assert_eq!(world.seen.passed_over, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
