@@ -14,6 +14,7 @@ mod acceptor;
 mod builder;
 mod call;
 mod call_table;
+mod call_terms;
 mod concurrency_limit;
 mod core;
 mod deadline_queue;
