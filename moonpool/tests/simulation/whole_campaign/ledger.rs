@@ -83,7 +83,8 @@ impl Ledger {
             nobody_closes_for_another,
             sent.closed
                 || self.unreadable_headers.get() > 0
-                || fired(providers, FaultKind::RandomClose) > 0,
+                || fired(providers, FaultKind::RandomClose) + fired(providers, FaultKind::Close)
+                    > 0,
             "stream {stream} {way:?} ended, and its sender had not closed it"
         );
     }

@@ -273,6 +273,10 @@ fn make_trouble(providers: &SimProviders, world: &SimWorld) {
             let connection = connections[random.random_range(0..connections.len())];
             world.close_connection_abort(connection);
         }
+        5 if !connections.is_empty() => {
+            let connection = connections[random.random_range(0..connections.len())];
+            world.close_connection_graceful(connection, ConnectionSide::Dialer);
+        }
         _ => {}
     }
 }
