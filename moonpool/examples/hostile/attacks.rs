@@ -12,7 +12,7 @@ use moonpool::prelude::*;
 use moonpool::{NetworkProvider, TcpStreamTrait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 
-use crate::wire::{self, Hello};
+use super::wire::{self, Hello};
 
 /// The endpoint that the server serves.
 pub(crate) const WORK: UID = UID::new(0x5E4E, 1);

@@ -9,7 +9,7 @@ use moonpool::prelude::*;
 use moonpool::{PeerConfig, TransportStats};
 use serde::{Deserialize, Serialize};
 
-use crate::attacks::WORK;
+use super::attacks::WORK;
 
 /// Bytes of the largest payload.
 pub(crate) const MAX_PAYLOAD: u32 = 64 * 1024;

@@ -1,5 +1,7 @@
 //! [`PeerHandle`]: what callers hold, without type parameters.
 
+mod answers;
+
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;

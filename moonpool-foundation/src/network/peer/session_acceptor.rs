@@ -110,6 +110,15 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
         Self { shared }
     }
 
+    /// All sessions together hold about so many bytes of answers and refusals at most: each of them
+    /// what is still free, so that those which do not read leave room for those which do. To be
+    /// called before there are any.
+    #[must_use]
+    pub fn with_answer_budget(self, bytes: usize) -> Self {
+        self.shared.hub.borrow_mut().limit_answers(bytes);
+        self
+    }
+
     /// The peer that dials this address. There must be none that serves it.
     pub fn dial(&self, address: &NetworkAddress, id: PeerId) -> Peer<N, T, TP> {
         let shared = &self.shared;

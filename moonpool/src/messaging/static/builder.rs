@@ -25,6 +25,9 @@ const DEFAULT_MAX_CALLS: usize = 1_048_576;
 /// Accepted connections at one time, unless the builder is told otherwise.
 const DEFAULT_MAX_INCOMING: usize = 16_384;
 
+/// Bytes of answers held for all sessions together, unless the builder is told otherwise.
+const DEFAULT_MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+
 /// Makes a [`FlowTransport`], listening or not.
 ///
 /// ```
@@ -56,6 +59,7 @@ pub struct FlowTransportBuilder<N, T, TP> {
     max_incoming: usize,
     default_timeout: Option<Duration>,
     max_calls: usize,
+    max_answer_bytes: usize,
     verify: Verify,
 }
 
@@ -80,6 +84,7 @@ where
             max_incoming: DEFAULT_MAX_INCOMING,
             default_timeout: Some(DEFAULT_TIMEOUT),
             max_calls: DEFAULT_MAX_CALLS,
+            max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
             verify: Verify::default(),
         }
     }
@@ -125,6 +130,17 @@ where
     /// refused with `TransportError::TooManyCalls`.
     pub fn max_pending_calls(mut self, calls: usize) -> Self {
         self.max_calls = calls;
+        self
+    }
+
+    /// How many bytes of answers and refusals may be held for all sessions together, 256 MiB by
+    /// default: those that are not written, and those whose arrival the other end has not confirmed.
+    /// A session may hold as much as is still free, and not more than
+    /// [`PeerConfig::answer_bytes`]: clients that do not read leave room for those that do. Requests
+    /// on a session beyond that are answered with `Overloaded`, without being executed; those that
+    /// wait in a stream are, too.
+    pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
+        self.max_answer_bytes = bytes;
         self
     }
 
@@ -209,6 +225,7 @@ where
                 local_bytes: self.peer_config.reliable_bytes,
                 local_answers: self.peer_config.answer_packets,
                 calls: self.max_calls,
+                answer_bytes: self.max_answer_bytes,
             },
             clock: Box::new(move || time.now()),
             verify: self.verify.clone(),

@@ -69,6 +69,8 @@ pub(crate) struct Limits {
     pub(crate) local_answers: usize,
     /// Calls that may wait at one time.
     pub(crate) calls: usize,
+    /// Bytes of answers that all sessions may hold together.
+    pub(crate) answer_bytes: usize,
 }
 
 /// How far the transport has come in its life.
@@ -120,7 +122,7 @@ pub(crate) struct Core {
     start_local: RefCell<Option<Rc<dyn Fn()>>>,
     /// Further addresses that turned out to lead here.
     own_addresses: RefCell<BTreeSet<(IpAddr, u16)>>,
-    limits: Limits,
+    pub(crate) limits: Limits,
     clock: Box<dyn Fn() -> Duration>,
     verify: Verify,
     config_error: Option<PeerConfigError>,

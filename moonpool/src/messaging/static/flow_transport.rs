@@ -100,7 +100,8 @@ where
             session_identity(&core),
             core.sink(),
             Rc::new(AcceptedPeers(Rc::downgrade(&core))),
-        );
+        )
+        .with_answer_budget(core.limits.answer_bytes);
         let transport = Rc::new(Self {
             core,
             time,

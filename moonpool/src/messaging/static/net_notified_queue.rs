@@ -47,7 +47,8 @@ pub struct QueueStats {
     pub received: u64,
     /// Not decodable; requests among them were answered with [`ReplyError::Serialization`].
     pub malformed: u64,
-    /// Refused because the queue was full.
+    /// Refused because the queue was full, or, when their turn came, because the caller's session
+    /// held more answers than it may.
     pub overloaded: u64,
     /// Refused because the queue was closed.
     pub refused: u64,
@@ -178,7 +179,25 @@ impl<T, C> NetNotifiedQueue<T, C> {
 
     /// The next message, if one is there, with the route for its answer if it is a request.
     pub fn try_recv_request(&self) -> Option<(T, Option<ReplyRoute>)> {
-        self.state.borrow_mut().take()
+        loop {
+            let request = self.state.borrow_mut().take()?;
+            if let Some(request) = self.keep(request) {
+                return Some(request);
+            }
+        }
+    }
+
+    /// The request, unless its caller's session holds more answers by now than it may: it was
+    /// admitted when nobody could know how large the answers to those before it would be.
+    fn keep(&self, (message, reply): (T, Option<ReplyRoute>)) -> Option<(T, Option<ReplyRoute>)> {
+        match reply {
+            Some(reply) if !reply.has_room() => {
+                self.count(|stats| stats.overloaded += 1);
+                reply.send_error(&ReplyError::Overloaded);
+                None
+            }
+            reply => Some((message, reply)),
+        }
     }
 
     /// Takes in no more messages; those that are queued can still be received. Requests that
@@ -230,10 +249,11 @@ impl<T, C> NetNotifiedQueue<T, C> {
         waiter: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<(T, Option<ReplyRoute>)>> {
+        let request = self.try_recv_request();
         let (result, unused) = {
             let mut state = self.state.borrow_mut();
-            if let Some(request) = state.take() {
-                (Poll::Ready(Some(request)), state.leave(waiter))
+            if request.is_some() {
+                (Poll::Ready(request), state.leave(waiter))
             } else if state.closed {
                 (Poll::Ready(None), state.leave(waiter))
             } else {

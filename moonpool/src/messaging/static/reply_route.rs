@@ -154,6 +154,15 @@ impl ReplyRoute {
         .await;
     }
 
+    /// Whether the caller's session may hold the bytes of an answer. One that does not read what it
+    /// asked for is not worth the work of making more.
+    pub(crate) fn has_room(&self) -> bool {
+        match &self.way {
+            Way::Peer(peer) => peer.has_answer_room(),
+            Way::Local | Way::Used => true,
+        }
+    }
+
     fn peer(&self) -> Option<PeerId> {
         match &self.way {
             Way::Peer(peer) => Some(peer.id()),
