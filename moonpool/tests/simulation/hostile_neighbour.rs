@@ -47,11 +47,11 @@ impl Kind {
             Self::SlowHello | Self::SlowRequest | Self::ClaimedAddress | Self::HalfPacket => {
                 (100, 1_000)
             }
-            Self::SlowReader
-            | Self::NoAcknowledgement
-            | Self::AbsentTokens
-            | Self::Pings
-            | Self::Undecodable => (3, 100),
+            Self::SlowReader | Self::NoAcknowledgement | Self::AbsentTokens | Self::Undecodable => {
+                (3, 100)
+            }
+            // Small packets as fast as the line takes them: each costs the simulation time.
+            Self::Pings => (1, 1),
             Self::Garbage
             | Self::HugeLength
             | Self::WrongHello
@@ -63,11 +63,12 @@ impl Kind {
             | Self::Connects
             | Self::Greetings => (64, 5_000),
         };
+        let is_short = self == Self::Pings;
         Plan {
             lanes,
             connections,
             limit: WATCHED,
-            stay: WATCHED,
+            stay: if is_short { WATCHED / 6 } else { WATCHED },
         }
     }
 }
