@@ -37,6 +37,7 @@ in_both_worlds_without_faults! {
     requests_of_a_client_that_reads_nothing_are_not_executed;
     clients_that_read_nothing_leave_room_for_those_that_do;
     what_a_session_held_is_given_back_with_its_end;
+    half_packets_take_no_more_than_the_transport_may_read_into;
 }
 
 const TOKEN: UID = UID::new(0x4057, 1);
@@ -74,8 +75,8 @@ impl Service {
     }
 }
 
-/// A session that asks for so many answers, and reads none.
-async fn greedy<P: Providers>(hosts: &Hosts<P>, server: &Transport<P>, requests: u64) -> Stream<P> {
+/// A session of a client that is none of ours.
+async fn session<P: Providers>(hosts: &Hosts<P>, server: &Transport<P>) -> Stream<P> {
     let address = server.local_address().unwrap().to_string();
     let mut stream = hosts.client.network().connect(&address).await.unwrap();
     let random = hosts.client.random();
@@ -83,6 +84,12 @@ async fn greedy<P: Providers>(hosts: &Hosts<P>, server: &Transport<P>, requests:
     stream.write_all(&hello.packet()).await.unwrap();
     let mut answer = [0; wire::HEADER_BYTES + 80];
     stream.read_exact(&mut answer).await.unwrap();
+    stream
+}
+
+/// A session that asks for so many answers, and reads none.
+async fn greedy<P: Providers>(hosts: &Hosts<P>, server: &Transport<P>, requests: u64) -> Stream<P> {
+    let mut stream = session::<P>(hosts, server).await;
     let message = ANSWER.to_string();
     let asked: Vec<u8> = (1..=requests)
         .flat_map(|number| {
@@ -168,5 +175,42 @@ async fn what_a_session_held_is_given_back_with_its_end<P: Providers>(hosts: Hos
         hosts.until(|| server.stats().incoming_sessions == 0).await;
         drop(stream);
     }
+    shut_down::<P>(&server).await;
+}
+
+/// The beginning of a large packet, on many connections. The memory is there for few; the others
+/// are dropped, small messages go on, and once the memory is given back so do large ones.
+async fn half_packets_take_no_more_than_the_transport_may_read_into<P: Providers>(hosts: Hosts<P>) {
+    let size = 256 * KIB;
+    let server = hosts.server_builder().max_read_bytes(1024 * KIB);
+    let server = server.build_listening().await.unwrap();
+    let service = Service::start(&hosts, &server);
+    let mut half = wire::header(u32::try_from(size).unwrap());
+    half.resize(8 * KIB, 0x5A);
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        let mut stream = session::<P>(&hosts, &server).await;
+        stream.write_all(&half).await.unwrap();
+        streams.push(stream);
+    }
+    hosts
+        .until(|| server.stats().accepted == 20 && server.stats().incoming_connections <= 4)
+        .await;
+    let client = hosts.connect();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let ask = |length: usize| -> ReplyFuture<String, _> {
+        send_request(&client, &endpoint, length, JsonCodec).unwrap()
+    };
+    assert_eq!(ask(10).await.unwrap().len(), 10);
+    drop(streams);
+    hosts
+        .until(|| server.stats().incoming_connections == 1)
+        .await;
+    // A message as large as the others pretended to be.
+    let large = format!("{}7", " ".repeat(size - 200)).into_bytes();
+    client.send_reliable(&endpoint, &large).unwrap();
+    assert_eq!(ask(10).await.unwrap().len(), 10);
+    assert_eq!(service.executed.get(), 3);
+    shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
 }

@@ -4,8 +4,8 @@
 //! reconnects with backoff. What it decides is plain data without I/O (`state.rs`); one task
 //! per peer does it (`driver.rs`). It refuses to know what the packets mean.
 
-mod answer_budget;
 mod backoff;
+mod budget;
 mod config;
 mod driver;
 mod error;

@@ -13,6 +13,7 @@ use crate::network::NetworkProvider;
 use crate::task::{JoinHandle, TaskProvider};
 use crate::time::TimeProvider;
 
+use super::budget::SharedBudget;
 use super::config::PeerConfig;
 use super::driver::{Connection, Driver};
 use super::error::{ConnectionError, ProtocolError};
@@ -79,6 +80,8 @@ struct Shared<N: NetworkProvider, T, TP> {
     greetings: RefCell<BTreeMap<u64, JoinHandle<()>>>,
     next_greeting: Cell<u64>,
     connections: Rc<Cell<usize>>,
+    /// What connections read into.
+    reads: RefCell<Rc<SharedBudget>>,
 }
 
 impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T, TP> {
@@ -106,6 +109,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
             greetings: RefCell::default(),
             next_greeting: Cell::new(0),
             connections: Rc::default(),
+            reads: RefCell::new(Rc::new(SharedBudget::new(usize::MAX))),
         });
         Self { shared }
     }
@@ -116,6 +120,17 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
     #[must_use]
     pub fn with_answer_budget(self, bytes: usize) -> Self {
         self.shared.hub.borrow_mut().limit_answers(bytes);
+        self
+    }
+
+    /// All connections together read into about so many bytes at most: their buffers, and packets
+    /// that are not complete. Beyond half of it reads are small and buffers are not kept; a connection
+    /// whose packet does not fit is dropped, and its session goes on with the next. To be called
+    /// before there are any.
+    #[must_use]
+    pub fn with_read_budget(self, bytes: usize) -> Self {
+        let budget = Rc::new(SharedBudget::new(bytes));
+        self.shared.reads.replace(budget);
         self
     }
 
@@ -346,6 +361,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
         let kept = Kept {
             keeper: self.this.clone(),
             peer: handle.id(),
+            reads: Rc::clone(&self.reads.borrow()),
         };
         let driver = driver.link(self.network.clone(), slot, kept);
         let driver = self.task.spawn_driver(task_name(&handle), driver);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::collections::HashMap;
 use crate::messaging::{NetworkAddress, UID};
 
-use super::answer_budget::AnswerBudget;
+use super::budget::SharedBudget;
 use super::config::PeerConfig;
 use super::error::ConnectionError;
 use super::handle::PeerHandle;
@@ -71,7 +71,7 @@ pub(super) struct SessionHub {
     peers: HashMap<PeerId, PeerHandle>,
     /// Takes over from the peer that is being closed.
     heir: Option<PeerHandle>,
-    budget: Rc<AnswerBudget>,
+    budget: Rc<SharedBudget>,
 }
 
 impl SessionHub {
@@ -82,14 +82,14 @@ impl SessionHub {
             identity,
             peers: HashMap::default(),
             heir: None,
-            budget: Rc::new(AnswerBudget::new(usize::MAX)),
+            budget: Rc::new(SharedBudget::new(usize::MAX)),
         }
     }
 
     /// What sessions hold for their other ends counts against a budget of so many bytes. To be
     /// called before there are any.
     pub(super) fn limit_answers(&mut self, bytes: usize) {
-        self.budget = Rc::new(AnswerBudget::new(bytes));
+        self.budget = Rc::new(SharedBudget::new(bytes));
     }
 
     pub(super) fn identity(&self) -> SessionIdentity {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
-use super::answer_budget::AnswerBudget;
+use super::budget::SharedBudget;
 use super::config::PeerConfig;
 use super::frame::Frame;
 
@@ -97,7 +97,7 @@ pub(super) struct Answers {
     /// No answer that is held expires earlier, as far as is known.
     next_expiry: Option<Duration>,
     /// What all sessions of the transport hold, if this is one of a transport's.
-    budget: Option<Rc<AnswerBudget>>,
+    budget: Option<Rc<SharedBudget>>,
 }
 
 impl Answers {
@@ -116,7 +116,7 @@ impl Answers {
     }
 
     /// From now on what is held counts against this, too. To be called before anything is held.
-    pub(super) fn share(&mut self, budget: Rc<AnswerBudget>) {
+    pub(super) fn share(&mut self, budget: Rc<SharedBudget>) {
         debug_assert_eq!(self.held(), (0, 0), "what is held is in no account");
         self.budget = Some(budget);
     }

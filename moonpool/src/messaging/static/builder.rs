@@ -28,6 +28,9 @@ const DEFAULT_MAX_INCOMING: usize = 16_384;
 /// Bytes of answers held for all sessions together, unless the builder is told otherwise.
 const DEFAULT_MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
+/// Bytes that all connections read into together, unless the builder is told otherwise.
+const DEFAULT_MAX_READ_BYTES: usize = 256 * 1024 * 1024;
+
 /// Makes a [`FlowTransport`], listening or not.
 ///
 /// ```
@@ -60,6 +63,7 @@ pub struct FlowTransportBuilder<N, T, TP> {
     default_timeout: Option<Duration>,
     max_calls: usize,
     max_answer_bytes: usize,
+    max_read_bytes: usize,
     verify: Verify,
 }
 
@@ -85,6 +89,7 @@ where
             default_timeout: Some(DEFAULT_TIMEOUT),
             max_calls: DEFAULT_MAX_CALLS,
             max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
+            max_read_bytes: DEFAULT_MAX_READ_BYTES,
             verify: Verify::default(),
         }
     }
@@ -141,6 +146,16 @@ where
     /// wait in a stream are, too.
     pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
         self.max_answer_bytes = bytes;
+        self
+    }
+
+    /// How many bytes all connections may read into together, 256 MiB by default: their buffers, of up
+    /// to 128 KiB each while they are busy, and packets that are not complete. Beyond half of it
+    /// reads are small and nothing is kept for the next; a connection whose packet does not fit is
+    /// dropped, and its session goes on with the next connection. Room for 4 KiB per connection is
+    /// never refused.
+    pub fn max_read_bytes(mut self, bytes: usize) -> Self {
+        self.max_read_bytes = bytes;
         self
     }
 
@@ -226,6 +241,7 @@ where
                 local_answers: self.peer_config.answer_packets,
                 calls: self.max_calls,
                 answer_bytes: self.max_answer_bytes,
+                read_bytes: self.max_read_bytes,
             },
             clock: Box::new(move || time.now()),
             verify: self.verify.clone(),

@@ -71,6 +71,8 @@ pub(crate) struct Limits {
     pub(crate) calls: usize,
     /// Bytes of answers that all sessions may hold together.
     pub(crate) answer_bytes: usize,
+    /// Bytes that all connections may read into together.
+    pub(crate) read_bytes: usize,
 }
 
 /// How far the transport has come in its life.

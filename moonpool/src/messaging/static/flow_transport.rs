@@ -101,7 +101,8 @@ where
             core.sink(),
             Rc::new(AcceptedPeers(Rc::downgrade(&core))),
         )
-        .with_answer_budget(core.limits.answer_bytes);
+        .with_answer_budget(core.limits.answer_bytes)
+        .with_read_budget(core.limits.read_bytes);
         let transport = Rc::new(Self {
             core,
             time,

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Outbox;
-use crate::network::peer::answer_budget::AnswerBudget;
+use crate::network::peer::budget::SharedBudget;
 use crate::network::peer::terms::{Account, AnswerSlot};
 
 /// How long at least passes between two looks for expired answers.
@@ -26,7 +26,7 @@ impl Outbox {
     }
 
     /// What is held for the other end counts against this, too.
-    pub(in crate::network::peer) fn share_answers(&mut self, budget: Rc<AnswerBudget>) {
+    pub(in crate::network::peer) fn share_answers(&mut self, budget: Rc<SharedBudget>) {
         self.answers.share(budget);
     }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{PeerState, Refusal};
-use crate::network::peer::answer_budget::AnswerBudget;
+use crate::network::peer::budget::SharedBudget;
 use crate::network::peer::terms::{Account, AnswerSlot};
 
 impl PeerState {
@@ -28,7 +28,7 @@ impl PeerState {
     }
 
     /// What is held for the other end counts against this, too.
-    pub(in crate::network::peer) fn share_answers(&mut self, budget: Rc<AnswerBudget>) {
+    pub(in crate::network::peer) fn share_answers(&mut self, budget: Rc<SharedBudget>) {
         self.outbox.share_answers(budget);
     }
 

@@ -1,20 +1,21 @@
-//! What the sessions of a transport hold for their other ends together, and each one's share of it.
+//! Memory that many share: what a transport's sessions hold for their other ends, what its connections
+//! read into.
 
 use std::cell::Cell;
 
-/// Bytes of answers and refusals that all sessions of a transport may hold.
+/// Bytes that the sessions, or connections, of a transport may hold together.
 ///
 /// A session may hold as much as is still free, no more (the dynamic threshold of Choudhury and
 /// Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998): one that reads
 /// nothing gets half, and each of several such an equal share, so that there is always room for those
 /// that read.
 #[derive(Debug)]
-pub(super) struct AnswerBudget {
+pub(super) struct SharedBudget {
     limit: usize,
     held: Cell<usize>,
 }
 
-impl AnswerBudget {
+impl SharedBudget {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -22,13 +23,27 @@ impl AnswerBudget {
         }
     }
 
-    /// Whether a session that holds `own` bytes may take on more.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether one that holds `own` bytes may take on more.
     pub(super) fn has_room(&self, own: usize) -> bool {
         own < self.limit.saturating_sub(self.held.get())
     }
 
+    /// Whether so many bytes more are within the limit.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        bytes <= self.limit.saturating_sub(self.held.get())
+    }
+
+    /// Whether half of it is held: what is kept only because it may be needed again is to go.
+    pub(super) fn is_short(&self) -> bool {
+        self.held.get() > self.limit / 2
+    }
+
     pub(super) fn add(&self, bytes: usize) {
-        self.held.set(self.held.get() + bytes);
+        self.held.set(self.held.get().saturating_add(bytes));
     }
 
     pub(super) fn remove(&self, bytes: usize) {
@@ -42,7 +57,7 @@ mod tests {
     use super::*;
 
     /// Fills a session's share in steps of one byte.
-    fn fill(budget: &AnswerBudget) -> usize {
+    fn fill(budget: &SharedBudget) -> usize {
         let mut own = 0;
         while budget.has_room(own) {
             budget.add(1);
@@ -53,21 +68,21 @@ mod tests {
 
     #[test]
     fn one_that_takes_all_it_gets_leaves_as_much_as_it_has() {
-        let budget = AnswerBudget::new(1_000);
+        let budget = SharedBudget::new(1_000);
         assert_eq!(fill(&budget), 500);
         assert!(budget.has_room(499) && !budget.has_room(500));
     }
 
     #[test]
     fn however_many_take_what_they_get_the_limit_holds_and_the_next_finds_room() {
-        let budget = AnswerBudget::new(1 << 20);
+        let budget = SharedBudget::new(1 << 20);
         let taken: usize = (0..16).map(|_| fill(&budget)).sum();
         assert!(taken < 1 << 20 && budget.has_room(0));
     }
 
     #[test]
     fn what_is_let_go_of_is_free_again() {
-        let budget = AnswerBudget::new(1_000);
+        let budget = SharedBudget::new(1_000);
         let own = fill(&budget);
         budget.remove(own);
         assert_eq!(fill(&budget), own);
