@@ -15,6 +15,8 @@ mod closing;
 mod common;
 #[path = "rpc_integration/deadlines.rs"]
 mod deadlines;
+#[path = "rpc_integration/embedded_promises.rs"]
+mod embedded_promises;
 #[path = "rpc_integration/every_outcome.rs"]
 mod every_outcome;
 #[path = "rpc_integration/failures.rs"]

@@ -7,6 +7,7 @@
 //! transport; they find a closed core.
 
 mod calls;
+mod promises;
 mod reports;
 mod requests;
 
@@ -346,6 +347,10 @@ impl Core {
             }
             Ok(Envelope::Cancellation { reply_token }) => {
                 self.handle_cancellation(packet.peer_id(), reply_token);
+            }
+            Ok(Envelope::PromiseAnswer { outcome, .. }) => {
+                let outcome = outcome.map(|body| packet.share_tail(body.len()));
+                self.end_promise(token, outcome);
             }
             Err(error) => self.handle_undecodable(token, &error),
         }

@@ -19,6 +19,7 @@ mod concurrency_limit;
 mod core;
 mod deadline_queue;
 mod deadline_timer;
+mod embedded_promise;
 mod endpoint_map;
 pub mod envelope;
 mod failure_monitor;
@@ -51,6 +52,7 @@ mod test_support;
 
 pub use builder::FlowTransportBuilder;
 pub use call::Call;
+pub use embedded_promise::{EmbeddedPromise, NewPromise};
 pub use endpoint_map::{EndpointMap, InvalidToken};
 pub use failure_monitor::{AddressState, EndpointState};
 pub use failure_watch::{FailureMonitor, FailureWatch};

@@ -29,10 +29,14 @@ pub(super) struct Looks {
 impl Core {
     /// Starts a call. `None` when there are as many as can be.
     pub(crate) fn start_call(&self, terms: CallTerms) -> Option<UID> {
-        let (token, next) = {
-            let mut calls = self.calls.borrow_mut();
-            (calls.start(terms)?, calls.next_look())
-        };
+        let token = self.calls.borrow_mut().start(terms)?;
+        self.wake_timer_for_next_look();
+        Some(token)
+    }
+
+    /// Wakes the timer's task if a call has to be looked at before it would look by itself.
+    pub(super) fn wake_timer_for_next_look(&self) {
+        let next = self.next_look();
         let waker = {
             let mut looks = self.looks.borrow_mut();
             let is_later = match (looks.armed, next) {
@@ -45,7 +49,6 @@ impl Core {
             if is_later { None } else { looks.waker.take() }
         };
         wake(waker);
-        Some(token)
     }
 
     /// When a call is to be looked at next.
@@ -162,7 +165,8 @@ impl Core {
     /// Takes a request back. If it may have arrived, the other end is told that nobody waits.
     fn give_up(&self, token: UID, endpoint_token: UID, sent: Option<Sent>, now: Duration) {
         match sent {
-            None => {}
+            // Whoever has a promise is not known.
+            None | Some(Sent::Elsewhere) => {}
             Some(Sent::Local { packet }) => {
                 let withdrawn = self.local.borrow_mut().withdraw(packet);
                 if withdrawn.is_none() {
@@ -212,6 +216,7 @@ impl Core {
         let ended = waiting.into_iter().filter_map(|(token, sent)| {
             let is_unsent = match sent {
                 None => true,
+                Some(Sent::Elsewhere) => false,
                 Some(Sent::Local { packet }) => self.local.borrow_mut().withdraw(packet).is_some(),
                 Some(Sent::To { peer, packet }) => {
                     let handle = self.peers.borrow().handle(peer).cloned();
