@@ -19,6 +19,8 @@ in_both_worlds! {
     answers_need_no_room_in_the_queue: 20;
     requests_without_room_for_their_answers_are_overloaded: 20;
     refusals_beyond_the_limit_end_the_session: 50;
+    a_burst_to_a_token_that_nobody_has_is_refused_one_by_one: 5;
+    a_burst_without_room_for_its_answers_is_refused_one_by_one: 5;
     calls_beyond_the_limit_are_given_back: 10;
     requests_that_cannot_be_queued_are_given_back: 20;
 }
@@ -250,15 +252,25 @@ async fn refusals_beyond_the_limit_end_the_session<P: Providers>(hosts: Hosts<P>
     let server = server.build_listening().await.unwrap();
     let client = hosts.connect();
     let address = server.local_address().unwrap();
+    let private = UID::new(0xEC40, 2);
+    let _nobody_may = server.register_private_handler::<String, _>(private, JsonCodec);
     let ask = |token: UID| -> ReplyFuture<String, _> {
         let endpoint = Endpoint::new(address, token);
         send_request(&client, &endpoint, "text", JsonCodec).unwrap()
     };
-    let calls: Vec<_> = (0..20).map(|_| ask(UID::new(1, 1))).collect();
+    // Refusals of the same kind that follow each other would share a packet.
+    let tokens = (0..20).map(|number| {
+        if number % 2 == 0 {
+            private
+        } else {
+            UID::new(1, 1)
+        }
+    });
+    let calls: Vec<_> = tokens.map(ask).collect();
     let mut lost = 0;
     for call in calls {
         match call.await {
-            Err(ReplyError::EndpointNotFound) => {}
+            Err(ReplyError::EndpointNotFound | ReplyError::Unauthorized) => {}
             Err(ReplyError::MaybeDelivered) => lost += 1,
             other => panic!("{other:?}"),
         }
@@ -266,11 +278,55 @@ async fn refusals_beyond_the_limit_end_the_session<P: Providers>(hosts: Hosts<P>
     assert!(lost > 0);
     assert!(server.stats().replies_dropped > 0);
     let serving = hosts.spawn_server(echo::<P>(server.clone()));
-    hosts.until(|| server.stats().endpoints == 1).await;
+    hosts.until(|| server.stats().endpoints == 2).await;
     assert_eq!(ask(TOKEN).await.unwrap(), "text");
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
     serving.await.unwrap();
+}
+
+/// Far more than `refusals` of the configuration: a session ends for them only if the other end does
+/// not take them.
+async fn a_burst_to_a_token_that_nobody_has_is_refused_one_by_one<P: Providers>(hosts: Hosts<P>) {
+    let (server, client) = (hosts.serve().await, hosts.connect());
+    let absent = Endpoint::new(server.local_address().unwrap(), UID::new(1, 1));
+    let calls: Vec<ReplyFuture<u32, _>> = (0..10_000)
+        .map(|number: u32| send_request(&client, &absent, number, JsonCodec).unwrap())
+        .collect();
+    for call in calls {
+        assert_eq!(call.await, Err(ReplyError::EndpointNotFound));
+    }
+    let stats = server.stats();
+    assert_eq!((stats.replies_dropped, stats.accepted), (0, 1));
+    assert_eq!(stats.endpoint_not_found, 10_000);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+async fn a_burst_without_room_for_its_answers_is_refused_one_by_one<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().peer_config(PeerConfig {
+        answer_packets: 1,
+        ..PeerConfig::default()
+    });
+    let server = server.build_listening().await.unwrap();
+    let client = hosts.connect();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let mut calls = (0..10_000)
+        .map(|number: u32| send_request(&client, &endpoint, number, JsonCodec).unwrap())
+        .collect::<Vec<ReplyFuture<u32, _>>>()
+        .into_iter();
+    let admitted = calls.next().unwrap();
+    for call in calls {
+        assert_eq!(call.await, Err(ReplyError::Overloaded));
+    }
+    let (number, reply) = stream.recv_with_transport(&server).await.unwrap();
+    reply.send(number);
+    assert_eq!(admitted.await, Ok(0));
+    let stats = server.stats();
+    assert_eq!((stats.requests_refused, stats.accepted), (9_999, 1));
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
 }
 
 async fn calls_beyond_the_limit_are_given_back<P: Providers>(hosts: Hosts<P>) {

@@ -43,7 +43,7 @@ use super::stats::{Counters, TransportStats};
 use crate::error::{RegisterError, TransportError};
 
 /// Receivers that every transport registers for itself.
-const BUILT_IN_ENDPOINTS: usize = 3;
+const BUILT_IN_ENDPOINTS: usize = 4;
 
 /// What a core is made with.
 pub(crate) struct CoreParams {
@@ -498,6 +498,7 @@ fn insert_built_in(endpoints: &mut EndpointMap, core: &Weak<Core>, incarnation: 
             WellKnownToken::UnauthorizedEndpoint,
             ReplyError::Unauthorized,
         ),
+        (WellKnownToken::Overloaded, ReplyError::Overloaded),
     ];
     for (token, error) in notices {
         let core = core.clone();

@@ -297,10 +297,27 @@ pub(crate) fn put_token(token: UID, buffer: &mut impl BufMut) {
     buffer.put_u64_le(token.second);
 }
 
-/// Reads two tokens that fill a body, as `EndpointNotFound` carries them.
-pub(crate) fn token_pair(body: &[u8]) -> Result<(UID, UID), EnvelopeError> {
+/// Two tokens, as `EndpointNotFound` carries one pair or several.
+pub(crate) fn token_pair_bytes(first: UID, second: UID) -> [u8; 2 * TOKEN_BYTES] {
+    let mut bytes = [0; 2 * TOKEN_BYTES];
+    let mut rest = &mut bytes[..];
+    put_token(first, &mut rest);
+    put_token(second, &mut rest);
+    bytes
+}
+
+/// Reads the pairs of tokens that fill a body, one or several. Bytes behind the last whole pair are
+/// ignored.
+pub(crate) fn token_pairs(
+    body: &[u8],
+) -> Result<impl Iterator<Item = (UID, UID)> + use<'_>, EnvelopeError> {
     let mut reader = Reader::new(body);
-    Ok((reader.token()?, reader.token()?))
+    let mut next = Some((reader.token()?, reader.token()?));
+    Ok(std::iter::from_fn(move || {
+        let pair = next.take()?;
+        next = reader.token().ok().zip(reader.token().ok());
+        Some(pair)
+    }))
 }
 
 /// Bytes of a token.

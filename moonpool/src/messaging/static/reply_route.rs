@@ -195,13 +195,21 @@ impl ReplyRoute {
     }
 
     /// Answers with a message to one of the built-in receivers: what is wrong with the token that
-    /// the request went to.
+    /// the request went to. Those of one burst share messages.
     pub(crate) fn send_notice(mut self, receiver: WellKnownToken, token: UID) {
         let reply_token = self.token;
+        // An answer that has a slot is to use it.
+        if let (Way::Peer(peer), None) = (&self.way, self.slot)
+            && peer.extend_refusal(
+                receiver.token(),
+                &envelope::token_pair_bytes(reply_token, token),
+            )
+        {
+            return self.settle(Ok(()));
+        }
         let sent = self.write(receiver.token(), |buffer| {
             envelope::put_message_head(None, buffer);
-            envelope::put_token(reply_token, buffer);
-            envelope::put_token(token, buffer);
+            buffer.extend_from_slice(&envelope::token_pair_bytes(reply_token, token));
             Ok(())
         });
         self.settle(sent);
