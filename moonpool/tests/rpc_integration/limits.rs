@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use moonpool::{
-    Endpoint, JsonCodec, PeerConfig, Providers, ReplyError, ReplyFuture, TransportError, UID,
-    send_request,
+    Endpoint, JsonCodec, NetworkProvider, PeerConfig, Providers, ReplyError, ReplyFuture,
+    TransportError, UID, send_request,
 };
 
 use crate::common::{Hosts, Transport, shut_down};
@@ -16,6 +16,7 @@ in_both_worlds! {
     a_request_beyond_the_servers_limit_is_surely_not_executed: 20;
     a_reply_beyond_the_limit_is_reported: 20;
     connections_beyond_the_limit_are_closed: 20;
+    silent_connections_keep_nobody_out: 20;
     answers_need_no_room_in_the_queue: 20;
     requests_without_room_for_their_answers_are_overloaded: 20;
     refusals_beyond_the_limit_end_the_session: 50;
@@ -161,6 +162,31 @@ async fn connections_beyond_the_limit_are_closed<P: Providers>(hosts: Hosts<P>) 
         .await;
     assert!(ask(&second).await.is_ok());
     shut_down::<P>(&second).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+/// Whoever connects and says nothing is closed for the next one, oldest first.
+async fn silent_connections_keep_nobody_out<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().max_handshakes(4);
+    let server = server.build_listening().await.unwrap();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    let target = endpoint.address.socket_addr().to_string();
+    let mut silent = Vec::new();
+    for number in 1..=4 {
+        silent.push(hosts.client.network().connect(&target).await.unwrap());
+        hosts.until(|| server.stats().accepted == number).await;
+    }
+    assert_eq!(server.stats().handshakes_evicted, 0);
+    let client = hosts.connect();
+    let call: ReplyFuture<String, _> =
+        send_request(&client, &endpoint, "text".to_owned(), JsonCodec).unwrap();
+    assert_eq!(call.await.as_deref(), Ok("text"));
+    let stats = server.stats();
+    assert_eq!((stats.handshakes_evicted, stats.accept_refused), (1, 0));
+    drop(silent);
+    shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
     serving.await.unwrap();
 }
