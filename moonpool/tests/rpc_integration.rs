@@ -37,6 +37,8 @@ mod outcomes;
 mod own_addresses;
 #[path = "rpc_integration/retries.rs"]
 mod retries;
+#[path = "rpc_integration/room.rs"]
+mod room;
 #[path = "rpc_integration/serving.rs"]
 mod serving;
 #[path = "rpc_integration/sessions.rs"]

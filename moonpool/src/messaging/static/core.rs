@@ -10,6 +10,7 @@ mod calls;
 mod promises;
 mod reports;
 mod requests;
+mod room;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -26,6 +27,7 @@ use moonpool_traits::CodecError;
 
 use calls::Looks;
 use reports::TransportSink;
+use room::Room;
 
 use super::call_table::CallTable;
 use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
@@ -122,6 +124,8 @@ pub(crate) struct Core {
     /// Further addresses that turned out to lead here.
     own_addresses: RefCell<BTreeSet<(IpAddr, u16)>>,
     limits: Limits,
+    /// Those who wait for room.
+    pub(crate) room: Room,
     clock: Box<dyn Fn() -> Duration>,
     verify: Verify,
     config_error: Option<PeerConfigError>,
@@ -154,6 +158,7 @@ impl Core {
                 start_local: RefCell::default(),
                 own_addresses: RefCell::default(),
                 limits: params.limits,
+                room: Room::default(),
                 clock: params.clock,
                 verify: params.verify,
                 config_error: params.config_error,
@@ -393,10 +398,7 @@ impl Core {
         if self.is_closed() {
             return Err(TransportError::Closed);
         }
-        let local = self.local.borrow();
-        let full =
-            local.len() >= self.limits.local_packets || local.bytes() >= self.limits.local_bytes;
-        if full && admission == Admission::WithinLimits {
+        if !self.has_local_room() && admission == Admission::WithinLimits {
             return Err(TransportError::QueueFull);
         }
         Ok(())
@@ -413,6 +415,7 @@ impl Core {
             };
             self.dispatch(token, Packet::Local(&packet));
         }
+        self.note_local_room();
         if self.is_closed() {
             return Poll::Ready(());
         }
@@ -437,6 +440,7 @@ impl Core {
         for receiver in receivers {
             receiver.handle_closed();
         }
+        self.room.closing.wake_first();
     }
 
     /// Ends everything: peers at once, calls with what is known of them, the local task.

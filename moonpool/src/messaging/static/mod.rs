@@ -34,6 +34,7 @@ mod open_requests;
 mod peer_info;
 mod peer_table;
 mod ping;
+mod ready;
 mod receivers;
 mod registration;
 mod reply_error;

@@ -84,7 +84,7 @@ impl Core {
                 }) => {
                     self.counters.calls_timed_out.add();
                     self.give_up(token, endpoint_token, sent, now);
-                    wake(waker);
+                    self.wake_caller(waker);
                 }
                 Some(Due::Unsure {
                     token,
@@ -125,7 +125,7 @@ impl Core {
             }
         };
         let waker = self.calls.borrow_mut().fail(token, error);
-        wake(waker);
+        self.wake_caller(waker);
     }
 
     /// Gives a call its outcome, if it waits for one from there; then gives the token that its
@@ -143,7 +143,7 @@ impl Core {
                 endpoint_token,
             } => {
                 self.counters.replies_received.add();
-                wake(waker);
+                self.wake_caller(waker);
                 Some(endpoint_token)
             }
             Arrival::Late => {
@@ -153,10 +153,17 @@ impl Core {
         }
     }
 
+    /// A call ended: wakes its future, and whoever waits for room to make one.
+    pub(super) fn wake_caller(&self, waker: Option<Waker>) {
+        wake(waker);
+        self.note_call_room();
+    }
+
     /// Gives a call up whose future is gone, and takes its request back as far as that can be done.
     pub(crate) fn forget_call(&self, token: UID) {
         let forgotten = self.calls.borrow_mut().forget(token);
         drop(forgotten.waker);
+        self.note_call_room();
         if let Some(endpoint_token) = forgotten.endpoint_token {
             self.give_up(token, endpoint_token, forgotten.sent, self.now());
         }
@@ -171,6 +178,8 @@ impl Core {
                 let withdrawn = self.local.borrow_mut().withdraw(packet);
                 if withdrawn.is_none() {
                     self.handle_cancellation(None, token);
+                } else {
+                    self.note_local_room();
                 }
             }
             Some(Sent::To { peer, packet }) => {
@@ -238,7 +247,7 @@ impl Core {
         loop {
             let next = self.calls.borrow_mut().end_next_of_session(peer, ended);
             match next {
-                Some(waker) => wake(waker),
+                Some(waker) => self.wake_caller(waker),
                 None => return,
             }
         }
@@ -248,7 +257,7 @@ impl Core {
         loop {
             let next = self.calls.borrow_mut().end_next_of_peer(peer);
             match next {
-                Some(waker) => wake(waker),
+                Some(waker) => self.wake_caller(waker),
                 None => return,
             }
         }

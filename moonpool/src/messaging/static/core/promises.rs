@@ -7,7 +7,7 @@ use moonpool_foundation::network::peer::{Expiry, PacketTerms};
 use moonpool_foundation::{NetworkAddress, UID};
 use moonpool_traits::CodecError;
 
-use super::{Admission, Core, wake};
+use super::{Admission, Core};
 use crate::error::TransportError;
 use crate::messaging::r#static::call_table::{CallTerms, Outcome};
 
@@ -30,7 +30,7 @@ impl Core {
         match ended {
             Some(waker) => {
                 self.counters.replies_received.add();
-                wake(waker);
+                self.wake_caller(waker);
             }
             None => self.counters.replies_late.add(),
         }
