@@ -52,7 +52,7 @@ pub use packet::{
     ConnectionChange, PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal,
 };
 pub use session::{SessionIdentity, SessionMode};
-pub use session_acceptor::{SessionAcceptor, SessionOwner};
+pub use session_acceptor::{AcceptLimits, Acceptance, SessionAcceptor, SessionOwner};
 pub use terms::{Account, AnswerSlot, Expiry, PacketTerms};
 
 use driver::Driver;

@@ -38,6 +38,9 @@ enum Place {
     Unlisted,
     /// To this process, as the packet with this number.
     Local { packet: u64 },
+    /// It is a promise that travels inside messages: no request was sent, and whoever knows its token
+    /// may answer. The secret is the token's upper half.
+    Promised { secret: u64 },
     /// In the list of this peer.
     Listed {
         peer: PeerId,
@@ -66,8 +69,15 @@ struct List {
 /// Where a call's request went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
-    Local { packet: u64 },
-    To { peer: PeerId, packet: PacketId },
+    Local {
+        packet: u64,
+    },
+    /// A promise, in whoever's hands.
+    Elsewhere,
+    To {
+        peer: PeerId,
+        packet: PacketId,
+    },
 }
 
 /// A call whose time to be looked at has come.
@@ -189,9 +199,26 @@ impl CallTable {
 
     /// Starts a call. `None` when as many of them wait as may.
     pub(crate) fn start(&mut self, terms: CallTerms) -> Option<UID> {
+        let key = self.insert(terms, Place::Unlisted)?;
+        Some(UID::new(self.nonce, key.to_bits()))
+    }
+
+    /// Starts to wait for the answer to a promise, whose token has `secret` as its upper half: 64
+    /// random bits. It counts as a call. `None` when as many of them wait as may.
+    pub(crate) fn start_promise(&mut self, terms: CallTerms, secret: u64) -> Option<UID> {
+        let secret = token_nonce(secret);
+        let key = self.insert(terms, Place::Promised { secret })?;
+        let token = UID::new(secret, key.to_bits());
+        if let Some(call) = self.calls.get_mut(key) {
+            call.terms.token = token;
+        }
+        Some(token)
+    }
+
+    fn insert(&mut self, terms: CallTerms, place: Place) -> Option<SlotKey> {
         let call = Call {
             state: State::Waiting(None),
-            place: Place::Unlisted,
+            place,
             terms,
         };
         if self.waiting >= self.limit {
@@ -203,7 +230,26 @@ impl CallTable {
         if let Some(at) = terms.next_look(terms.started) {
             self.looks.set(key, at);
         }
-        Some(UID::new(self.nonce, key.to_bits()))
+        Some(key)
+    }
+
+    /// Whether a promise with this token waits for its answer.
+    pub(crate) fn awaits_promise(&self, token: UID) -> bool {
+        let call = self.calls.get(SlotKey::from_bits(token.second));
+        call.is_some_and(|call| {
+            call.place
+                == Place::Promised {
+                    secret: token.first,
+                }
+        })
+    }
+
+    /// An answer to a promise arrived. Gives whom to wake; `None`: nobody waits for it.
+    pub(crate) fn end_promise(&mut self, token: UID, outcome: Outcome) -> Option<Option<Waker>> {
+        if !self.awaits_promise(token) {
+            return None;
+        }
+        Some(self.end(SlotKey::from_bits(token.second), outcome))
     }
 
     /// Notes that the call's request went to this process itself, as the packet with this number.
@@ -323,6 +369,7 @@ impl CallTable {
         let sent_to = match call.place {
             Place::Unlisted | Place::Local { .. } => None,
             Place::Listed { peer, .. } => Some(peer),
+            Place::Promised { .. } => return Arrival::Late,
         };
         if sent_to != from || !matches!(call.state, State::Waiting(_)) {
             return Arrival::Late;
@@ -557,6 +604,7 @@ fn sent(place: Place) -> Option<Sent> {
     match place {
         Place::Unlisted => None,
         Place::Local { packet } => Some(Sent::Local { packet }),
+        Place::Promised { .. } => Some(Sent::Elsewhere),
         Place::Listed { peer, packet, .. } => Some(Sent::To { peer, packet }),
     }
 }
