@@ -24,10 +24,10 @@ use attacks::{Attacker, Kind, Plan};
 use service::Seen;
 use wire::Hello;
 
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 2;
 
 /// How long clients are watched, alone and beside an attack.
-const WATCHED: Duration = Duration::from_millis(600);
+const WATCHED: Duration = Duration::from_millis(400);
 
 /// Latencies as by default, and no fault: only the hostile client makes a difference. Accepting is a
 /// system call here, not the host's scheduling.
@@ -43,15 +43,15 @@ impl Kind {
     fn simulated(self) -> Plan {
         let (lanes, connections) = match self {
             // More than may be without a Hello at one time.
-            Self::NeverGreets | Self::HalfHello => (1_500, 10_000),
+            Self::NeverGreets | Self::HalfHello => (1_500, 3_000),
             Self::SlowHello | Self::SlowRequest | Self::ClaimedAddress | Self::HalfPacket => {
                 (100, 1_000)
             }
-            Self::SlowReader | Self::NoAcknowledgement | Self::AbsentTokens | Self::Undecodable => {
-                (3, 100)
-            }
-            // Small packets as fast as the line takes them: each costs the simulation time.
-            Self::Pings => (1, 1),
+            Self::SlowReader
+            | Self::NoAcknowledgement
+            | Self::AbsentTokens
+            | Self::Undecodable
+            | Self::Pings => (2, 4),
             Self::Garbage
             | Self::HugeLength
             | Self::WrongHello
@@ -61,14 +61,15 @@ impl Kind {
             | Self::CopiedHello
             | Self::BrokenRules
             | Self::Connects
-            | Self::Greetings => (64, 5_000),
+            | Self::Greetings => (64, 1_000),
         };
-        let is_short = self == Self::Pings;
+        // A flood fills the line with small packets, and each costs the simulation time.
+        let is_flood = lanes == 2;
         Plan {
             lanes,
             connections,
             limit: WATCHED,
-            stay: if is_short { WATCHED / 6 } else { WATCHED },
+            stay: if is_flood { WATCHED / 20 } else { WATCHED },
         }
     }
 }
