@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool_foundation::{
-    AcceptLimits, CloseOutcome, KillKind, MAX_PAYLOAD_SIZE, NetworkAddress, NetworkProvider,
-    PacketId, Peer, PeerConfig, PeerHandle, PeerId, PeerSink, ProcessId, Providers, RandomProvider,
-    ReceivedPacket, SessionAcceptor, SessionEnded, SessionIdentity, SessionMode, SessionOwner,
-    SimNetworkProvider, SimProviders, SimTaskProvider, SimTimeProvider, SimulationMetrics,
-    SimulationResult, TaskProvider, TcpListenerTrait, TimeProvider, UID, WorkloadTopology, select,
-    sometimes_assert, try_deserialize_packet,
+    CloseOutcome, KillKind, MAX_PAYLOAD_SIZE, NetworkAddress, NetworkProvider, PacketId, Peer,
+    PeerConfig, PeerHandle, PeerId, PeerSink, ProcessId, Providers, RandomProvider, ReceivedPacket,
+    SessionAcceptor, SessionEnded, SessionIdentity, SessionMode, SessionOwner, SimNetworkProvider,
+    SimProviders, SimTaskProvider, SimTimeProvider, SimulationMetrics, SimulationResult,
+    TaskProvider, TcpListenerTrait, TimeProvider, UID, WorkloadTopology, select, sometimes_assert,
+    try_deserialize_packet,
 };
 use tokio::io::AsyncReadExt;
 
@@ -343,7 +343,7 @@ pub(crate) async fn session_server(
             () = topology.shutdown_signal.cancelled() => return Ok(()),
             accepted = listener.accept() => {
                 if let Ok((stream, from)) = accepted {
-                    sessions.accept(stream, from, AcceptLimits::default());
+                    sessions.accept(stream, from);
                 }
             }
         }

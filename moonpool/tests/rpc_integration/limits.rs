@@ -1,11 +1,14 @@
 //! Sizes: large payloads, and ones that are too large for either end.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use moonpool::{
     Endpoint, JsonCodec, NetworkProvider, PeerConfig, Providers, ReplyError, ReplyFuture,
     TransportError, UID, send_request,
 };
+
+use tokio::io::AsyncReadExt;
 
 use crate::common::{Hosts, Transport, shut_down};
 use crate::in_both_worlds;
@@ -17,6 +20,8 @@ in_both_worlds! {
     a_reply_beyond_the_limit_is_reported: 20;
     connections_beyond_the_limit_are_closed: 20;
     silent_connections_keep_nobody_out: 20;
+    a_connection_that_says_nothing_is_closed_after_its_time: 20;
+    sessions_beyond_the_limit_are_closed: 20;
     answers_need_no_room_in_the_queue: 20;
     requests_without_room_for_their_answers_are_overloaded: 20;
     refusals_beyond_the_limit_end_the_session: 50;
@@ -187,6 +192,47 @@ async fn silent_connections_keep_nobody_out<P: Providers>(hosts: Hosts<P>) {
     assert_eq!((stats.handshakes_evicted, stats.accept_refused), (1, 0));
     drop(silent);
     shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+async fn a_connection_that_says_nothing_is_closed_after_its_time<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().peer_config(PeerConfig {
+        connect_timeout: Duration::from_millis(100),
+        ..PeerConfig::default()
+    });
+    let server = server.build_listening().await.unwrap();
+    let target = server.local_address().unwrap().socket_addr().to_string();
+    let mut silent = hosts.client.network().connect(&target).await.unwrap();
+    // Reset or ended: either way it is over.
+    let read = silent.read(&mut [0; 16]).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    drop(silent);
+    shut_down::<P>(&server).await;
+}
+
+async fn sessions_beyond_the_limit_are_closed<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().max_sessions(1);
+    let server = server.build_listening().await.unwrap();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    let first = hosts.connect();
+    let second = hosts
+        .client_builder()
+        .peer_config(hosts.impatient())
+        .build();
+    let ask = |transport: &Transport<P>| -> ReplyFuture<String, _> {
+        send_request(transport, &endpoint, "text".to_owned(), JsonCodec).unwrap()
+    };
+    assert!(ask(&first).await.is_ok());
+    let refused = ask(&second).await;
+    assert_eq!(refused, Err(ReplyError::ConnectionFailed));
+    assert_eq!(server.stats().incoming_sessions, 1);
+    shut_down::<P>(&first).await;
+    hosts.until(|| server.stats().incoming_sessions == 0).await;
+    assert!(ask(&second).await.is_ok());
+    shut_down::<P>(&second).await;
     shut_down::<P>(&server).await;
     serving.await.unwrap();
 }

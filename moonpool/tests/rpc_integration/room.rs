@@ -24,7 +24,8 @@ in_both_worlds! {
 }
 
 const TOKEN: UID = UID::new(0xEC40, 7);
-const CALLERS: u32 = 12;
+/// More than 30, so that `join_all` polls those only that were woken.
+const CALLERS: u32 = 40;
 
 async fn echo<P: Providers>(transport: Rc<Transport<P>>) {
     let stream = transport.register_handler::<u32, _>(TOKEN, JsonCodec);
@@ -150,7 +151,7 @@ async fn waiting_for_room_ends_with_the_transport<P: Providers>(hosts: Hosts<P>)
     let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
     let _unanswered = server.register_handler::<u32, _>(TOKEN, JsonCodec);
     let call = ask::<P>(&client, &endpoint, 1).unwrap();
-    let waits = (0..3).map(|_| async {
+    let waits = (0..CALLERS).map(|_| async {
         let error = client.ready(&endpoint).await.unwrap_err();
         assert!(matches!(error, TransportError::Closed), "{error}");
     });

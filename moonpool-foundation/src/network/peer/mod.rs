@@ -20,6 +20,7 @@ mod outbox;
 mod packet;
 mod reader;
 mod receiver;
+mod refusals;
 mod session;
 mod session_acceptor;
 mod session_hub;

@@ -26,7 +26,7 @@ use super::slot::{Keeper, Kept, Permit, Slot};
 use super::state::PeerState;
 use super::{Peer, task_name};
 
-/// Sessions that are kept at most, those without a connection included.
+/// Sessions that are kept at most, those without a connection included, unless configured.
 pub(super) const MAX_SESSIONS: usize = 65_536;
 
 /// Connections that may be without a complete Hello at one time, unless configured.
@@ -43,6 +43,9 @@ pub struct AcceptLimits {
     /// Those without a complete Hello, 1,024, and half of `connections` at most. For one more the oldest
     /// of them is closed: whoever connects and says nothing keeps nobody out.
     pub handshakes: usize,
+    /// Sessions that are kept, those without a connection included, 65,536. For one more the one that
+    /// has been without a connection for longest ends; while all have one, no more are accepted.
+    pub sessions: usize,
 }
 
 impl Default for AcceptLimits {
@@ -50,6 +53,7 @@ impl Default for AcceptLimits {
         Self {
             connections: MAX_CONNECTIONS,
             handshakes: MAX_HANDSHAKES,
+            sessions: MAX_SESSIONS,
         }
     }
 }
@@ -118,6 +122,7 @@ struct Shared<N: NetworkProvider, T, TP> {
     slots: RefCell<HashMap<PeerId, Rc<Slot<N::TcpStream>>>>,
     greetings: RefCell<BTreeMap<u64, JoinHandle<()>>>,
     next_greeting: Cell<u64>,
+    limits: Cell<AcceptLimits>,
     connections: Rc<Cell<usize>>,
     /// What connections read into.
     reads: RefCell<Rc<SharedBudget>>,
@@ -147,6 +152,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
             slots: RefCell::default(),
             greetings: RefCell::default(),
             next_greeting: Cell::new(0),
+            limits: Cell::default(),
             connections: Rc::default(),
             reads: RefCell::new(Rc::new(SharedBudget::new(usize::MAX))),
         });
@@ -191,14 +197,16 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
         }
     }
 
+    /// What is accepted from now on has these limits.
+    pub fn set_limits(&self, limits: AcceptLimits) {
+        self.shared.limits.set(limits);
+        self.shared.hub.borrow_mut().set_limit(limits.sessions);
+    }
+
     /// Greets a connection, for at most `connect_timeout`, if the limits allow it.
-    pub fn accept(
-        &self,
-        stream: N::TcpStream,
-        peer_address: String,
-        limits: AcceptLimits,
-    ) -> Acceptance {
+    pub fn accept(&self, stream: N::TcpStream, peer_address: String) -> Acceptance {
         let shared = &self.shared;
+        let limits = shared.limits.get();
         let is_crowded = shared.greetings.borrow().len() >= limits.greetings();
         // One that is evicted may take a turn of its task to be gone.
         let others = self.connections() - usize::from(is_crowded).min(self.connections());

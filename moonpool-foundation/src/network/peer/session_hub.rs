@@ -92,6 +92,11 @@ impl SessionHub {
         self.budget = Rc::new(SharedBudget::new(bytes));
     }
 
+    /// How many sessions there may be from now on.
+    pub(super) fn set_limit(&mut self, sessions: usize) {
+        self.table.set_limit(sessions);
+    }
+
     pub(super) fn identity(&self) -> SessionIdentity {
         self.identity
     }

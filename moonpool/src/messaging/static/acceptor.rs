@@ -4,7 +4,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use moonpool_foundation::network::peer::{
-    AcceptLimits, Acceptance, PacketId, Peer, PeerHandle, PeerId, SessionAcceptor, SessionOwner,
+    Acceptance, PacketId, Peer, PeerHandle, PeerId, SessionAcceptor, SessionOwner,
 };
 use moonpool_foundation::{
     NetworkAddress, NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider,
@@ -23,7 +23,6 @@ pub(crate) struct Acceptor<N: NetworkProvider, T: TimeProvider, TP: TaskProvider
     pub(crate) core: Weak<Core>,
     pub(crate) sessions: Rc<SessionAcceptor<N, T, TP>>,
     pub(crate) time: T,
-    pub(crate) limits: AcceptLimits,
 }
 
 impl<N, T, TP> Acceptor<N, T, TP>
@@ -56,7 +55,7 @@ where
             // As if the host had run out of sockets.
             return;
         }
-        match self.sessions.accept(stream, address, self.limits) {
+        match self.sessions.accept(stream, address) {
             Acceptance::Greeted => {}
             Acceptance::GreetedForOldest => core.counters.handshakes_evicted.add(),
             Acceptance::Refused => {

@@ -129,6 +129,14 @@ where
         self
     }
 
+    /// How many accepted sessions are kept at one time, 65,536 by default, those without a connection
+    /// included, each for 60 s. For one more the one that has been without a connection for longest
+    /// ends; while all have one, the new connection is closed.
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.accept_limits.sessions = sessions;
+        self
+    }
+
     /// How long a call may take that does not say so itself ([`Call::timeout`](super::Call::timeout)),
     /// 10 s by default. `None` and `Duration::MAX`: without a deadline. Such a call still ends with
     /// its session; a server that keeps its promise and its connection keeps it waiting for ever.

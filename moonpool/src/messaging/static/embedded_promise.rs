@@ -80,7 +80,7 @@ impl<Resp> EmbeddedPromise<Resp> {
     ///
     /// Nothing is sent before there is an answer. It then goes to the promise's address as a reliable
     /// packet, on the session that leads there or a new one, within the limits of the peer's queue,
-    /// and waits 60 s at most to be written. One that cannot be sent is dropped and counted
+    /// and waits for a connection as long as the peer has patience. One that cannot be sent is dropped and counted
     /// (`replies_dropped`): the promise ends with its deadline then. So does one whose answer is larger
     /// than its maker takes, if that was not known yet when the answer was sent.
     ///

@@ -127,12 +127,12 @@ where
 
     /// Starts the task that accepts connections.
     pub(crate) fn listen(&self, listener: N::TcpListener, limits: AcceptLimits) {
+        self.sessions.set_limits(limits);
         let acceptor = Acceptor {
             listener,
             core: Rc::downgrade(&self.core),
             sessions: Rc::clone(&self.sessions),
             time: self.time.clone(),
-            limits,
         };
         let task = self.task.spawn_driver("moonpool-accept", acceptor.run());
         self.accept_task.replace(Some(task));

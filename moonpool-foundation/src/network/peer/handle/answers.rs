@@ -1,7 +1,6 @@
 //! Room for what the other end is owed.
 
 use super::PeerHandle;
-use crate::messaging::UID;
 use crate::network::peer::terms::AnswerSlot;
 
 impl PeerHandle {
@@ -11,13 +10,6 @@ impl PeerHandle {
     #[must_use]
     pub fn reserve_answer(&self) -> Option<AnswerSlot> {
         self.state().reserve_answer()
-    }
-
-    /// Adds to the payload of the refusal that was sent last, if that went to the same token, is not
-    /// on its way yet, and stays below 16 KiB: so that a burst of refusals takes few packets, of which
-    /// `refusals` of the configuration may be held. False: nothing was added, and another one has to be sent.
-    pub fn extend_refusal(&self, token: UID, bytes: &[u8]) -> bool {
-        self.state().extend_refusal(token, bytes)
     }
 
     /// Gives reserved room back, for an answer that will not come. Sending the answer does that by
