@@ -54,7 +54,15 @@ impl SharedBudget {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
+    use bytes::{Bytes, BytesMut};
+
     use super::*;
+    use crate::network::peer::PeerConfig;
+    use crate::network::peer::frame::{Frame, FrameKind};
+    use crate::network::peer::packet::PacketId;
+    use crate::network::peer::terms::{Account, Answers, PacketTerms};
 
     /// Fills a session's share in steps of one byte.
     fn fill(budget: &SharedBudget) -> usize {
@@ -86,5 +94,31 @@ mod tests {
         let own = fill(&budget);
         budget.remove(own);
         assert_eq!(fill(&budget), own);
+    }
+
+    fn refusal(bytes: usize) -> Frame {
+        let head = BytesMut::zeroed(bytes);
+        let terms = PacketTerms {
+            account: Account::Refusal,
+            ..PacketTerms::default()
+        };
+        Frame::new(head, Bytes::new(), FrameKind::Reliable, PacketId::FIRST).with_terms(terms)
+    }
+
+    #[test]
+    fn what_a_peer_holds_counts_until_it_lets_go_of_it_or_is_dropped() {
+        let budget = Rc::new(SharedBudget::new(1_000));
+        let mut answers = Answers::new(&PeerConfig::default());
+        answers.share(Rc::clone(&budget));
+        let (first, second) = (refusal(100), refusal(200));
+        answers.handle_pushed(&first);
+        answers.handle_pushed(&second);
+        answers.handle_grown(Account::Refusal, 50);
+        assert!(budget.fits(650) && !budget.fits(651));
+        answers.handle_saved(Account::Refusal, 50);
+        answers.handle_released(&first);
+        assert!(budget.fits(800) && !budget.fits(801));
+        drop(answers);
+        assert!(budget.fits(1_000));
     }
 }
