@@ -136,9 +136,9 @@ fn in_simulation_over<Fut: Future>(
     body: impl Fn(Hosts<SimProviders>) -> Fut,
 ) {
     for seed in 0..seeds {
-        let digest = simulate(network, seed, &body);
+        let digest = simulate_over(network, seed, &body);
         if seed < 2 {
-            let again = simulate(network, seed, &body);
+            let again = simulate_over(network, seed, &body);
             assert_eq!(again, digest, "seed {seed} does not repeat");
         }
     }
@@ -155,7 +155,12 @@ fn reachable() -> NetworkConfiguration {
 }
 
 #[cfg(feature = "sim")]
-fn simulate<Fut: Future>(
+pub(crate) fn simulate<Fut: Future>(seed: u64, body: &impl Fn(Hosts<SimProviders>) -> Fut) -> u64 {
+    simulate_over(&reachable(), seed, body)
+}
+
+#[cfg(feature = "sim")]
+fn simulate_over<Fut: Future>(
     network: &NetworkConfiguration,
     seed: u64,
     body: &impl Fn(Hosts<SimProviders>) -> Fut,

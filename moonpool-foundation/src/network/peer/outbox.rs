@@ -42,6 +42,7 @@ struct Limits {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OutboxCounters {
     pub(super) packets_sent: u64,
+    pub(super) packets_resent: u64,
     pub(super) bytes_sent: u64,
     pub(super) unreliable_dropped: u64,
     pub(super) not_delivered: u64,
@@ -255,6 +256,7 @@ impl Outbox {
                     frame.write_remaining(now, front);
                 }
                 frame.lay_out(ack);
+                self.counters.packets_resent += u64::from(is_relayed && frame.is_reliable());
                 self.batch.push(frame);
                 LaidOut::Reliable
             }

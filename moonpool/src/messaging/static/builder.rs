@@ -10,6 +10,7 @@ use moonpool_foundation::{
 
 use super::core::{Core, CoreParams, Limits};
 use super::flow_transport::FlowTransport;
+use super::middleware::{CallChain, CallMiddleware};
 use super::peer_info::{PeerInfo, Verify};
 use crate::error::BuildError;
 
@@ -62,6 +63,7 @@ pub struct FlowTransportBuilder<N, T, TP> {
     max_answer_bytes: usize,
     max_read_bytes: usize,
     verify: Verify,
+    call_chain: CallChain,
 }
 
 impl<N, T, TP> FlowTransportBuilder<N, T, TP>
@@ -88,6 +90,7 @@ where
             max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
             max_read_bytes: DEFAULT_MAX_READ_BYTES,
             verify: Verify::default(),
+            call_chain: CallChain::default(),
         }
     }
 
@@ -185,6 +188,16 @@ where
         self
     }
 
+    /// Puts code around all calls of the transport; see [`CallMiddleware`]. May be called several
+    /// times: what was installed first is outermost.
+    ///
+    /// With middleware a call is encoded when it is sent and leaves when its future is polled, after
+    /// what the middleware does before it; what keeps it from leaving then is the call's outcome.
+    pub fn call_middleware(mut self, middleware: impl CallMiddleware) -> Self {
+        self.call_chain.push(middleware);
+        self
+    }
+
     /// A transport that does not listen. It needs no address: answers to its requests come back on
     /// the connections it opens.
     ///
@@ -197,8 +210,7 @@ where
         }
         let address = self.public_address.or(self.local_address);
         let core = self.core(address);
-        let (config, timeout) = (self.peer_config, self.default_timeout);
-        FlowTransport::from_parts(core, self.network, self.time, self.task, config, timeout)
+        self.assemble(core)
     }
 
     /// A transport that listens on its local address.
@@ -235,11 +247,21 @@ where
         core.listening.set(Some(bound));
         tracing::info!(address = %bound, incarnation = %core.incarnation, "listening");
         let limits = self.accept_limits;
-        let (config, timeout) = (self.peer_config, self.default_timeout);
-        let transport =
-            FlowTransport::from_parts(core, self.network, self.time, self.task, config, timeout);
+        let transport = self.assemble(core);
         transport.listen(listener, limits);
         Ok(transport)
+    }
+
+    fn assemble(self, core: Rc<Core>) -> Rc<FlowTransport<N, T, TP>> {
+        FlowTransport::from_parts(
+            core,
+            self.network,
+            self.time,
+            self.task,
+            self.peer_config,
+            self.default_timeout,
+            self.call_chain,
+        )
     }
 
     fn core(&self, address: Option<NetworkAddress>) -> Rc<Core> {
