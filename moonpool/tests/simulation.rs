@@ -22,6 +22,8 @@ mod local;
 mod messages;
 #[path = "simulation/operations.rs"]
 mod operations;
+#[path = "simulation/rpc_oracle.rs"]
+mod rpc_oracle;
 #[path = "simulation/simultaneous_dials.rs"]
 mod simultaneous_dials;
 #[path = "simulation/test_scenarios.rs"]
