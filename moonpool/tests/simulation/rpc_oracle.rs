@@ -30,6 +30,7 @@ mod trouble;
 use client::Character;
 use coverage::Tally;
 use protocol::Girth;
+pub(crate) use protocol::SimTransport;
 
 /// Seeds if `ORACLE_SEEDS` says nothing: each outcome is found in some of them.
 const SEEDS: u64 = 200;

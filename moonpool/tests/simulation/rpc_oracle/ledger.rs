@@ -420,9 +420,12 @@ fn refuses(act: Act) -> bool {
     matches!(act, Act::Refuse | Act::AskAnother)
 }
 
-/// A call has ended by its deadline: exactly, unless sleeps take longer than asked for.
+/// A call has ended by its deadline: exactly, unless sleeps take longer than asked for, or its caller
+/// was killed or stood still.
 fn check_in_time(providers: &SimProviders, call: u64, record: &Record, now: Duration) {
-    let (Some(deadline), true) = (record.facts.deadline, record.facts.is_steady) else {
+    let runs_on = record.facts.is_steady || fired(providers, FaultKind::Pause) == 0;
+    let (Some(deadline), Some(_), true) = (record.facts.deadline, providers.world(), runs_on)
+    else {
         return;
     };
     let late = now.saturating_sub(deadline);
