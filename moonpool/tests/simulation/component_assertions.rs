@@ -87,10 +87,16 @@ async fn call(
         .unwrap()
         .await;
     assert!(!transport.remove_endpoint(&UID::well_known(40)));
+    let another = FlowTransportBuilder::from_providers(&providers).build();
+    let abandoned: ReplyFuture<u64, _> =
+        send_request(&another, &endpoint, 1_u64, JsonCodec).unwrap();
     let held: ReplyFuture<u64, _> = send_request(&transport, &endpoint, 1_u64, JsonCodec).unwrap();
     providers.time().sleep(Duration::from_millis(500)).await;
     transport.shutdown(GRACE).await;
     assert!(held.await.is_err());
+    // It ends where it stands, and the call with it.
+    drop(another);
+    assert!(abandoned.await.is_err());
     check_gauges(&transport.stats());
     Ok(SimulationMetrics::default())
 }

@@ -158,7 +158,7 @@ fn test_connection_failure_recovery() {
             chaos: Duration::from_secs(5)..Duration::from_secs(10),
             ..Phases::default()
         })
-        .with_seed_range(0..200)
+        .with_seed_range(0..60)
         .process("server", serve)
         .register_providers_workload("client", |providers, topology| async move {
             let client = Client::new(&providers, &topology);
@@ -245,7 +245,7 @@ fn calls_get_through_clogs_disconnections_and_windows_of_failures() {
     network.chaos.reset_probability = 0.1;
     let report = SimulationBuilder::new()
         .with_network_config(network)
-        .with_seed_range(0..200)
+        .with_seed_range(0..60)
         .process("server", serve)
         .register_providers_workload("client", |providers, topology| async move {
             let client = Client::new(&providers, &topology);

@@ -33,9 +33,9 @@ use protocol::Girth;
 pub(crate) use protocol::SimTransport;
 
 /// Seeds if `ORACLE_SEEDS` says nothing: each outcome is found in some of them.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 60;
 /// How many of those run again with one worker.
-const AGAIN: u64 = 30;
+const AGAIN: u64 = 15;
 
 fn seeds() -> u64 {
     let given = std::env::var("ORACLE_SEEDS");

@@ -81,7 +81,7 @@ fn slow_simulation_a_thousand_clients_of_one_server_are_all_answered() {
     let mut builder = SimulationBuilder::new()
         .with_network_config(NetworkConfiguration::fast_local())
         .shutdown_after_all()
-        .with_seed_range(0..2)
+        .with_seed_range(0..1)
         .process("server", serve);
     for number in 0..CLIENTS {
         builder = builder.register_providers_workload(format!("client-{number}"), call);

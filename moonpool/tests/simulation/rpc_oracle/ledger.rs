@@ -309,15 +309,15 @@ impl Ledger {
             !(was_executed && error.is_surely_not_executed()),
             "call {call}: {record:?}"
         );
+        let is_answer = !matches!(error, ReplyError::Timeout | ReplyError::MaybeDelivered);
+        if is_answer {
+            self.check_not_cancelled(call, record);
+        }
         always_assert!(
             an_outcome_has_its_cause,
             self.has_cause(record, error, now),
             "call {call} cannot end like this: {record:?}"
         );
-        let is_answer = !matches!(error, ReplyError::Timeout | ReplyError::MaybeDelivered);
-        if is_answer {
-            self.check_not_cancelled(call, record);
-        }
     }
 
     fn check_not_cancelled(&self, call: u64, record: &Record) {

@@ -18,6 +18,9 @@ use super::protocol::{
     WELL_KNOWN, address, boxed, some_millis,
 };
 
+/// What a server calls itself by.
+const OWN: UID = UID::new(0x0_AC20, 1);
+
 /// Handlers of the interface that run at one time.
 const CONCURRENCY: usize = 3;
 
@@ -118,6 +121,7 @@ impl Host {
                 else => break,
             }
         }
+        let left = self.leave_one_call().await;
         self.ledger.stops(self.address);
         slowly.abort();
         come_and_go.abort();
@@ -127,7 +131,34 @@ impl Host {
         let _ended = (served.await, served_too.await);
         note_limits(&self.transport.stats(), self.girth);
         check_gauges(&self.transport.stats());
+        if let Some((reply, promise)) = left {
+            let outcome = reply.await;
+            always_assert!(
+                a_call_ends_with_its_transport,
+                outcome == Err(ReplyError::MaybeDelivered),
+                "it ended with {outcome:?}"
+            );
+            drop(promise);
+        }
         Ok(())
+    }
+
+    /// A call of this process to itself, which its handler has and does not answer: the transport ends
+    /// with both ends of it. `None` if it is refused.
+    async fn leave_one_call(
+        &self,
+    ) -> Option<(ReplyFuture<u64, JsonCodec>, ReplyPromise<u64, JsonCodec>)> {
+        let own = self.transport.register_handler::<u64, _>(OWN, JsonCodec);
+        let endpoint = Endpoint::new(self.address, OWN);
+        let call = self
+            .transport
+            .call(&endpoint, 7_u64, JsonCodec)
+            .timeout(None);
+        let mut reply = call.send().ok()?;
+        moonpool::select! {
+            received = own.recv_with_transport(&self.transport) => Some((reply, received?.1)),
+            _refused = &mut reply => None,
+        }
     }
 
     fn spawn(
