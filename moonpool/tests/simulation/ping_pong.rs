@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use moonpool::foundation::{
     ConnectFailureMode, FaultKind, NetworkConfiguration, Phases, SimProviders, SimulationBuilder,
-    SimulationMetrics, SimulationReport, SimulationResult, WorkloadTopology, clog_random_pair,
-    disconnect_pair_for, enable_connection_failures, sometimes_assert,
+    SimulationMetrics, SimulationResult, WorkloadTopology, clog_random_pair, disconnect_pair_for,
+    enable_connection_failures, sometimes_assert,
 };
 use moonpool::prelude::*;
 use moonpool::{RetryPolicy, SimulationError, buggify_with_prob};
 use serde::{Deserialize, Serialize};
 
-use super::workloads::check_gauges;
+use super::workloads::{assert_held, check_gauges};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Ping {
@@ -120,17 +120,6 @@ fn calm() -> SimulationBuilder {
     SimulationBuilder::new()
         .with_network_config(network)
         .process("server", serve)
-}
-
-fn assert_held(report: &SimulationReport, names: &[&str]) {
-    report.assert_passed();
-    for name in names {
-        let results = report.assertion_results.iter();
-        let held = results
-            .filter(|result| result.name == *name)
-            .map(|result| result.held);
-        assert!(held.sum::<u64>() > 0, "{name} was missed: {report}");
-    }
 }
 
 #[test]

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use moonpool::foundation::{
     Attrition, FaultKind, NetworkConfiguration, Phases, SimProviders, SimulationBuilder,
-    SimulationMetrics, SimulationReport, SimulationResult, WorkloadTopology,
+    SimulationMetrics, SimulationResult, WorkloadTopology,
 };
 use moonpool::prelude::*;
 
 use super::messages::{PORT, WORK, Work};
 use super::operations::Weights;
-use super::workloads::{Target, check_gauges, execute};
+use super::workloads::{Target, assert_held, check_gauges, execute};
 
 /// What each server executed of each client's requests, in order; it survives them.
 #[derive(Default)]
@@ -103,17 +103,6 @@ fn campaign(plan: Plan, network: NetworkConfiguration) -> SimulationBuilder {
         });
     }
     builder
-}
-
-fn assert_held(report: &SimulationReport, names: &[&str]) {
-    report.assert_passed();
-    for name in names {
-        let results = report.assertion_results.iter();
-        let held = results
-            .filter(|result| result.name == *name)
-            .map(|result| result.held);
-        assert!(held.sum::<u64>() > 0, "{name} was missed: {report}");
-    }
 }
 
 const HAPPY: Plan = Plan {

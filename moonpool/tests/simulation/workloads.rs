@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use moonpool::foundation::{SimulationMetrics, SimulationResult, WorkloadTopology};
+use moonpool::foundation::{
+    SimulationMetrics, SimulationReport, SimulationResult, WorkloadTopology,
+};
 use moonpool::{
     Endpoint, FlowTransport, FlowTransportBuilder, JsonCodec, NetworkAddress, Providers,
     RandomProvider, ReplyError, ReplyFuture, ReplyPromise, TaskProvider, TimeProvider,
@@ -356,4 +358,15 @@ pub(crate) fn check_gauges(stats: &TransportStats) {
         stats.tasks,
     ];
     assert_eq!(gauges, [0; 10], "left after shutdown: {stats:?}");
+}
+
+/// The campaign passed, and each of these held in some seed.
+pub(crate) fn assert_held(report: &SimulationReport, names: &[&str]) {
+    report.assert_passed();
+    for name in names {
+        let results = report.assertion_results.iter();
+        let held = results.filter(|result| result.name == *name);
+        let held = held.map(|result| result.held).sum::<u64>();
+        assert!(held > 0, "{name} was missed: {report}");
+    }
 }

@@ -46,7 +46,7 @@ enum Way {
     DropAfter(Duration),
     /// The reply is taken to be of another type.
     MistakenReply,
-    OneWay {
+    Message {
         is_reliable: bool,
     },
 }
@@ -215,7 +215,7 @@ impl Caller {
             },
             13..15 if self.has(11) => Way::DropAfter(short),
             15 if self.has(12) => Way::MistakenReply,
-            16 if self.has(13) => Way::OneWay {
+            16 if self.has(13) => Way::Message {
                 is_reliable: self.chance(0.5),
             },
             17..19 if matches!(place, Place::Ask | Place::Consult | Place::Dynamic(_)) => {
@@ -269,7 +269,7 @@ impl Caller {
                 is_tagged: false,
                 ..facts
             },
-            Way::OneWay { .. } => Facts {
+            Way::Message { .. } => Facts {
                 is_one_way: true,
                 is_tagged: false,
                 ..facts
@@ -289,7 +289,7 @@ impl Caller {
             is_tagged: facts.is_tagged,
         };
         let endpoint = facts.place.endpoint(facts.server);
-        if let Way::OneWay { is_reliable } = way {
+        if let Way::Message { is_reliable } = way {
             self.send_one_way(call, &endpoint, &ask, is_reliable);
             return false;
         }

@@ -176,7 +176,13 @@ impl Host {
     ) {
         let watched = serving.clone();
         let handler = async move |ask, promise: &Promise| {
-            let is_at_limit = watched.stats().running == CONCURRENCY;
+            let running = watched.stats().running;
+            always_assert!(
+                no_more_handlers_run_than_may,
+                running <= CONCURRENCY,
+                "{running} run at one time"
+            );
+            let is_at_limit = running == CONCURRENCY;
             sometimes_assert!(handlers_are_at_their_limit, is_at_limit, "no more may run");
             self.handle_served(ask, promise).await
         };
