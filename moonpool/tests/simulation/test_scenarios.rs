@@ -136,6 +136,19 @@ fn test_endpoint_lifecycle() {
         .assert_passed();
 }
 
+/// What stays in a process is not touched by what happens to the network.
+#[test]
+fn slow_simulation_local_delivery_and_endpoint_lifecycle() {
+    SimulationBuilder::new()
+        .with_network_config(NetworkConfiguration::chaos())
+        .with_seed_range(0..100)
+        .shutdown_after_all()
+        .register_providers_workload("messages", local_delivery_workload::<SimProviders>)
+        .register_providers_workload("endpoints", endpoint_lifecycle_workload::<SimProviders>)
+        .run()
+        .assert_passed();
+}
+
 #[test]
 fn test_rpc_basic_request_response() {
     let (answered, lost) = Scenario::undisturbed(1, 1, 100, Weights::HAPPY_PATH).run();
