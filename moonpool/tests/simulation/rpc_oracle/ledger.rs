@@ -428,7 +428,8 @@ fn check_in_time(providers: &SimProviders, call: u64, record: &Record, now: Dura
     else {
         return;
     };
-    let late = now.saturating_sub(deadline);
+    // On behalf of a request that has expired: it ends at once.
+    let late = now.saturating_sub(deadline.max(record.facts.began));
     let allowed = match fired(providers, FaultKind::BuggifiedDelay) {
         0 => Duration::ZERO,
         _ => LONGEST_ADDITION,
