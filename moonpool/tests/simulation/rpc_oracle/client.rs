@@ -457,6 +457,11 @@ impl Caller {
         self.expect_refusal(call.send());
         let unencodable = send_request(&self.transport, &endpoint, Unencodable, JsonCodec);
         self.expect_refusal(unencodable);
+        // Answers to a promise that travels need an address to come to.
+        let promise = self.transport.promise::<Told, _>(JsonCodec).open();
+        if let Some(error) = promise.err() {
+            cover_refusal(&error, &self.tally);
+        }
         let nonsense = PeerConfig {
             max_payload_bytes: 0,
             ..PeerConfig::default()

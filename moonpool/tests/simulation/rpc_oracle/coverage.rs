@@ -68,6 +68,7 @@ coverage_list!(TRANSPORT_ERRORS, cover_transport_error, TransportError, {
     TooManyCalls, refused_too_many_calls, TransportError::TooManyCalls,
     MetadataTooLarge, refused_metadata_too_large, TransportError::MetadataTooLarge,
     PeerConfig, refused_peer_config, TransportError::PeerConfig(_),
+    NoAddress, refused_no_address, TransportError::NoAddress,
     Closed, refused_closed, TransportError::Closed,
 });
 
