@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use moonpool_foundation::wait::{self, WaitReason};
-use moonpool_foundation::{Endpoint, UID, WellKnownToken};
+use moonpool_foundation::{Endpoint, UID, WellKnownToken, sometimes_assert};
 use moonpool_traits::MessageCodec;
 use serde::de::DeserializeOwned;
 
@@ -96,6 +96,8 @@ struct State<T> {
     /// Receivers that wait, in order of arrival, each once.
     waiters: VecDeque<(u64, Waker)>,
     next_waiter: u64,
+    /// A message woke one of them.
+    has_notified: bool,
 }
 
 /// A message, where its answer goes, and the bytes it counts for.
@@ -128,6 +130,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
                 closed: false,
                 waiters: VecDeque::new(),
                 next_waiter: 0,
+                has_notified: false,
             }),
             limits,
             stats: Cell::default(),
@@ -205,7 +208,9 @@ impl<T, C> NetNotifiedQueue<T, C> {
     pub fn close(&self) {
         let waiters = {
             let mut state = self.state.borrow_mut();
-            state.closed = true;
+            if !std::mem::replace(&mut state.closed, true) {
+                state.note_coverage(self.stats.get());
+            }
             std::mem::take(&mut state.waiters)
         };
         for (_, waker) in waiters {
@@ -255,6 +260,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
             if request.is_some() {
                 (Poll::Ready(request), state.leave(waiter))
             } else if state.closed {
+                sometimes_assert!(queue_closed_empty, true, "there will be no more");
                 (Poll::Ready(None), state.leave(waiter))
             } else {
                 (Poll::Pending, state.wait(waiter, cx.waker()))
@@ -318,6 +324,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
             let mut state = self.state.borrow_mut();
             state.bytes += received.bytes;
             state.messages.push_back(received);
+            state.has_notified |= !state.waiters.is_empty();
             state.waiters.pop_front()
         };
         if let Some((_, waker)) = waiter {
@@ -363,6 +370,7 @@ where
             }),
             Err(error) => {
                 self.count(|stats| stats.malformed += 1);
+                sometimes_assert!(deserialization_failed, true, "the message was no message");
                 tracing::debug!(%token, %error, "a message could not be decoded");
                 if let Some(reply) = reply {
                     reply.send_error(&ReplyError::serialization("request", &error));
@@ -396,6 +404,25 @@ impl<T, C> fmt::Debug for NetNotifiedQueue<T, C> {
 }
 
 impl<T> State<T> {
+    /// Says what a queue that is closed has done. Asked once, at its end: nothing of it costs the path
+    /// of a message anything.
+    fn note_coverage(&self, stats: QueueStats) {
+        let received = stats.received;
+        let was_taken = received > self.messages.len() as u64;
+        sometimes_assert!(
+            deserialization_success,
+            received > 0,
+            "a message was decoded"
+        );
+        sometimes_assert!(message_available, was_taken, "a receiver got a message");
+        sometimes_assert!(recv_pending, self.next_waiter > 0, "a receiver had to wait");
+        sometimes_assert!(
+            waker_notified,
+            self.has_notified,
+            "a message woke a receiver"
+        );
+    }
+
     fn take(&mut self) -> Option<(T, Option<ReplyRoute>)> {
         let received = self.messages.pop_front()?;
         self.bytes -= received.bytes;

@@ -11,7 +11,7 @@ use moonpool_foundation::network::peer::{
     Account, AnswerSlot, Expiry, PacketTerms, PeerHandle, PeerId,
 };
 use moonpool_foundation::wait::{self, WaitReason};
-use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownToken};
+use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownToken, sometimes_assert};
 use moonpool_traits::{CodecError, MessageCodec};
 use serde::Serialize;
 
@@ -385,6 +385,7 @@ impl Drop for ReplyRoute {
             if let Some(core) = self.core.upgrade() {
                 core.counters.broken_promises.add();
             }
+            sometimes_assert!(broken_promise_detected, true, "it was dropped unanswered");
             self.send_error_once(&ReplyError::BrokenPromise);
         }
     }
