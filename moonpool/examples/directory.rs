@@ -26,7 +26,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool::prelude::*;
-use moonpool::{Client, EndpointState, RetryPolicy, Server, Serving, define_interface, select};
+use moonpool::{
+    Client, EndpointState, FailureWatch, RetryPolicy, Server, Serving, define_interface, select,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -357,6 +359,10 @@ struct Fleet<P: Providers> {
     transport: Rc<Transport<P>>,
     directory: Client<Directory>,
     listing: RefCell<Listing>,
+    /// For as long as they are held, its transport keeps a connection to each worker, and asks a
+    /// silent one for a sign of life: a client that calls seldom learns of a death as soon as one
+    /// that calls often.
+    watches: RefCell<BTreeMap<NetworkAddress, FailureWatch>>,
     /// Whose turn it is.
     next: Cell<usize>,
 }
@@ -388,6 +394,7 @@ impl<P: Providers> Fleet<P> {
             directory: Directory::remote(&transport, directory, JsonCodec),
             transport,
             listing: RefCell::default(),
+            watches: RefCell::default(),
             next: Cell::new(0),
         })
     }
@@ -399,12 +406,24 @@ impl<P: Providers> Fleet<P> {
             match self.directory.newer_than(version).timeout(POLL).await {
                 Ok(listing) if listing.version > version => {
                     seen(&listing);
+                    self.watch(&listing);
                     self.listing.replace(listing);
                 }
                 // Nothing new.
                 Ok(_) | Err(ReplyError::Timeout) => {}
                 Err(_) => self.providers.time().sleep(PAUSE).await,
             }
+        }
+    }
+
+    fn watch(&self, listing: &Listing) {
+        let monitor = self.transport.failure_monitor();
+        let mut before = self.watches.take();
+        for worker in listing.workers.values() {
+            let address = worker.address;
+            let watch = before.remove(&address);
+            let watch = watch.unwrap_or_else(|| monitor.on_failed(address));
+            self.watches.borrow_mut().insert(address, watch);
         }
     }
 
@@ -576,6 +595,8 @@ fn main() -> ExitCode {
 
 #[cfg(all(test, feature = "sim"))]
 mod tests {
+    use std::collections::BTreeSet;
+
     use moonpool::foundation::{
         Attrition, InvariantCheck, NetworkConfiguration, Phases, SimProviders, SimWorld,
         SimulationBuilder, SimulationMetrics, SimulationResult, States, WorkloadTopology,
@@ -591,10 +612,10 @@ mod tests {
     /// Of each client: half a minute of them.
     const CALLS: u32 = 150;
 
-    /// No client begins to call a worker that has been gone for this long. A host that vanishes is
-    /// silent for 3 s until its connection counts as lost, and for 3 s more until its address counts
-    /// as failed.
-    const BLIND: Duration = Duration::from_secs(8);
+    /// After it has called a worker that is gone, a client calls it no more from this time on. A host
+    /// that vanishes is silent for 3 s until its connection counts as lost, and for 3 s more until its
+    /// address counts as failed.
+    const BLIND: Duration = Duration::from_secs(7);
 
     /// A network and processes without faults settle within this time: the longest partition and the
     /// longest downtime are over, and everybody has dialled again.
@@ -610,15 +631,12 @@ mod tests {
         latest: Cell<Version>,
         /// Everybody who was ever on a list.
         listed: RefCell<BTreeMap<Endpoint, Version>>,
-        lives: RefCell<BTreeMap<Endpoint, Life>>,
-    }
-
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    enum Life {
-        Alive,
-        Gone,
-        /// Since when at the latest.
-        KnownGone(Duration),
+        alive: RefCell<BTreeSet<Endpoint>>,
+        /// How many workers have lived at an address.
+        lives: RefCell<BTreeMap<NetworkAddress, u32>>,
+        /// When a client first called a worker that was gone, by how many had lived there by then:
+        /// that the address is somebody else's now is something that it can only ask.
+        called_dead: RefCell<BTreeMap<(String, Endpoint, u32), Duration>>,
     }
 
     impl Ledger {
@@ -635,43 +653,30 @@ mod tests {
             }
         }
 
-        fn alive(&self) -> Vec<Endpoint> {
-            let lives = self.lives.borrow();
-            let alive = lives.iter().filter(|(_, life)| **life == Life::Alive);
-            alive.map(|(worker, _)| *worker).collect()
-        }
-
-        /// A killed process has no clock to say when: whoever looks first does.
-        fn look(&self, now: Duration) {
-            for life in self.lives.borrow_mut().values_mut() {
-                if *life == Life::Gone {
-                    *life = Life::KnownGone(now);
-                }
-            }
-        }
-
         /// A client begins to call that worker.
-        fn check_asked(&self, worker: Endpoint, now: Duration) {
-            self.look(now);
+        fn check_asked(&self, client: &str, worker: Endpoint, now: Duration) {
             always_assert!(
                 asked_worker_was_listed,
                 self.listed.borrow().contains_key(&worker),
                 "nobody has listed {worker}"
             );
-            let life = self.lives.borrow().get(&worker).copied();
-            sometimes_assert!(
-                asked_the_dead,
-                matches!(life, Some(Life::KnownGone(_))),
-                "a client did not know yet"
-            );
-            if let Some(Life::KnownGone(since)) = life {
-                always_assert!(
-                    dead_worker_is_left_alone,
-                    now - since < BLIND,
-                    "{worker} has been gone for {:?}",
-                    now - since
-                );
+            if self.alive.borrow().contains(&worker) {
+                return;
             }
+            let lives = self.lives.borrow().get(&worker.address).copied();
+            let call = (client.to_owned(), worker, lives.unwrap_or_default());
+            let first = *self.called_dead.borrow_mut().entry(call).or_insert(now);
+            sometimes_assert!(
+                dead_worker_called_again,
+                now > first,
+                "twice, within the time"
+            );
+            always_assert!(
+                dead_worker_is_left_alone,
+                now - first < BLIND,
+                "{client} has called {worker} for {:?}",
+                now - first
+            );
         }
     }
 
@@ -680,14 +685,15 @@ mod tests {
 
     impl Living {
         fn begin(ledger: &Rc<Ledger>, worker: Endpoint) -> Self {
-            ledger.lives.borrow_mut().insert(worker, Life::Alive);
+            ledger.alive.borrow_mut().insert(worker);
+            *ledger.lives.borrow_mut().entry(worker.address).or_default() += 1;
             Self(ledger.clone(), worker)
         }
     }
 
     impl Drop for Living {
         fn drop(&mut self) {
-            self.0.lives.borrow_mut().insert(self.1, Life::Gone);
+            self.0.alive.borrow_mut().remove(&self.1);
         }
     }
 
@@ -777,7 +783,7 @@ mod tests {
             .task()
             .spawn_task("follow", fleet.clone().follow(seen));
         for number in 0..CALLS {
-            square(&fleet, &ledger, number).await?;
+            square(&fleet, &topology, number).await?;
             time.sleep(Duration::from_millis(
                 providers.random().random_range(10..400),
             ))
@@ -785,10 +791,10 @@ mod tests {
         }
         let settled_by = time.now() + SETTLED;
         loop {
-            let known: Vec<Endpoint> = fleet.listing.borrow().workers.values().copied().collect();
-            let mut alive = ledger.alive();
-            alive.sort_unstable_by_key(|worker| worker.address);
-            if known == alive && known.len() == WORKERS && square(&fleet, &ledger, 1).await? {
+            let workers = fleet.listing.borrow().workers.clone();
+            let known: BTreeSet<Endpoint> = workers.into_values().collect();
+            let alive = ledger.alive.borrow().clone();
+            if known == alive && known.len() == WORKERS && square(&fleet, &topology, 1).await? {
                 break;
             }
             if time.now() > settled_by {
@@ -804,15 +810,16 @@ mod tests {
     /// Whether there was an answer.
     async fn square(
         fleet: &Fleet<SimProviders>,
-        ledger: &Rc<Ledger>,
+        topology: &WorkloadTopology,
         number: u32,
     ) -> SimulationResult<bool> {
+        let ledger = topology.shared::<Ledger>();
         let time = fleet.providers.time();
         let began = time.now();
         let asked = Cell::new(None);
         let outcome = fleet.square(number, |worker| {
             asked.set(Some(worker));
-            ledger.check_asked(worker, time.now());
+            ledger.check_asked(&topology.my_ip, worker, time.now());
         });
         let outcome = outcome.await;
         let took = time.now() - began;
