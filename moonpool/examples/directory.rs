@@ -904,9 +904,13 @@ mod tests {
             let said = Rc::new(RefCell::new(Vec::new()));
             let lines = said.clone();
             let say = move |line| lines.borrow_mut().push(line);
-            world
-                .block_on(async move { demonstrate(&providers, address, say).await.unwrap() })
-                .unwrap();
+            let main = async move {
+                let demonstration = demonstrate(&providers, address, say);
+                let minute = Duration::from_secs(60);
+                let ended = providers.time().timeout(minute, demonstration).await;
+                ended.unwrap().unwrap();
+            };
+            world.block_on(main).unwrap();
             let said = said.borrow().join("\n");
             assert!(said.contains("12 squared is 144"), "seed {seed}: {said}");
             assert!(said.contains("17 squared is 289"), "seed {seed}: {said}");
