@@ -144,41 +144,50 @@ fn sigterm_ends_the_program_in_order() {
 // test
 use moonpool::SimulationError;
 use moonpool::foundation::{
-    Attrition, SimProviders, SimulationBuilder, SimulationMetrics, WorkloadTopology,
+    Attrition, SimProviders, SimulationBuilder, SimulationMetrics, SimulationResult,
+    WorkloadTopology,
 };
+
+/// One life of the server's process.
+async fn live(p: SimProviders, topology: WorkloadTopology) -> SimulationResult<()> {
+    let address = format!("{}:4500", topology.my_ip).parse().unwrap();
+    let transport = listen(&p, address).await.unwrap();
+    let stop = topology.shutdown_signal.cancelled();
+    let served = serve(&p, transport, topology.shared(), stop).await;
+    served.map_err(|error| SimulationError::workload(error.to_string()))
+}
+
+/// Sets keys, and looks at the end whether all are there.
+async fn call(p: SimProviders, topology: WorkloadTopology) -> SimulationResult<SimulationMetrics> {
+    let server = topology.get_peer_by_name("store").unwrap();
+    let transport = FlowTransportBuilder::from_providers(&p).build();
+    let address = format!("{server}:4500").parse().unwrap();
+    let store = Store::remote(&transport, address, JsonCodec);
+    let mut acknowledged = Vec::new();
+    for number in 0..50 {
+        // A new key each time: a write of which nothing is known may still arrive.
+        let key = format!("key {number}");
+        match set_and_get(&store, &key, "value").await {
+            Ok(value) => acknowledged.push((key, value)),
+            Err(error) => tracing::debug!(%error, "no answer"),
+        }
+        p.time().sleep(Duration::from_millis(100)).await;
+    }
+    for (key, value) in acknowledged {
+        assert_eq!(value.as_deref(), Some("value"));
+        if let Ok(read) = store.get(key).await {
+            assert_eq!(read, value);
+        }
+    }
+    transport.shutdown(Duration::from_secs(1)).await;
+    Ok(SimulationMetrics::default())
+}
 
 #[test]
 fn what_was_acknowledged_is_read_back() {
     SimulationBuilder::new()
-        .process(
-            "store",
-            |p: SimProviders, topology: WorkloadTopology| async move {
-                let address = format!("{}:4500", topology.my_ip).parse().unwrap();
-                let transport = listen(&p, address)
-                    .await
-                    .map_err(SimulationError::workload)?;
-                let stop = topology.shutdown_signal.cancelled();
-                let served = serve(&p, transport, topology.shared(), stop).await;
-                served.map_err(|error| SimulationError::workload(error.to_string()))
-            },
-        )
-        .register_providers_workload("client", |p: SimProviders, topology| async move {
-            let server = topology.get_peer_by_name("store").unwrap();
-            let transport = FlowTransportBuilder::from_providers(&p).build();
-            let address = format!("{server}:4500").parse().unwrap();
-            let store = Store::remote(&transport, address, JsonCodec);
-            for number in 0..50 {
-                // A new key each time: a write of which nothing is known may still arrive.
-                let (key, value) = (format!("key {number}"), number.to_string());
-                match set_and_get(&store, &key, &value).await {
-                    Ok(read) => assert_eq!(read, Some(value)),
-                    Err(error) => tracing::debug!(%error, "no answer"),
-                }
-                p.time().sleep(Duration::from_millis(100)).await;
-            }
-            transport.shutdown(Duration::from_secs(1)).await;
-            Ok(SimulationMetrics::default())
-        })
+        .process("store", live)
+        .register_providers_workload("client", call)
         .attrition(Attrition::default())
         .use_random_config()
         .run()

@@ -103,6 +103,12 @@ fn postcard_refuses_a_new_field_in_both_directions() {
 }
 
 #[test]
+fn postcard_refuses_a_variant_that_it_does_not_know() {
+    assert!(read::<Durability>(PostcardCodec, &next::Durability::Disk).is_err());
+    assert!(read::<Durability>(PostcardCodec, &next::Durability::Memory).is_ok());
+}
+
+#[test]
 fn postcard_takes_fields_that_changed_places_for_each_other() {
     let swapped: next::PutSwapped = read(PostcardCodec, &old()).unwrap();
     assert_eq!(
