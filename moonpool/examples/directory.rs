@@ -596,9 +596,10 @@ fn main() -> ExitCode {
 #[cfg(all(test, feature = "sim"))]
 mod tests {
     use std::collections::BTreeSet;
+    use std::pin::Pin;
 
     use moonpool::foundation::{
-        Attrition, InvariantCheck, NetworkConfiguration, Phases, SimProviders, SimWorld,
+        Attrition, InvariantCheck, KillKind, NetworkConfiguration, Phases, SimProviders, SimWorld,
         SimulationBuilder, SimulationMetrics, SimulationResult, States, WorkloadTopology,
     };
     use moonpool::{SimulationError, always_assert, sometimes_assert};
@@ -892,6 +893,105 @@ mod tests {
     fn clients_follow_workers_through_a_network_drawn_for_each_seed() {
         let report = campaign().use_random_config().run();
         report.assert_passed();
+    }
+
+    // One thing at a time.
+
+    type Body = fn(Rc<Fleet<SimProviders>>, WorkloadTopology) -> Pin<Box<dyn Future<Output = ()>>>;
+
+    /// A client beside the processes, on a network without faults; nobody dies but by its hand.
+    fn directed(body: Body) {
+        let mut campaign = SimulationBuilder::new().process("directory", directory);
+        for index in 0..WORKERS {
+            campaign = campaign.process(format!("worker-{index}"), worker);
+        }
+        let report = campaign
+            .set_iterations(20)
+            .with_network_config(NetworkConfiguration::disabled())
+            .register_providers_workload("client", move |p: SimProviders, topology| async move {
+                let fleet = Fleet::new(&p, directory_address(&topology)?);
+                let follow = fleet.clone().follow(warmed_up);
+                let follow = p.task().spawn_task("follow", follow);
+                until(&fleet, |listing| listing.workers.len() == WORKERS).await;
+                body(fleet, topology).await;
+                follow.abort();
+                Ok(SimulationMetrics::default())
+            })
+            .run();
+        report.assert_passed();
+    }
+
+    /// The first list of a directory that was restarted is not empty.
+    fn warmed_up(listing: &Listing) {
+        assert!(listing.version.generation == 1 || listing.workers.len() >= WORKERS - 1);
+    }
+
+    fn kill(topology: &WorkloadTopology, name: &str, kind: KillKind) {
+        let world = topology.world().unwrap();
+        let process = world.process(name).unwrap().id();
+        world.kill(process, kind);
+    }
+
+    #[test]
+    fn a_restarted_directory_has_heard_of_all_workers_soon() {
+        directed(|fleet, topology| {
+            Box::pin(async move {
+                let after = RENEWAL..RENEWAL * 2;
+                kill(&topology, "directory", KillKind::Reboot { after });
+                let known = until(&fleet, |listing| {
+                    listing.version.generation == 2 && listing.workers.len() == WORKERS
+                });
+                // One may be on its way from one port to another, without being able to say goodbye.
+                let soon = RENEWAL * 2 + WARM_UP + GRACE * 2;
+                let in_time = fleet.providers.time().timeout(soon, known).await;
+                in_time.unwrap();
+            })
+        });
+    }
+
+    #[test]
+    fn a_client_that_calls_nobody_learns_of_a_death_without_the_directory() {
+        directed(|fleet, topology| {
+            Box::pin(async move {
+                let ip = topology.get_peer_by_name("worker-0").unwrap();
+                kill(&topology, "directory", KillKind::PowerLoss);
+                kill(&topology, "worker-0", KillKind::PowerLoss);
+                fleet.providers.time().sleep(BLIND).await;
+                let listed = fleet.listing.borrow().workers.len();
+                assert_eq!(listed, WORKERS, "nobody could tell");
+                for _ in 0..10 {
+                    let dead = |worker: Endpoint| worker.address.ip.to_string() == ip;
+                    assert!(!fleet.pick().is_some_and(dead));
+                }
+            })
+        });
+    }
+
+    #[test]
+    fn a_late_goodbye_does_not_take_out_the_successor() {
+        directed(|fleet, _topology| {
+            Box::pin(async move {
+                let at = |port| {
+                    Endpoint::new(
+                        NetworkAddress::new([10, 0, 9, 9].into(), port),
+                        UID::new(1, 1),
+                    )
+                };
+                let [old, new] = [at(1), at(2)].map(|worker| Registration {
+                    name: "twice".into(),
+                    worker,
+                });
+                let directory = &fleet.directory;
+                directory.register(old.clone()).await.unwrap();
+                directory.register(new.clone()).await.unwrap();
+                directory.leave(old).await.unwrap();
+                let listing = directory.newer_than(Version::default()).await.unwrap();
+                assert_eq!(listing.workers.get("twice"), Some(&new.worker));
+                directory.leave(new).await.unwrap();
+                let listing = directory.newer_than(Version::default()).await.unwrap();
+                assert_eq!(listing.workers.get("twice"), None);
+            })
+        });
     }
 
     #[test]
