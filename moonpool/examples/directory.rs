@@ -926,6 +926,7 @@ mod tests {
         assert!(listing.version.generation == 1 || listing.workers.len() >= WORKERS - 1);
     }
 
+    #[expect(clippy::unwrap_used, reason = "a test ends with a panic")]
     fn kill(topology: &WorkloadTopology, name: &str, kind: KillKind) {
         let world = topology.world().unwrap();
         let process = world.process(name).unwrap().id();
