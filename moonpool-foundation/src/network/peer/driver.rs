@@ -344,6 +344,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         S: tokio::io::AsyncRead + AsyncWrite + Unpin,
     {
         self.handle.begin_turn(cx);
+        self.handle.state().begin_turn();
         // A turn may end in the middle of what is there to read.
         let mut budget = if buggify!() { 1 } else { TURN_BYTES };
         loop {
@@ -364,7 +365,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if let Err(cause) = self.poll_last(cx, connection) {
                 return Poll::Ready(cause);
             }
-            if read == Progress::OutOfBudget || written == Progress::OutOfBudget {
+            let has_more = read == Progress::OutOfBudget || written == Progress::OutOfBudget;
+            if has_more || self.handle.state().awaits_turn() {
                 // Still scheduled: others go first, then this task is polled again.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
