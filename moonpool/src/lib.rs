@@ -42,12 +42,12 @@ pub mod messaging;
 pub use error::{BuildError, NotSent, RegisterError, TransportError};
 pub use messaging::envelope::{EnvelopeError, Metadata, TraceContext};
 pub use messaging::{
-    AddressState, Call, Client, EndpointMap, EndpointState, FailureMonitor, FailureWatch,
-    FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface, InvalidToken,
-    MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue, PeerInfo, PingReply,
-    QueueLimits, QueueStats, ReplyError, ReplyFuture, ReplyPromise, ReplyRoute, Request,
-    RequestStream, RetryPolicy, Server, Serving, ServingStats, SharedNetNotifiedQueue,
-    TransportStats, send_request,
+    AddressState, Call, Client, EmbeddedPromise, EndpointMap, EndpointState, FailureMonitor,
+    FailureWatch, FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface,
+    InvalidToken, MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue,
+    NewPromise, PeerInfo, PingReply, QueueLimits, QueueStats, ReplyError, ReplyFuture,
+    ReplyPromise, ReplyRoute, Request, RequestStream, RetryPolicy, Server, Serving, ServingStats,
+    SharedNetNotifiedQueue, TransportStats, send_request,
 };
 pub use moonpool_foundation as foundation;
 pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};

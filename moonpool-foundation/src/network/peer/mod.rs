@@ -19,6 +19,7 @@ mod outbox;
 mod packet;
 mod reader;
 mod receiver;
+mod refusals;
 mod session;
 mod session_acceptor;
 mod session_hub;
@@ -51,7 +52,7 @@ pub use packet::{
     ConnectionChange, PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal,
 };
 pub use session::{SessionIdentity, SessionMode};
-pub use session_acceptor::{SessionAcceptor, SessionOwner};
+pub use session_acceptor::{AcceptLimits, Acceptance, SessionAcceptor, SessionOwner};
 pub use terms::{Account, AnswerSlot, Expiry, PacketTerms};
 
 use driver::Driver;

@@ -401,9 +401,11 @@ impl Outbox {
         self.retained.len()
     }
 
-    /// Whether what was written and not acknowledged takes up half of what may be held.
+    /// Whether what was written and not acknowledged takes up half of what may be held, or refusals
+    /// do.
     pub(super) fn is_half_unacknowledged(&self) -> bool {
-        self.retained.len() >= self.reliable_limits.packets.div_ceil(2)
+        (self.is_half_refusals() && self.has_numbered())
+            || self.retained.len() >= self.reliable_limits.packets.div_ceil(2)
             || self.retained_bytes >= self.reliable_limits.bytes.div_ceil(2)
     }
 

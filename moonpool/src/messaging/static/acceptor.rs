@@ -4,7 +4,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use moonpool_foundation::network::peer::{
-    PacketId, Peer, PeerHandle, PeerId, SessionAcceptor, SessionOwner,
+    Acceptance, PacketId, Peer, PeerHandle, PeerId, SessionAcceptor, SessionOwner,
 };
 use moonpool_foundation::{
     NetworkAddress, NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider,
@@ -23,7 +23,6 @@ pub(crate) struct Acceptor<N: NetworkProvider, T: TimeProvider, TP: TaskProvider
     pub(crate) core: Weak<Core>,
     pub(crate) sessions: Rc<SessionAcceptor<N, T, TP>>,
     pub(crate) time: T,
-    pub(crate) max_connections: usize,
 }
 
 impl<N, T, TP> Acceptor<N, T, TP>
@@ -56,11 +55,15 @@ where
             // As if the host had run out of sockets.
             return;
         }
-        let connections = self.sessions.connections();
-        if connections >= self.max_connections || !self.sessions.accept(stream, address) {
-            core.counters.accept_refused.add();
-            tracing::warn!(connections, "too many connections");
-            return;
+        match self.sessions.accept(stream, address) {
+            Acceptance::Greeted => {}
+            Acceptance::GreetedForOldest => core.counters.handshakes_evicted.add(),
+            Acceptance::Refused => {
+                core.counters.accept_refused.add();
+                let connections = self.sessions.connections();
+                tracing::warn!(connections, "too many connections");
+                return;
+            }
         }
         core.counters.accepted.add();
     }

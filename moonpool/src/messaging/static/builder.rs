@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use moonpool_foundation::network::peer::PeerConfig;
+use moonpool_foundation::network::peer::{AcceptLimits, PeerConfig};
 use moonpool_foundation::{
     NetworkAddress, NetworkProvider, Providers, TaskProvider, TcpListenerTrait, TimeProvider, UID,
 };
@@ -21,9 +21,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Calls that wait for their replies at one time, unless the builder is told otherwise.
 const DEFAULT_MAX_CALLS: usize = 1_048_576;
-
-/// Accepted connections at one time, unless the builder is told otherwise.
-const DEFAULT_MAX_INCOMING: usize = 16_384;
 
 /// Makes a [`FlowTransport`], listening or not.
 ///
@@ -53,7 +50,7 @@ pub struct FlowTransportBuilder<N, T, TP> {
     local_address: Option<NetworkAddress>,
     public_address: Option<NetworkAddress>,
     peer_config: PeerConfig,
-    max_incoming: usize,
+    accept_limits: AcceptLimits,
     default_timeout: Option<Duration>,
     max_calls: usize,
     verify: Verify,
@@ -77,7 +74,7 @@ where
                 patience: Some(DEFAULT_PATIENCE),
                 ..PeerConfig::default()
             },
-            max_incoming: DEFAULT_MAX_INCOMING,
+            accept_limits: AcceptLimits::default(),
             default_timeout: Some(DEFAULT_TIMEOUT),
             max_calls: DEFAULT_MAX_CALLS,
             verify: Verify::default(),
@@ -109,7 +106,24 @@ where
     /// How many accepted connections there may be at one time, 16,384 by default. Further ones are
     /// closed at once. Sessions that wait for their next connection do not count.
     pub fn max_incoming_connections(mut self, connections: usize) -> Self {
-        self.max_incoming = connections;
+        self.accept_limits.connections = connections;
+        self
+    }
+
+    /// How many accepted connections may be without a greeting at one time, 1,024 by default, and half
+    /// of [`max_incoming_connections`](Self::max_incoming_connections) at most. For one more the oldest of
+    /// them is closed and counted (`handshakes_evicted`), so that whoever connects and says nothing keeps
+    /// nobody out. Each has `connect_timeout` of the [peers' configuration](Self::peer_config), 2 s.
+    pub fn max_handshakes(mut self, connections: usize) -> Self {
+        self.accept_limits.handshakes = connections;
+        self
+    }
+
+    /// How many accepted sessions are kept at one time, 65,536 by default, those without a connection
+    /// included, each for 60 s. For one more the one that has been without a connection for longest
+    /// ends; while all have one, the new connection is closed.
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.accept_limits.sessions = sessions;
         self
     }
 
@@ -189,11 +203,11 @@ where
         let core = self.core(Some(public));
         core.listening.set(Some(bound));
         tracing::info!(address = %bound, incarnation = %core.incarnation, "listening");
-        let max_incoming = self.max_incoming;
+        let limits = self.accept_limits;
         let (config, timeout) = (self.peer_config, self.default_timeout);
         let transport =
             FlowTransport::from_parts(core, self.network, self.time, self.task, config, timeout);
-        transport.listen(listener, max_incoming);
+        transport.listen(listener, limits);
         Ok(transport)
     }
 

@@ -342,7 +342,7 @@ fn write_request(
 }
 
 /// The earlier of two deadlines, either of which may be missing.
-fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+pub(super) fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
-    CloseOutcome, PeerConfig, PeerHandle, SessionAcceptor, SessionIdentity,
+    AcceptLimits, CloseOutcome, PeerConfig, PeerHandle, SessionAcceptor, SessionIdentity,
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
@@ -124,13 +124,13 @@ where
     }
 
     /// Starts the task that accepts connections.
-    pub(crate) fn listen(&self, listener: N::TcpListener, max_connections: usize) {
+    pub(crate) fn listen(&self, listener: N::TcpListener, limits: AcceptLimits) {
+        self.sessions.set_limits(limits);
         let acceptor = Acceptor {
             listener,
             core: Rc::downgrade(&self.core),
             sessions: Rc::clone(&self.sessions),
             time: self.time.clone(),
-            max_connections,
         };
         let task = self.task.spawn_driver("moonpool-accept", acceptor.run());
         self.accept_task.replace(Some(task));

@@ -9,7 +9,6 @@ use super::{Core, wake};
 use crate::messaging::r#static::envelope::MessageHead;
 use crate::messaging::r#static::peer_info::PeerInfo;
 use crate::messaging::r#static::receivers::{Incoming, Packet};
-use crate::messaging::r#static::reply_error::ReplyError;
 use crate::messaging::r#static::reply_route::{ReplyRoute, Slot};
 
 impl Core {
@@ -47,7 +46,7 @@ impl Core {
                 None => {
                     self.counters.requests_refused.add();
                     let refusal = self.refusal(&packet, &head);
-                    return refusal.send_error(&ReplyError::Overloaded);
+                    return refusal.send_notice(WellKnownToken::Overloaded, token);
                 }
             },
         };
