@@ -13,8 +13,8 @@ use super::state::Timeouts;
 
 pin_project! {
     /// The timer of one class of deadlines. It is armed for the next one, or an earlier one that there
-    /// was: most deadlines move on with every packet, and a timer that fires early is cheaper than one
-    /// that is armed anew each time.
+    /// was: most deadlines move on, or come and go, with every packet, and a timer that fires early,
+    /// or for nothing, is cheaper than one that is armed anew each time.
     struct Alarm<S> {
         at: Option<Duration>,
         // Whom the sleep wakes: it is asked again only by another task, or once its time has come.
@@ -43,8 +43,8 @@ impl<S: Future<Output = ()>> Alarm<S> {
         let mut this = self.project();
         let is_early_enough = match (*this.at, next) {
             (Some(armed), Some(next)) => armed <= next,
-            (None, None) => true,
-            _ => false,
+            (_, None) => true,
+            (None, Some(_)) => false,
         };
         if !is_early_enough {
             *this.at = next;
