@@ -101,6 +101,10 @@ mod tests {
             map.into_keys().collect::<Vec<_>>()
         };
         assert_eq!(order(1), order(1));
-        assert_ne!(order(1), order(2), "whoever does not know the seed knows no order");
+        assert_ne!(
+            order(1),
+            order(2),
+            "whoever does not know the seed knows no order"
+        );
     }
 }

@@ -31,6 +31,8 @@ mod limits;
 mod liveness;
 #[path = "rpc_integration/load.rs"]
 mod load;
+#[path = "rpc_integration/middleware.rs"]
+mod middleware;
 #[path = "rpc_integration/outcomes.rs"]
 mod outcomes;
 #[path = "rpc_integration/own_addresses.rs"]

@@ -14,7 +14,11 @@ mod frame;
 pub mod fuzzing;
 mod handle;
 mod inbox;
+#[cfg(feature = "metrics")]
+mod instruments;
+mod log;
 mod metrics;
+pub mod observability;
 mod outbox;
 mod packet;
 mod reader;

@@ -42,6 +42,7 @@ struct Limits {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OutboxCounters {
     pub(super) packets_sent: u64,
+    pub(super) packets_resent: u64,
     pub(super) bytes_sent: u64,
     pub(super) unreliable_dropped: u64,
     pub(super) not_delivered: u64,
@@ -252,6 +253,8 @@ impl Outbox {
                     frame.write_remaining(now, front);
                 }
                 frame.lay_out(ack);
+                self.counters.packets_resent +=
+                    u64::from(is_relayed && kind == FrameKind::Reliable);
             }
             FrameKind::Unreliable | FrameKind::Control => frame.lay_out(0),
         }

@@ -17,6 +17,7 @@ use super::config::PeerConfig;
 use super::driver::{Connection, Driver};
 use super::error::{ConnectionError, ProtocolError};
 use super::handle::PeerHandle;
+use super::log::{self, LogLimit};
 use super::packet::{PacketId, PeerId, PeerSink};
 use super::receiver::Receiver;
 use super::session::{Hello, HelloAnswer, HelloKind, SessionIdentity, SessionMode, VERSION};
@@ -123,6 +124,8 @@ struct Shared<N: NetworkProvider, T, TP> {
     next_greeting: Cell<u64>,
     limits: Cell<AcceptLimits>,
     connections: Rc<Cell<usize>>,
+    /// What strangers may cause to be logged.
+    log_limit: Rc<LogLimit>,
 }
 
 impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T, TP> {
@@ -151,6 +154,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
             next_greeting: Cell::new(0),
             limits: Cell::default(),
             connections: Rc::default(),
+            log_limit: Rc::default(),
         });
         Self { shared }
     }
@@ -224,7 +228,11 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
                 Err(_elapsed) => Some(ConnectionError::TimedOut { after: limit }),
             };
             if let Some(cause) = ended {
-                tracing::debug!(peer = name, %cause, "a connection was not accepted");
+                #[cfg(feature = "metrics")]
+                super::instruments::note_refused();
+                if let Some(shared) = weak.upgrade() {
+                    log::note_refused(&shared.log_limit, time.now(), &name, &cause);
+                }
             }
             if let Some(shared) = weak.upgrade() {
                 let done = shared.greetings.borrow_mut().remove(&number);
@@ -276,22 +284,30 @@ where
     let Some(owner) = shared.upgrade() else {
         return Err(ConnectionError::Closed);
     };
-    let refusal = match hello {
+    let (refusal, cause) = match hello {
         HelloKind::Compatible(hello) => {
             match owner.admit(&hello, connection, peer_address, permit)? {
-                Some(refused) => refused,
+                Some(refused) => (refused, None),
                 None => return Ok(()),
             }
         }
-        HelloKind::Incompatible { .. } => {
+        HelloKind::Incompatible {
+            version_min,
+            version_max,
+        } => {
             let incarnation = owner.hub.borrow().identity().incarnation;
             let answer = HelloAnswer::incompatible(incarnation, VERSION, VERSION);
-            (connection, answer, permit)
+            let cause = ConnectionError::Incompatible {
+                version_min,
+                version_max,
+            };
+            ((connection, answer, permit), Some(cause))
         }
     };
     drop(owner);
     let (mut connection, answer, _permit) = refusal;
-    refuse(&mut connection.stream, &answer).await
+    refuse(&mut connection.stream, &answer).await?;
+    cause.map_or(Ok(()), Err)
 }
 
 async fn read_hello<S>(connection: &mut Connection<S>) -> Result<HelloKind, ConnectionError>
@@ -407,7 +423,8 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
             .insert(handle.id(), Rc::clone(&slot));
         let receiver = Receiver::Sink(Rc::clone(&self.sink));
         let (time, task) = (self.time.clone(), self.task.clone());
-        let driver = Driver::new(&handle, receiver, time, task, &self.config);
+        let driver = Driver::new(&handle, receiver, time, task, &self.config)
+            .logging_within(&self.log_limit);
         let kept = Kept {
             keeper: self.this.clone(),
             peer: handle.id(),

@@ -60,8 +60,10 @@ where
             Acceptance::GreetedForOldest => core.counters.handshakes_evicted.add(),
             Acceptance::Refused => {
                 core.counters.accept_refused.add();
-                let connections = self.sessions.connections();
-                tracing::warn!(connections, "too many connections");
+                warn_of(
+                    self.sessions.connections(),
+                    core.counters.accept_refused.count(),
+                );
                 return;
             }
         }
@@ -88,7 +90,7 @@ where
             return;
         };
         let handle = peer.handle().clone();
-        tracing::debug!(id = %handle.id(), address = handle.peer_name(), "a session begins");
+        tracing::debug!(target: "moonpool::peer", peer = handle.peer_name(), "session begins");
         let mut peers = core.peers.borrow_mut();
         peers.insert(&handle, serves.as_ref(), false, Box::new(peer));
     }
@@ -103,5 +105,12 @@ where
         if let Some(core) = self.0.upgrade() {
             core.handle_passed_over(from, to, &packets);
         }
+    }
+}
+
+/// The first, the second, the fourth ..: whoever connects in a loop fills no log.
+fn warn_of(connections: usize, refused: u64) {
+    if refused.is_power_of_two() {
+        tracing::warn!(target: "moonpool::peer", connections, refused, "too many connections");
     }
 }

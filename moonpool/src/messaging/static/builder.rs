@@ -10,6 +10,7 @@ use moonpool_foundation::{
 
 use super::core::{Core, CoreParams, Limits};
 use super::flow_transport::FlowTransport;
+use super::middleware::{CallChain, CallMiddleware};
 use super::peer_info::{PeerInfo, Verify};
 use crate::error::BuildError;
 
@@ -54,6 +55,7 @@ pub struct FlowTransportBuilder<N, T, TP> {
     default_timeout: Option<Duration>,
     max_calls: usize,
     verify: Verify,
+    call_chain: CallChain,
 }
 
 impl<N, T, TP> FlowTransportBuilder<N, T, TP>
@@ -78,6 +80,7 @@ where
             default_timeout: Some(DEFAULT_TIMEOUT),
             max_calls: DEFAULT_MAX_CALLS,
             verify: Verify::default(),
+            call_chain: CallChain::default(),
         }
     }
 
@@ -154,6 +157,16 @@ where
         self
     }
 
+    /// Puts code around all calls of the transport; see [`CallMiddleware`]. May be called several
+    /// times: what was installed first is outermost.
+    ///
+    /// With middleware a call is encoded when it is sent and leaves when its future is polled, after
+    /// what the middleware does before it; what keeps it from leaving then is the call's outcome.
+    pub fn call_middleware(mut self, middleware: impl CallMiddleware) -> Self {
+        self.call_chain.push(middleware);
+        self
+    }
+
     /// A transport that does not listen. It needs no address: answers to its requests come back on
     /// the connections it opens.
     ///
@@ -166,8 +179,7 @@ where
         }
         let address = self.public_address.or(self.local_address);
         let core = self.core(address);
-        let (config, timeout) = (self.peer_config, self.default_timeout);
-        FlowTransport::from_parts(core, self.network, self.time, self.task, config, timeout)
+        self.assemble(core)
     }
 
     /// A transport that listens on its local address.
@@ -204,11 +216,21 @@ where
         core.listening.set(Some(bound));
         tracing::info!(address = %bound, incarnation = %core.incarnation, "listening");
         let limits = self.accept_limits;
-        let (config, timeout) = (self.peer_config, self.default_timeout);
-        let transport =
-            FlowTransport::from_parts(core, self.network, self.time, self.task, config, timeout);
+        let transport = self.assemble(core);
         transport.listen(listener, limits);
         Ok(transport)
+    }
+
+    fn assemble(self, core: Rc<Core>) -> Rc<FlowTransport<N, T, TP>> {
+        FlowTransport::from_parts(
+            core,
+            self.network,
+            self.time,
+            self.task,
+            self.peer_config,
+            self.default_timeout,
+            self.call_chain,
+        )
     }
 
     fn core(&self, address: Option<NetworkAddress>) -> Rc<Core> {

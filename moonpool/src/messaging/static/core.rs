@@ -36,6 +36,8 @@ use super::failure_monitor::FailureTable;
 use super::failure_watch::OpenPeer;
 use super::handler_tasks::HandlerTasks;
 use super::local_queue::LocalQueue;
+#[cfg(feature = "metrics")]
+use super::method_metrics::Instruments;
 use super::open_requests::OpenRequests;
 use super::peer_info::Verify;
 use super::peer_table::PeerTable;
@@ -134,6 +136,8 @@ pub(crate) struct Core {
     /// Tasks that handle requests.
     pub(crate) handlers: Rc<HandlerTasks>,
     pub(crate) counters: Counters,
+    #[cfg(feature = "metrics")]
+    pub(crate) instruments: Rc<Instruments>,
 }
 
 impl Core {
@@ -166,6 +170,8 @@ impl Core {
                 config_error: params.config_error,
                 handlers: HandlerTasks::new(),
                 counters: Counters::default(),
+                #[cfg(feature = "metrics")]
+                instruments: Rc::default(),
             }
         })
     }

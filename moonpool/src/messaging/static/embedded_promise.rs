@@ -10,10 +10,11 @@ use moonpool_traits::MessageCodec;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::call::earlier;
+use super::call_record::CallRecord;
 use super::call_table::CallTerms;
 use super::flow_transport::FlowTransport;
 use super::reply_error::ReplyError;
-use super::reply_future::{PendingCall, ReplyFuture};
+use super::reply_future::{PendingCall, ReplyFuture, Work};
 use super::reply_promise::ReplyPromise;
 use super::reply_route::ReplyRoute;
 use super::request::Outgoing;
@@ -191,7 +192,9 @@ impl<Resp, C> NewPromise<'_, Resp, C> {
             endpoint: Endpoint::new(address, token),
             response: PhantomData,
         };
-        Ok((promise, ReplyFuture::new(call, self.codec)))
+        let record = CallRecord::begin(core, &promise.endpoint, None);
+        let answer = ReplyFuture::new(Work::Once(call), record, token, self.codec);
+        Ok((promise, answer))
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod fuzzing;
 #[cfg(test)]
 mod golden;
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::BufMut;
@@ -121,6 +122,15 @@ pub struct TraceContext<'a> {
     pub flags: u8,
     /// `tracestate`, uninterpreted.
     pub state: &'a [u8],
+}
+
+/// As in the header `traceparent`: version 00, the ids and the flags in hex digits.
+impl fmt::Display for TraceContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let trace_id = u128::from_be_bytes(self.trace_id);
+        let parent_id = u64::from_be_bytes(self.parent_id);
+        write!(f, "00-{trace_id:032x}-{parent_id:016x}-{:02x}", self.flags)
+    }
 }
 
 /// Metadata pairs, checked but not collected.

@@ -13,6 +13,7 @@
 mod acceptor;
 mod builder;
 mod call;
+mod call_record;
 mod call_table;
 mod call_terms;
 mod concurrency_limit;
@@ -26,9 +27,14 @@ mod failure_monitor;
 mod failure_watch;
 mod flow_transport;
 mod handler_tasks;
+mod hooked_call;
 mod interface;
 mod local_queue;
 mod method_call;
+#[cfg(feature = "metrics")]
+mod method_metrics;
+mod method_name;
+mod middleware;
 mod net_notified_queue;
 mod open_requests;
 mod peer_info;
@@ -64,6 +70,11 @@ pub use interface::{Client, Interface, MethodStream, Server};
 #[doc(hidden)]
 pub use method_call::Target;
 pub use method_call::{MethodCall, MethodFuture};
+pub use method_name::MethodName;
+pub use middleware::{
+    Answered, CallMiddleware, NextCall, NextHandler, OutgoingCall, ReplyBody, ServeMiddleware,
+    ServedRequest,
+};
 pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue};
 pub use peer_info::PeerInfo;
 pub use ping::PingReply;

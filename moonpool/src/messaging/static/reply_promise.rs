@@ -11,7 +11,10 @@ use moonpool_traits::MessageCodec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::call_record::Served;
 use super::envelope::{Metadata, TraceContext};
+use super::middleware::ServedRequest;
+use super::peer_info::PeerInfo;
 use super::reply_error::ReplyError;
 use super::reply_future::ReplyFuture;
 use super::reply_route::ReplyRoute;
@@ -79,6 +82,26 @@ impl<Resp, C> ReplyPromise<Resp, C> {
     #[must_use]
     pub fn trace_context(&self) -> Option<TraceContext<'_>> {
         self.route.as_ref()?.trace_context()
+    }
+
+    /// Who asked, as the operating system names the other end; `None` if it is this process itself,
+    /// or the message is one-way.
+    #[must_use]
+    pub fn peer(&self) -> Option<PeerInfo<'_>> {
+        self.route.as_ref()?.peer_info()
+    }
+
+    pub(crate) fn served(&self, served: &Served) -> ServedRequest<'_> {
+        ServedRequest {
+            route: self.route.as_ref(),
+            name: served.name,
+            token: served.token,
+        }
+    }
+
+    /// For logs.
+    pub(crate) fn peer_name(&self) -> Option<&str> {
+        self.route.as_ref().map(ReplyRoute::peer_name)
     }
 
     /// Whether nobody waits for the answer any more: the caller gave up, its deadline has passed,

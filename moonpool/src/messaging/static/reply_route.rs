@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::core::{Admission, Core};
 use super::envelope::{self, MessageHead, Metadata, RequestContext, TraceContext};
+use super::peer_info::PeerInfo;
 use super::receivers::Packet;
 use super::reply_error::ReplyError;
 use crate::error::TransportError;
@@ -175,6 +176,29 @@ impl ReplyRoute {
         match &self.way {
             Way::Peer(peer) => Some(peer.id()),
             Way::Local | Way::Promise(_) | Way::Used => None,
+        }
+    }
+
+    /// Tells the metrics that no handler gets the request.
+    pub(crate) fn note_refusal(&self, reason: &'static str) {
+        if let Some(core) = self.core.upgrade() {
+            core.note_refusal(reason);
+        }
+    }
+
+    pub(crate) fn peer_info(&self) -> Option<PeerInfo<'_>> {
+        match &self.way {
+            Way::Peer(peer) => Some(PeerInfo::of(peer)),
+            Way::Local | Way::Promise(_) | Way::Used => None,
+        }
+    }
+
+    pub(crate) fn peer_name(&self) -> &str {
+        match &self.way {
+            Way::Peer(peer) => peer.peer_name(),
+            Way::Local => "local",
+            Way::Promise(_) => "promise",
+            Way::Used => "used",
         }
     }
 
@@ -359,15 +383,9 @@ impl Drop for ReplyRoute {
 
 impl fmt::Debug for ReplyRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = match &self.way {
-            Way::Peer(peer) => peer.peer_name(),
-            Way::Local => "local",
-            Way::Promise(_) => "promise",
-            Way::Used => "used",
-        };
         f.debug_struct("ReplyRoute")
             .field("token", &self.token)
-            .field("way", &way)
+            .field("way", &self.peer_name())
             .finish_non_exhaustive()
     }
 }
