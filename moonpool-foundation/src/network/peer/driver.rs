@@ -246,6 +246,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     ) where
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
+        connection.reader.share(Rc::clone(&kept.reads));
         let mut is_known = self.handle.is_connected();
         let ended = poll_fn(|cx| {
             // A newer connection fences this one: nothing more is read from it.

@@ -50,9 +50,13 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if *budget == 0 {
                 return Ok(Progress::OutOfBudget);
             }
+            connection.reader.make_room()?;
             let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
             match read {
-                Poll::Pending => return Ok(Progress::Blocked),
+                Poll::Pending => {
+                    connection.reader.handle_blocked();
+                    return Ok(Progress::Blocked);
+                }
                 Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
                 Poll::Ready(Ok(bytes)) => {
                     *budget = budget.saturating_sub(bytes);
