@@ -498,6 +498,11 @@ impl PeerHandle {
         self.0.is_scheduled.set(true);
     }
 
+    /// Whether a handle changed something since the last [`take_dirty`](Self::take_dirty).
+    pub(super) fn is_dirty(&self) -> bool {
+        self.0.is_dirty.get()
+    }
+
     /// Whether a handle changed something since the last call.
     pub(super) fn take_dirty(&self) -> bool {
         self.0.is_dirty.replace(false)

@@ -176,13 +176,16 @@ impl Block {
             return Ok(None);
         }
         let header = PacketHeader::deserialize(rest)?;
-        let Some(payload) = rest.get(HEADER_SIZE..header.length as usize) else {
+        let Some((packet, payload)) = rest
+            .get(..header.length as usize)
+            .and_then(|packet| Some((packet, packet.get(HEADER_SIZE..)?)))
+        else {
             return Err(WireError::InvalidLength {
                 length: header.length as usize,
                 expected: rest.len(),
             });
         };
-        if let Err(error) = header.verify(payload) {
+        if let Err(error) = header.verify_packet(packet) {
             sometimes_assert!(
                 checksum_caught_corruption,
                 true,

@@ -270,6 +270,7 @@ where
             incarnation: UID::new(self.task.internal_random(), self.task.internal_random()),
             endpoint_nonce: self.task.internal_random(),
             call_nonce: self.task.internal_random(),
+            hash_seed: self.task.internal_random(),
             limits: Limits {
                 payload_bytes: self.peer_config.max_payload_bytes as usize,
                 local_packets: self.peer_config.reliable_packets,

@@ -58,6 +58,8 @@ pub(crate) struct CoreParams {
     pub(crate) endpoint_nonce: u64,
     /// The upper half of reply tokens.
     pub(crate) call_nonce: u64,
+    /// What the hashes of tokens start from that other ends chose: none of them learns it.
+    pub(crate) hash_seed: u64,
     pub(crate) limits: Limits,
     /// The time, as the transport's provider tells it.
     pub(crate) clock: Box<dyn Fn() -> Duration>,
@@ -159,7 +161,7 @@ impl Core {
                 endpoints: RefCell::new(endpoints),
                 calls: RefCell::new(CallTable::new(params.call_nonce, params.limits.calls)),
                 looks: RefCell::default(),
-                open_requests: RefCell::default(),
+                open_requests: RefCell::new(OpenRequests::new(params.hash_seed)),
                 peers: RefCell::new(PeerTable::new()),
                 failures: RefCell::new(FailureTable::new()),
                 opener: RefCell::new(None),
