@@ -23,7 +23,7 @@ mod events;
 use std::time::{Duration, Instant};
 
 use clock::SimInstant;
-use events::{EventClass, EventQueue};
+use events::{EventClass, EventQueue, Popped};
 use moonpool_foundation::{
     LatencyModel, NetworkConfiguration, NetworkProvider, Providers, RandomProvider, SimProviders,
     SimWorld, SimulationBuilder, SimulationMetrics, TaskProvider, TcpListenerTrait, TimeProvider,
@@ -61,11 +61,17 @@ fn queue(pending: u64, operations: u64) -> f64 {
     // Up to a second ahead, as timers and segments are.
     for _ in 0..pending {
         let delay = Duration::from_nanos(numbers.next() % 1_000_000_000);
-        queue.push(SimInstant::ZERO.after(delay), EventClass::Foreground, pending);
+        queue.push(
+            SimInstant::ZERO.after(delay),
+            EventClass::Foreground,
+            pending,
+        );
     }
     let began = Instant::now();
     for _ in 0..operations {
-        let (at, event) = queue.pop().unwrap();
+        let Popped::Event(at, event) = queue.pop_by(SimInstant::NEVER) else {
+            return 0.0;
+        };
         let delay = Duration::from_nanos(1 + numbers.next() % 1_000_000_000);
         queue.push(at.after(delay), EventClass::Foreground, event);
     }
@@ -248,7 +254,9 @@ fn bare_seeds(operations: u64) -> f64 {
         let world = world(seed);
         let server = world.add_process("server").providers();
         let client = world.add_process("client").providers();
-        server.task().spawn_task("server", serve_once(server.clone()));
+        server
+            .task()
+            .spawn_task("server", serve_once(server.clone()));
         let done = client.clone().task().spawn_task("client", async move {
             client.time().sleep(Duration::from_millis(10)).await;
             exchange(client, "server:80").await;
@@ -290,21 +298,66 @@ const HEARTBEAT: Duration = Duration::from_millis(100);
 type Row = (&'static str, u64, fn(u64) -> f64, &'static str);
 
 const ROWS: [Row; 15] = [
-    ("queue-1k", 2_000_000, |n| queue(1_000, n), "pops and pushes/s"),
-    ("queue-100k", 2_000_000, |n| queue(100_000, n), "pops and pushes/s"),
-    ("queue-1m", 2_000_000, |n| queue(1_000_000, n), "pops and pushes/s"),
+    (
+        "queue-1k",
+        2_000_000,
+        |n| queue(1_000, n),
+        "pops and pushes/s",
+    ),
+    (
+        "queue-100k",
+        2_000_000,
+        |n| queue(100_000, n),
+        "pops and pushes/s",
+    ),
+    (
+        "queue-1m",
+        2_000_000,
+        |n| queue(1_000_000, n),
+        "pops and pushes/s",
+    ),
     ("switch", 1_000_000, switches, "task switches/s"),
     ("sleep", 1_000_000, |n| sleeps(1, n), "sleeps/s"),
-    ("sleep-1k", 1_000_000, |n| sleeps(1_000, n), "sleeps/s, a thousand tasks"),
-    ("sleep-1m", 1_000_000, |n| sleeps(n, n), "sleeps/s, all at once"),
+    (
+        "sleep-1k",
+        1_000_000,
+        |n| sleeps(1_000, n),
+        "sleeps/s, a thousand tasks",
+    ),
+    (
+        "sleep-1m",
+        1_000_000,
+        |n| sleeps(n, n),
+        "sleeps/s, all at once",
+    ),
     ("stream", 400_000, round_trips, "round trips/s"),
     ("mesh", 400_000, mesh, "round trips/s, 10 x 10, window 8"),
-    ("heartbeat", 600, |n| beats(10, 9, HEARTBEAT, n), "simulated s/s"),
-    ("ring-100", 60, |n| beats(100, 1, 10 * HEARTBEAT, n), "simulated s/s"),
-    ("ring-1000", 60, |n| beats(1_000, 1, 10 * HEARTBEAT, n), "simulated s/s"),
+    (
+        "heartbeat",
+        600,
+        |n| beats(10, 9, HEARTBEAT, n),
+        "simulated s/s",
+    ),
+    (
+        "ring-100",
+        60,
+        |n| beats(100, 1, 10 * HEARTBEAT, n),
+        "simulated s/s",
+    ),
+    (
+        "ring-1000",
+        60,
+        |n| beats(1_000, 1, 10 * HEARTBEAT, n),
+        "simulated s/s",
+    ),
     ("seeds", 20_000, bare_seeds, "worlds/s"),
     ("seeds-built", 20_000, |n| built_seeds(1, n), "seeds/s"),
-    ("seeds-two", 20_000, |n| built_seeds(2, n), "seeds/s, two workers"),
+    (
+        "seeds-two",
+        20_000,
+        |n| built_seeds(2, n),
+        "seeds/s, two workers",
+    ),
 ];
 
 fn main() {
@@ -316,7 +369,10 @@ fn main() {
         return;
     }
     for (name, operations, run, unit) in ROWS {
-        if filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())) {
+        if filter
+            .as_ref()
+            .is_none_or(|filter| name.contains(filter.as_str()))
+        {
             let mut figures: Vec<f64> = (0..5).map(|_| run(operations)).collect();
             figures.sort_by(f64::total_cmp);
             println!("{name:<12} {:>14.0} {unit}", figures[2]);

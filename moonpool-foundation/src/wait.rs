@@ -88,7 +88,7 @@ pub fn note(reason: WaitReason) {
 pub fn note(_reason: WaitReason) {}
 
 #[cfg(feature = "sim")]
-pub(crate) use notes::{MAX_NOTES, reset, taken};
+pub(crate) use notes::{MAX_NOTES, reset, take_into, taken};
 
 #[cfg(feature = "sim")]
 mod notes {
@@ -116,6 +116,17 @@ mod notes {
     /// Forgets all notes: the executor does so before each poll.
     pub(crate) fn reset() {
         LEN.set(0);
+    }
+
+    /// Writes the notes made since the last reset into `waits`, and how many there are.
+    pub(crate) fn take_into(waits: &mut [Option<WaitReason>; MAX_NOTES]) -> usize {
+        let len = LEN.get();
+        NOTES.with_borrow(|notes| {
+            for (wait, note) in waits.iter_mut().zip(notes).take(len) {
+                *wait = *note;
+            }
+        });
+        len
     }
 
     /// The notes made since the last reset.

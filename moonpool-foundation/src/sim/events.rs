@@ -39,6 +39,16 @@ pub(crate) struct EventKey {
     generation: u32,
 }
 
+/// What asking for the next event gives.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Popped<E> {
+    Event(SimInstant, E),
+    /// The next one is due then, which is too late.
+    Later(SimInstant),
+    /// There is none.
+    Nothing,
+}
+
 /// An event's place in a bucket. Its event is gone if the slot's generation is another one.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -166,25 +176,46 @@ impl<E> EventQueue<E> {
         key
     }
 
-    /// The earliest event, taken out.
-    pub(crate) fn pop(&mut self) -> Option<(SimInstant, E)> {
+    /// The earliest event, taken out if it is due by `limit`.
+    pub(crate) fn pop_by(&mut self, limit: SimInstant) -> Popped<E> {
         loop {
-            while let Some(key) = self.due.get(self.next_due).copied() {
-                self.next_due += 1;
-                if self.next_due == self.due.len() {
-                    self.due.clear();
-                    self.next_due = 0;
+            if self.next_due < self.due.len() {
+                if self.base > limit {
+                    return match self.next_at() {
+                        Some(at) => Popped::Later(at),
+                        None => Popped::Nothing,
+                    };
                 }
-                if let Some(event) = self.take(key) {
-                    return Some((self.base, event));
+                if let Some(event) = self.pop_due() {
+                    return Popped::Event(self.base, event);
                 }
-                self.stale -= 1;
             }
-            let earliest = self.earliest_in_buckets()?;
+            let Some(earliest) = self.earliest_in_buckets() else {
+                return Popped::Nothing;
+            };
+            if earliest.at > limit {
+                return Popped::Later(earliest.at);
+            }
             if let Some(event) = self.advance(earliest.at) {
-                return Some((earliest.at, event));
+                return Popped::Event(earliest.at, event);
             }
         }
+    }
+
+    /// The first event at `base`.
+    fn pop_due(&mut self) -> Option<E> {
+        while let Some(key) = self.due.get(self.next_due).copied() {
+            self.next_due += 1;
+            if self.next_due == self.due.len() {
+                self.due.clear();
+                self.next_due = 0;
+            }
+            if let Some(event) = self.take(key) {
+                return Some(event);
+            }
+            self.stale -= 1;
+        }
+        None
     }
 
     /// Takes an event out before its time. `None` if it was popped or removed already.
@@ -259,14 +290,21 @@ impl<E> EventQueue<E> {
         Some((level, self.used[level].trailing_zeros() as usize))
     }
 
-    /// Takes a bucket out of use; its buffer is to be handed back.
-    fn empty(&mut self, level: usize, bucket: usize) -> (u16, Vec<Entry>) {
+    fn disuse(&mut self, level: usize, bucket: usize) {
         self.used[level] &= !(1 << bucket);
         if self.used[level] == 0 {
             self.levels &= !(1 << level);
         }
+    }
+
+    /// Takes a bucket out of use; its buffer is to be handed back.
+    fn empty(&mut self, level: usize, bucket: usize) -> (u16, Vec<Entry>) {
+        self.disuse(level, bucket);
         let buffer = self.buckets[level][bucket];
-        (buffer, std::mem::take(&mut self.buffers[usize::from(buffer)]))
+        (
+            buffer,
+            std::mem::take(&mut self.buffers[usize::from(buffer)]),
+        )
     }
 
     fn hand_back(&mut self, buffer: u16, mut entries: Vec<Entry>) {
@@ -282,7 +320,10 @@ impl<E> EventQueue<E> {
         loop {
             let (level, bucket) = self.first_bucket()?;
             let entries = &self.buffers[usize::from(self.buckets[level][bucket])];
-            let first = entries.iter().min_by_key(|entry| entry.at).copied();
+            let first = match entries.as_slice() {
+                [alone] => Some(*alone),
+                entries => entries.iter().min_by_key(|entry| entry.at).copied(),
+            };
             if first.is_some_and(|first| self.is_queued(first.key)) {
                 return first;
             }
@@ -303,17 +344,21 @@ impl<E> EventQueue<E> {
         let (level, bucket) = self.first_bucket()?;
         self.base = earliest;
         self.earliest = None;
-        let (buffer, mut entries) = self.empty(level, bucket);
-        let alone = if entries.len() == 1 {
-            entries.pop()
-        } else {
-            None
-        };
+        let buffer = self.buckets[level][bucket];
+        let entries = &mut self.buffers[usize::from(buffer)];
+        if entries.len() == 1
+            && let Some(alone) = entries.pop()
+        {
+            self.disuse(level, bucket);
+            self.spare.push(buffer);
+            return self.take(alone.key);
+        }
+        let (buffer, entries) = self.empty(level, bucket);
         for entry in &entries {
             self.place(*entry);
         }
         self.hand_back(buffer, entries);
-        alone.and_then(|entry| self.take(entry.key))
+        None
     }
 
     fn skip_stale_due(&mut self) {
@@ -378,6 +423,16 @@ pub(crate) fn index_u32(index: usize) -> u32 {
 }
 
 #[cfg(test)]
+impl<E> EventQueue<E> {
+    fn pop(&mut self) -> Option<(SimInstant, E)> {
+        match self.pop_by(SimInstant::NEVER) {
+            Popped::Event(at, event) => Some((at, event)),
+            Popped::Later(_) | Popped::Nothing => None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
@@ -392,7 +447,11 @@ mod tests {
 
     /// A few that are often the same, and some from each level of the wheel.
     fn times() -> impl Strategy<Value = u64> {
-        prop_oneof![0..50u64, (0..64u32).prop_map(|bits| 3 << bits), any::<u64>()]
+        prop_oneof![
+            0..50u64,
+            (0..64u32).prop_map(|bits| 3 << bits),
+            any::<u64>()
+        ]
     }
 
     #[test]
@@ -451,7 +510,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_mix_of_push_pop_and_remove_matches_an_ordered_map(
-            steps in proptest::collection::vec((0u8..4, times()), 1..400)
+            steps in proptest::collection::vec((0u8..5, times()), 1..400)
         ) {
             let mut queue = EventQueue::default();
             let mut model = BTreeMap::new();
@@ -464,6 +523,19 @@ mod tests {
                         keys.push((key, value, sequence));
                     }
                     2 => {
+                        let limit = at(value);
+                        let first = model.keys().next().copied();
+                        let expected = match first {
+                            None => Popped::Nothing,
+                            Some((v, _)) if at(v) > limit => Popped::Later(at(v)),
+                            Some((v, s)) => Popped::Event(at(v), s),
+                        };
+                        if matches!(expected, Popped::Event(..)) {
+                            model.pop_first();
+                        }
+                        prop_assert_eq!(queue.pop_by(limit), expected);
+                    }
+                    3 => {
                         let expected = model.pop_first().map(|((v, s), ())| (at(v), s));
                         prop_assert_eq!(queue.pop(), expected);
                     }

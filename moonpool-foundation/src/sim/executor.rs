@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
+use std::task::Waker;
 
 use async_task::Task;
 
@@ -51,9 +52,25 @@ pub(crate) type TaskKey = Key;
 
 thread_local! {
     /// Set by a task that panicked, read by the executor right after its poll.
-    pub(super) static TASK_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    static TASK_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether that is set.
+    static TASK_PANICKED: Cell<bool> = const { Cell::new(false) };
     /// Set by a task that has ended.
     pub(super) static TASK_DONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A task panicked, in its future or in a destructor.
+pub(super) fn note_panic(message: String) {
+    TASK_PANIC.set(Some(message));
+    TASK_PANICKED.set(true);
+}
+
+fn take_panic() -> Option<String> {
+    if TASK_PANICKED.take() {
+        TASK_PANIC.take()
+    } else {
+        None
+    }
 }
 
 struct TaskEntry {
@@ -62,6 +79,8 @@ struct TaskEntry {
     spawned_at: &'static Location<'static>,
     /// Dropping it cancels the task.
     cell: Task<(), TaskMeta>,
+    /// The cell's own: only this thread has it.
+    waker: Waker,
     waits: [Option<WaitReason>; MAX_NOTES],
     wait_count: usize,
     polls: PollCount,
@@ -226,6 +245,7 @@ impl Executor {
                 process,
                 spawned_at,
                 cell,
+                waker: runnable.waker(),
                 waits: [None; MAX_NOTES],
                 wait_count: 0,
                 polls: PollCount::default(),
@@ -336,6 +356,18 @@ impl Executor {
         }
     }
 
+    /// The task that is polled right now, if `waker` is its own and it is one of this world.
+    pub(super) fn polled_task(&self, waker: &Waker) -> Option<TaskKey> {
+        wakes::polled_task(self.world, waker)
+    }
+
+    /// Makes a task ready, if it has not ended. This runs nobody's code.
+    pub(super) fn wake(&self, key: TaskKey) {
+        if let Some(entry) = self.tasks.get(key) {
+            entry.waker.wake_by_ref();
+        }
+    }
+
     fn collect_woken(&mut self) {
         wakes::collect_woken(self.world, &mut self.ready);
     }
@@ -353,9 +385,7 @@ impl Executor {
             self.forget_cancelled(key);
             return None;
         };
-        let (waits, count) = wait::taken();
-        entry.waits[..count].copy_from_slice(&waits[..count]);
-        entry.wait_count = count;
+        entry.wait_count = wait::take_into(&mut entry.waits);
         Some(entry.polls.count(now))
     }
 
@@ -364,7 +394,7 @@ impl Executor {
     pub(crate) fn cancel(&mut self, key: TaskKey) -> Option<CancelledTask> {
         let entry = self.tasks.remove(key)?;
         self.cancelled.insert(key.number(), entry.name);
-        Some(CancelledTask(entry.cell))
+        Some(CancelledTask(entry.cell, entry.waker))
     }
 
     /// A cancelled task's future has been dropped.
@@ -436,6 +466,7 @@ impl Executor {
 /// A cancelled task's cell. Dropping it schedules the task once more, for its future to be dropped.
 pub(crate) struct CancelledTask(
     #[expect(dead_code, reason = "held to be dropped")] Task<(), TaskMeta>,
+    #[expect(dead_code, reason = "held to be dropped")] Waker,
 );
 
 /// Polls a task once, with whatever it waits on noted. Must be called with no borrow of the world.
@@ -443,9 +474,9 @@ pub(crate) fn run(task: ReadyTask) -> Polled {
     wait::reset();
     TASK_DONE.set(false);
     // Left behind by a cell that was dropped, not run.
-    drop(TASK_PANIC.take());
+    drop(take_panic());
     let outcome = catch_unwind(AssertUnwindSafe(|| task.run()));
-    let message = TASK_PANIC.take();
+    let message = take_panic();
     match (outcome, message) {
         (_, Some(message)) => Polled::Panicked(message),
         (Err(payload), None) => Polled::Panicked(panic_message(&*payload)),

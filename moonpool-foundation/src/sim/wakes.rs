@@ -1,6 +1,6 @@
 //! How a wake finds its way: onto a list of this thread, or, from another thread, into a verdict.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,8 @@ use std::task::{Wake, Waker};
 
 use async_task::Runnable;
 
-use super::context::thread_tag;
+use super::connections::Asked;
+use super::context::{self, thread_tag};
 use super::executor::TaskKey;
 use super::process::ProcessRef;
 
@@ -34,13 +35,97 @@ pub(crate) enum TaskRole {
 
 pub(crate) type ReadyTask = Runnable<TaskMeta>;
 
+/// Whom the world wakes when what was waited for comes.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// A task of the same world, by its key: nothing to clone, to keep alive and to drop, and no
+    /// reason to wait for the end of a borrow, for waking a task only makes it ready.
+    Task(TaskKey),
+    /// Whoever this wakes: a combinator with wakers of its own, the main future.
+    Other(Waker),
+}
+
+impl Waiter {
+    /// Whether whoever asks with `waker`, as the task `polled` if it is that one's own, is woken. A
+    /// task takes another's place at once.
+    pub(super) fn asked_by<T>(&mut self, polled: Option<TaskKey>, waker: &Waker) -> Asked<T> {
+        match (&*self, polled) {
+            (Self::Task(kept), Some(polled)) if *kept == polled => Asked::Parked,
+            (Self::Task(_), Some(polled)) => {
+                *self = Self::Task(polled);
+                Asked::Parked
+            }
+            (Self::Other(kept), _) if kept.will_wake(waker) => Asked::Parked,
+            // A waker is neither cloned nor dropped while the world is borrowed.
+            (Self::Task(_), None) | (Self::Other(_), _) => Asked::Park,
+        }
+    }
+
+    /// Keeps whoever asks in `place`, if that can be done at once.
+    pub(super) fn park<T>(
+        place: &mut Option<Self>,
+        polled: Option<TaskKey>,
+        waker: &Waker,
+    ) -> Asked<T> {
+        match (place, polled) {
+            (Some(kept), _) => kept.asked_by(polled, waker),
+            (place, Some(polled)) => {
+                context::check_not_blocking();
+                *place = Some(Self::Task(polled));
+                Asked::Parked
+            }
+            (None, None) => Asked::Park,
+        }
+    }
+}
+
+/// The task whose future is polled right now, and the waker that it sees.
+#[derive(Clone, Copy)]
+pub(super) struct Polling {
+    waker: *const (),
+    world: u64,
+    key: TaskKey,
+}
+
 thread_local! {
     static WOKEN: RefCell<Vec<ReadyTask>> = const { RefCell::new(Vec::new()) };
+    static POLLING: Cell<Option<Polling>> = const { Cell::new(None) };
+}
+
+/// A task's future is polled with `waker` from now on. Gives what to go back to.
+pub(super) fn begin_poll(waker: &Waker, meta: &TaskMeta) -> Option<Polling> {
+    POLLING.replace(Some(Polling {
+        waker: waker.data(),
+        world: meta.world,
+        key: meta.key,
+    }))
+}
+
+pub(super) fn end_poll(before: Option<Polling>) {
+    POLLING.set(before);
+}
+
+/// The task of `world` that is polled right now, if `waker` is its own.
+pub(super) fn polled_task(world: u64, waker: &Waker) -> Option<TaskKey> {
+    POLLING
+        .get()
+        .filter(|polling| polling.waker == waker.data() && polling.world == world)
+        .map(|polling| polling.key)
 }
 
 /// Moves the woken tasks of `world` to `ready`; those of this thread's other worlds stay.
 pub(super) fn collect_woken(world: u64, ready: &mut VecDeque<ReadyTask>) {
     WOKEN.with_borrow_mut(|woken| {
+        // Mostly it is one, or none.
+        while let [one] = woken.as_slice()
+            && one.metadata().world == world
+            && let Some(one) = woken.pop()
+        {
+            ready.push_back(one);
+        }
+        if woken.is_empty() {
+            return;
+        }
         if woken.iter().all(|task| task.metadata().world == world) {
             ready.extend(woken.drain(..));
         } else {
