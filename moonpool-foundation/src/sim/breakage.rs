@@ -147,7 +147,9 @@ impl World {
         } else {
             end.state = EndState::Closed;
         }
-        self.wake_all(waits);
+        let [reader, writer] = waits;
+        self.wake_if(reader);
+        self.wake_if(writer);
         if let Some(event) = event {
             self.events.remove(event);
         }
@@ -182,7 +184,7 @@ impl World {
         if let Some(connection) = self.network.connections.get_mut(id) {
             // The send buffer is taken as drained: a writer must not wait on a clock of its own.
             let waits = connection.end(from).writer.take();
-            self.wake_all([waits]);
+            self.wake_if(waits);
         }
         self.break_later(id, from, Breakage::TimedOut, UNACKNOWLEDGED_LIMIT);
         self.forget_if_over(id);

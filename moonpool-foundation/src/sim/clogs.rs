@@ -115,7 +115,7 @@ impl World {
             ClogSide::Write => end.writer.take(),
         };
         self.events.remove(event);
-        self.wake_all([waits]);
+        self.wake_if(waits);
         self.notice(id, "is no longer clogged");
     }
 

@@ -221,7 +221,7 @@ impl World {
         if is_open && pipe.sender == Sender::Open {
             pipe.sender = Sender::Shut;
             let waits = connection.end(from).writer.take();
-            self.wake_all([waits]);
+            self.wake_if(waits);
             self.send(id, from, Carries::Fin);
         }
     }
@@ -249,7 +249,9 @@ impl World {
         incoming.delivered = 0;
         stale[3] = incoming.discard_under_way();
         connection.pipe(side).sender = Sender::Shut;
-        self.wake_all(waits);
+        let [reader, writer] = waits;
+        self.wake_if(reader);
+        self.wake_if(writer);
         for event in stale.into_iter().flatten() {
             self.events.remove(event);
         }
@@ -373,7 +375,9 @@ impl World {
             end.broken = Some(breakage);
         }
         let waits = [end.reader.take(), end.writer.take()];
-        self.wake_all(waits);
+        let [reader, writer] = waits;
+        self.wake_if(reader);
+        self.wake_if(writer);
         for event in stale.into_iter().flatten() {
             self.events.remove(event);
         }

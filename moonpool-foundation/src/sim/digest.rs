@@ -28,7 +28,9 @@ impl Digest {
             self.fold(u64::from_le_bytes(*word));
         }
         let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
+        if !rest.is_empty() {
+            last[..rest.len()].copy_from_slice(rest);
+        }
         self.fold(u64::from_le_bytes(last));
         self.fold(bytes.len() as u64);
     }

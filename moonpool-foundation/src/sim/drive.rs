@@ -30,7 +30,7 @@ const MAIN: &str = "main future";
 /// The waker of `block_on`'s own future.
 struct MainWaker {
     woken: AtomicBool,
-    thread: u64,
+    thread: u32,
     abroad: AtomicBool,
 }
 
@@ -315,7 +315,9 @@ impl SimWorld {
             let message = message.clone();
             let site = context::take_panic_site();
             let name = self.shared.with(|world| {
-                world.record_poll(&meta, &polled);
+                if world.trace.is_on() {
+                    world.record_poll(&meta, &polled);
+                }
                 let name = world.executor.name(meta.key);
                 world.executor.after_poll(meta.key, world.clock);
                 name
@@ -323,7 +325,9 @@ impl SimWorld {
             return Err(self.shared.panic_error(name, meta.process, message, site));
         }
         let polls = self.shared.with(|world| {
-            world.record_poll(&meta, &polled);
+            if world.trace.is_on() {
+                world.record_poll(&meta, &polled);
+            }
             let polls = world.executor.after_poll(meta.key, world.clock);
             let together = world.turns.count(world.clock);
             if together > world.turns_limit() {

@@ -66,6 +66,9 @@ struct Slot<E> {
 /// Events of type `E`, popped in order of (time, sequence number).
 #[derive(Debug)]
 pub(crate) struct EventQueue<E> {
+    /// One that is earlier than all others, and in no bucket: where little is queued, that is the next
+    /// one, and it takes neither a bucket nor a search. While there is one, nothing is due.
+    front: Option<Entry>,
     /// No queued event is earlier.
     base: SimInstant,
     /// Events at `base`, from `next_due` on.
@@ -93,6 +96,7 @@ pub(crate) struct EventQueue<E> {
 impl<E> Default for EventQueue<E> {
     fn default() -> Self {
         Self {
+            front: None,
             base: SimInstant::ZERO,
             due: Vec::new(),
             next_due: 0,
@@ -121,7 +125,11 @@ impl<E> EventQueue<E> {
     }
 
     /// When the earliest event is due.
+    #[cfg(test)]
     pub(crate) fn next_at(&mut self) -> Option<SimInstant> {
+        if let Some(front) = self.front {
+            return Some(front.at);
+        }
         self.skip_stale_due();
         if self.next_due < self.due.len() {
             return Some(self.base);
@@ -168,23 +176,71 @@ impl<E> EventQueue<E> {
         if at < self.base {
             self.move_base_back(at);
         }
-        let entry = Entry { at, key };
-        if self.earliest.is_some_and(|earliest| at < earliest.at) {
-            self.earliest = Some(entry);
-        }
-        self.place(entry);
+        self.put(Entry { at, key });
         key
     }
 
+    /// Puts a new entry in front, or where it belongs behind that.
+    #[inline]
+    fn put(&mut self, entry: Entry) {
+        match self.front {
+            Some(front) if entry.at > front.at => self.place_new(entry),
+            Some(front) if entry.at == front.at => {
+                self.front = None;
+                self.place_new(front);
+                self.place_new(entry);
+            }
+            Some(front) => {
+                self.place_new(front);
+                self.front = Some(entry);
+            }
+            None if self.is_before_all(entry.at) => self.front = Some(entry),
+            None => self.place_new(entry),
+        }
+    }
+
+    /// Whether an event at `at` is known to be earlier than all there are.
+    fn is_before_all(&self, at: SimInstant) -> bool {
+        let is_before_buckets =
+            self.levels == 0 || self.earliest.is_some_and(|earliest| at < earliest.at);
+        is_before_buckets && self.due.is_empty()
+    }
+
+    fn place_new(&mut self, entry: Entry) {
+        if self.earliest.is_some_and(|earliest| entry.at < earliest.at) {
+            self.earliest = Some(entry);
+        }
+        self.place(entry);
+    }
+
     /// The earliest event, taken out if it is due by `limit`.
+    #[inline]
     pub(crate) fn pop_by(&mut self, limit: SimInstant) -> Popped<E> {
+        let Some(front) = self.front else {
+            return self.pop_behind(limit);
+        };
+        if front.at > limit {
+            return Popped::Later(front.at);
+        }
+        self.front = None;
+        if self.levels == 0 {
+            // Buckets are seen from here: it must not move while one is in use.
+            self.base = front.at;
+        }
+        match self.take(front.key) {
+            Some(event) => Popped::Event(front.at, event),
+            None => self.pop_behind(limit),
+        }
+    }
+
+    /// As [`pop_by`](Self::pop_by), of those that are not in front.
+    fn pop_behind(&mut self, limit: SimInstant) -> Popped<E> {
         loop {
             if self.next_due < self.due.len() {
-                if self.base > limit {
-                    return match self.next_at() {
-                        Some(at) => Popped::Later(at),
-                        None => Popped::Nothing,
-                    };
+                self.skip_stale_due();
+                let is_due = self.next_due < self.due.len();
+                if is_due && self.base > limit {
+                    return Popped::Later(self.base);
                 }
                 if let Some(event) = self.pop_due() {
                     return Popped::Event(self.base, event);
@@ -221,6 +277,10 @@ impl<E> EventQueue<E> {
     /// Takes an event out before its time. `None` if it was popped or removed already.
     pub(crate) fn remove(&mut self, key: EventKey) -> Option<E> {
         let event = self.take(key)?;
+        if self.front.is_some_and(|front| front.key == key) {
+            self.front = None;
+            return Some(event);
+        }
         self.stale += 1;
         if self.stale > MIN_STALE && self.stale > self.len() {
             self.sweep();
@@ -400,7 +460,8 @@ impl<E> EventQueue<E> {
     /// Makes room for an event before all that were popped. The clock never goes back, so that no
     /// world does this.
     fn move_base_back(&mut self, to: SimInstant) {
-        let mut all = Vec::new();
+        let mut all: Vec<Entry> = self.front.take().into_iter().collect();
+        self.earliest = None;
         let due = self.due.drain(..).skip(self.next_due);
         all.extend(due.map(|key| Entry { at: self.base, key }));
         self.next_due = 0;

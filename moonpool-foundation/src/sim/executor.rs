@@ -25,7 +25,7 @@ use super::rng::Stream;
 use super::slab::{Key, Slab};
 use super::wakes::{self, ReadyTask, TaskMeta, TaskRole, schedule};
 use crate::task::panic_message;
-use crate::wait::{self, MAX_NOTES, WaitReason};
+use crate::wait::{self, WaitReason, Waits};
 
 /// In what order ready tasks are polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,8 +81,7 @@ struct TaskEntry {
     cell: Task<(), TaskMeta>,
     /// The cell's own: only this thread has it.
     waker: Waker,
-    waits: [Option<WaitReason>; MAX_NOTES],
-    wait_count: usize,
+    waits: Waits,
     polls: PollCount,
     /// Under [`SchedulePolicy::Pct`]: the highest runs first.
     priority: u64,
@@ -166,7 +165,7 @@ pub(crate) enum Polled {
 }
 
 pub(crate) struct Executor {
-    world: u64,
+    world: u32,
     tasks: Slab<TaskEntry>,
     ready: VecDeque<ReadyTask>,
     /// Ready tasks of paused processes: there is an entry for each of these.
@@ -191,11 +190,11 @@ impl fmt::Debug for Executor {
 impl Executor {
     pub(crate) fn new() -> Self {
         thread_local! {
-            static NEXT_WORLD: Cell<u64> = const { Cell::new(0) };
+            static NEXT_WORLD: Cell<u32> = const { Cell::new(0) };
         }
         // Tells the worlds of one thread apart in its list of woken tasks; it decides nothing else.
         let world = NEXT_WORLD.get();
-        NEXT_WORLD.set(world + 1);
+        NEXT_WORLD.set(world.wrapping_add(1));
         Self {
             world,
             tasks: Slab::default(),
@@ -246,8 +245,7 @@ impl Executor {
                 spawned_at,
                 cell,
                 waker: runnable.waker(),
-                waits: [None; MAX_NOTES],
-                wait_count: 0,
+                waits: Waits::default(),
                 polls: PollCount::default(),
                 priority: 0,
             };
@@ -385,7 +383,7 @@ impl Executor {
             self.forget_cancelled(key);
             return None;
         };
-        entry.wait_count = wait::take_into(&mut entry.waits);
+        entry.waits.take();
         Some(entry.polls.count(now))
     }
 
@@ -448,11 +446,7 @@ impl Executor {
                 process_name: process_name(entry.process.id),
                 spawned_at: entry.spawned_at,
                 paused: self.held.contains_key(&entry.process.id),
-                waits_on: entry.waits[..entry.wait_count]
-                    .iter()
-                    .flatten()
-                    .copied()
-                    .collect(),
+                waits_on: entry.waits.iter().collect(),
             })
             .collect()
     }

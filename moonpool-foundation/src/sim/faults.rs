@@ -45,6 +45,13 @@ pub(super) struct Way {
     pub(super) stable: bool,
 }
 
+impl Way {
+    /// Whether nothing is added to a latency, or taken from it.
+    fn is_plain(&self) -> bool {
+        !self.stable && self.base.is_zero() && self.delay.is_zero()
+    }
+}
+
 /// How a segment fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Travel {
@@ -128,6 +135,12 @@ impl Sampler {
     }
 }
 
+impl Sampler {
+    fn is_fixed(self) -> bool {
+        self.tail.is_none() && self.min == self.max
+    }
+}
+
 /// What every segment's latency is made of.
 #[derive(Clone, Copy, Debug)]
 struct Latencies {
@@ -135,14 +148,21 @@ struct Latencies {
     read: Sampler,
     /// The most that is added, in nanoseconds.
     jitter: u64,
+    /// What they come to if none of them is drawn.
+    fixed: Option<u64>,
 }
 
 impl Latencies {
     fn of(config: &NetworkConfiguration) -> Self {
+        let write = Sampler::of(config.write_latency);
+        let read = Sampler::of(config.read_latency);
+        let jitter = nanos(config.pair_latency_jitter);
+        let is_fixed = write.is_fixed() && read.is_fixed() && jitter == 0;
         Self {
-            write: Sampler::of(config.write_latency),
-            read: Sampler::of(config.read_latency),
-            jitter: nanos(config.pair_latency_jitter),
+            write,
+            read,
+            jitter,
+            fixed: is_fixed.then(|| write.min.saturating_add(read.min)),
         }
     }
 }
@@ -309,11 +329,20 @@ impl Faults {
     }
 
     /// How many nanoseconds a segment, a FIN or a RST travels, from the write call to the reader.
+    #[inline]
     pub(super) fn segment_nanos(&mut self, way: &Way, on: Occasion, digest: &mut Digest) -> u64 {
+        match self.latencies.fixed {
+            Some(fixed) if way.is_plain() => fixed,
+            _ => self.drawn_nanos(way, on, digest),
+        }
+    }
+
+    fn drawn_nanos(&mut self, way: &Way, on: Occasion, digest: &mut Digest) -> u64 {
         let Latencies {
             write,
             read,
             jitter,
+            ..
         } = self.latencies;
         let write = self.draw(write, way.stable, on, digest);
         let read = self.draw(read, way.stable, on, digest);
@@ -354,7 +383,7 @@ impl Faults {
     /// A latency in nanoseconds; never from the tail if it is one of a `stable` connection.
     fn draw(&mut self, from: Sampler, stable: bool, on: Occasion, digest: &mut Digest) -> u64 {
         let Sampler { min, max, tail } = from;
-        if tail.is_none() && min == max {
+        if from.is_fixed() {
             return min;
         }
         let (min, max) = match tail {

@@ -121,9 +121,9 @@ impl<F: Future> Future for Tracked<F> {
             (Arc::clone(&home), home.into())
         });
         let mut cx = Context::from_waker(waker);
-        let before = wakes::begin_poll(waker, this.meta);
+        wakes::begin_poll(waker, this.meta);
         let polled = catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx)));
-        wakes::end_poll(before);
+        wakes::end_poll();
         let result = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),

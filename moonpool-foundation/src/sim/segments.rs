@@ -263,7 +263,7 @@ impl World {
             self.events.remove(event);
         }
         let waits = connection.end(from).writer.take();
-        self.wake_all([waits]);
+        self.wake_if(waits);
     }
 
     /// The acknowledgement of `count` delivered bytes sets out.
@@ -307,7 +307,9 @@ impl World {
         pipe.unacknowledged = 0;
         pipe.segments.pop_front();
         let next = pipe.segments.front().map(|next| next.at);
-        self.wake_all(waits);
+        let [reader, writer] = waits;
+        self.wake_if(reader);
+        self.wake_if(writer);
         if let Some(at) = next {
             self.await_first_segment(id, from, at.max(self.clock.next()));
         }
@@ -378,7 +380,7 @@ impl World {
             pipe.deliver_bytes(count, &mut self.digest);
             pipe.segments.pop_front();
             let waits = connection.end(from.other()).reader.take();
-            self.wake_all([waits]);
+            self.wake_if(waits);
         }
         self.send_acknowledgement(id, from, count);
     }
@@ -389,7 +391,7 @@ impl World {
             pipe.ended = true;
             pipe.segments.pop_front();
             let waits = connection.end(from.other()).reader.take();
-            self.wake_all([waits]);
+            self.wake_if(waits);
         }
         self.send_acknowledgement(id, from, 0);
     }

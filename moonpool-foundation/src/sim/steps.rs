@@ -95,9 +95,6 @@ impl World {
     }
 
     pub(super) fn record_poll(&mut self, meta: &TaskMeta, polled: &Polled) {
-        if !self.trace.is_on() {
-            return;
-        }
         let name = self.executor.name(meta.key);
         let process = self.processes.get(meta.process.id).name.clone();
         let outcome = match polled {

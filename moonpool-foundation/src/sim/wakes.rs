@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
@@ -16,8 +17,8 @@ use super::process::ProcessRef;
 /// What a task cell carries: enough to schedule it without looking anything up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskMeta {
-    pub(super) world: u64,
-    pub(super) thread: u64,
+    pub(super) world: u32,
+    pub(super) thread: u32,
     pub(crate) key: TaskKey,
     pub(crate) process: ProcessRef,
     /// It only carries bytes: that it runs is no sign that the run gets anywhere.
@@ -79,42 +80,44 @@ impl Waiter {
     }
 }
 
-/// The task whose future is polled right now, and the waker that it sees.
-#[derive(Clone, Copy)]
-pub(super) struct Polling {
-    waker: *const (),
-    world: u64,
-    key: TaskKey,
-}
-
 thread_local! {
     static WOKEN: RefCell<Vec<ReadyTask>> = const { RefCell::new(Vec::new()) };
-    static POLLING: Cell<Option<Polling>> = const { Cell::new(None) };
+    /// Whether there is anything in it.
+    static ANY_WOKEN: Cell<bool> = const { Cell::new(false) };
+    /// The data of the waker that the polled task sees; null between polls.
+    static POLLED_WAKER: Cell<*const ()> = const { Cell::new(ptr::null()) };
+    /// That task's world and key; of the last one, between polls.
+    static POLLED_TASK: Cell<(u32, TaskKey)> = const { Cell::new((0, TaskKey::FIRST)) };
 }
 
-/// A task's future is polled with `waker` from now on. Gives what to go back to.
-pub(super) fn begin_poll(waker: &Waker, meta: &TaskMeta) -> Option<Polling> {
-    POLLING.replace(Some(Polling {
-        waker: waker.data(),
-        world: meta.world,
-        key: meta.key,
-    }))
+/// A task's future is polled with `waker` from now on.
+#[inline]
+pub(super) fn begin_poll(waker: &Waker, meta: &TaskMeta) {
+    POLLED_WAKER.set(waker.data());
+    POLLED_TASK.set((meta.world, meta.key));
 }
 
-pub(super) fn end_poll(before: Option<Polling>) {
-    POLLING.set(before);
+#[inline]
+pub(super) fn end_poll() {
+    POLLED_WAKER.set(ptr::null());
 }
 
 /// The task of `world` that is polled right now, if `waker` is its own.
-pub(super) fn polled_task(world: u64, waker: &Waker) -> Option<TaskKey> {
-    POLLING
-        .get()
-        .filter(|polling| polling.waker == waker.data() && polling.world == world)
-        .map(|polling| polling.key)
+#[inline]
+pub(super) fn polled_task(world: u32, waker: &Waker) -> Option<TaskKey> {
+    let (polled_in, key) = POLLED_TASK.get();
+    (POLLED_WAKER.get() == waker.data() && polled_in == world).then_some(key)
 }
 
 /// Moves the woken tasks of `world` to `ready`; those of this thread's other worlds stay.
-pub(super) fn collect_woken(world: u64, ready: &mut VecDeque<ReadyTask>) {
+#[inline]
+pub(super) fn collect_woken(world: u32, ready: &mut VecDeque<ReadyTask>) {
+    if ANY_WOKEN.get() {
+        collect_some(world, ready);
+    }
+}
+
+fn collect_some(world: u32, ready: &mut VecDeque<ReadyTask>) {
     WOKEN.with_borrow_mut(|woken| {
         // Mostly it is one, or none.
         while let [one] = woken.as_slice()
@@ -124,6 +127,7 @@ pub(super) fn collect_woken(world: u64, ready: &mut VecDeque<ReadyTask>) {
             ready.push_back(one);
         }
         if woken.is_empty() {
+            ANY_WOKEN.set(false);
             return;
         }
         if woken.iter().all(|task| task.metadata().world == world) {
@@ -131,6 +135,7 @@ pub(super) fn collect_woken(world: u64, ready: &mut VecDeque<ReadyTask>) {
         } else {
             ready.extend(woken.extract_if(.., |task| task.metadata().world == world));
         }
+        ANY_WOKEN.set(!woken.is_empty());
     });
 }
 
@@ -157,6 +162,7 @@ fn note_abroad(note: impl FnOnce(&mut Abroad)) {
 pub(super) fn schedule(task: ReadyTask) {
     if task.metadata().thread == thread_tag() {
         WOKEN.with_borrow_mut(|woken| woken.push(task));
+        ANY_WOKEN.set(true);
     } else {
         note_abroad(|abroad| abroad.cells.push(task));
     }
@@ -209,7 +215,7 @@ pub(super) fn is_any_abroad() -> bool {
 
 /// Takes note of what other threads did to the tasks of `world`: the first that was woken. Those of
 /// this thread that became ready by it are ready here now.
-pub(super) fn take_woken_abroad(world: u64) -> Option<TaskKey> {
+pub(super) fn take_woken_abroad(world: u32) -> Option<TaskKey> {
     let here = thread_tag();
     let mut abroad = ABROAD.lock().unwrap_or_else(PoisonError::into_inner);
     let cells = abroad

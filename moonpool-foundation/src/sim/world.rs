@@ -160,8 +160,16 @@ impl World {
         self.events_processed += 1;
         self.digest.fold(at.as_nanos());
         event.fold_into(&mut self.digest);
-        let described = self.trace.is_on().then(|| format!("{event:?}"));
-        let mut call = None;
+        if !self.trace.is_on() {
+            return self.handle_event(event);
+        }
+        let described = format!("{event:?}");
+        let call = self.handle_event(event);
+        self.record(None, described);
+        call
+    }
+
+    fn handle_event(&mut self, event: Event) -> Option<Box<dyn FnOnce()>> {
         match event {
             Event::Wake(waiter) => self.wake(waiter),
             Event::Segment { connection, from } => self.deliver_segment(connection, from),
@@ -180,13 +188,10 @@ impl World {
             Event::Lift(block, cause) => self.lift(block, cause),
             Event::ConnectArrives(attempt) => self.connect_arrives(attempt),
             Event::ConnectAnswered(attempt) => self.connect_answered(attempt),
-            Event::Call(closure) => call = Some(closure),
+            Event::Call(closure) => return Some(closure),
             Event::Mark(_) => {}
         }
-        if let Some(what) = described {
-            self.record(None, what);
-        }
-        call
+        None
     }
 
     /// Wakes a task at once, and anybody else when nobody borrows the world.
@@ -198,13 +203,11 @@ impl World {
         }
     }
 
-    /// Wakes those there are.
+    /// Wakes whoever waits, if anybody does.
     #[inline]
-    pub(super) fn wake_all<const N: usize>(&mut self, waiters: [Option<Waiter>; N]) {
-        for waiter in waiters {
-            if let Some(waiter) = waiter {
-                self.wake(waiter);
-            }
+    pub(super) fn wake_if(&mut self, waiter: Option<Waiter>) {
+        if let Some(waiter) = waiter {
+            self.wake(waiter);
         }
     }
 
