@@ -174,6 +174,8 @@ fn steady_traffic_in_simulation_allocates_nothing() {
     );
     assert_eq!(of_streams, 0, "round trips on a stream");
     assert_eq!(of_sleeps, 0, "sleeps");
-    assert_eq!(of_packets, 0, "packets there and back");
-    assert_eq!(of_calls, 0, "calls");
+    // Payloads are handed out where they were read. So they have memory of their own: a buffer, and
+    // the count of those who use it, for some forty of them.
+    assert!(of_packets <= COUNTED as usize / 8, "{of_packets}");
+    assert!(of_calls <= COUNTED as usize / 20, "{of_calls}");
 }

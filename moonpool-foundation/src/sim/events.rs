@@ -23,6 +23,10 @@ const MIN_STALE: usize = 64;
 /// The largest buffer, in names of events, that an emptied bucket leaves to the next one.
 const MAX_SPARE: usize = 1 << 10;
 
+/// When a bucket of so many events at most is spread, they are all looked at: asked for together, they
+/// come from memory at once, where each that is popped would be waited for.
+const FETCHED: usize = 512;
+
 /// Whether an event keeps a run alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EventClass {
@@ -388,9 +392,7 @@ impl<E> EventQueue<E> {
                 return first;
             }
             let (buffer, mut entries) = self.empty(level, bucket);
-            let before = entries.len();
-            entries.retain(|entry| self.is_queued(entry.key));
-            self.stale -= before - entries.len();
+            self.drop_stale(&mut entries);
             for entry in &entries {
                 self.place(*entry);
             }
@@ -413,12 +415,21 @@ impl<E> EventQueue<E> {
             self.spare.push(buffer);
             return self.take(alone.key);
         }
-        let (buffer, entries) = self.empty(level, bucket);
+        let (buffer, mut entries) = self.empty(level, bucket);
+        if entries.len() <= FETCHED {
+            self.drop_stale(&mut entries);
+        }
         for entry in &entries {
             self.place(*entry);
         }
         self.hand_back(buffer, entries);
         None
+    }
+
+    fn drop_stale(&mut self, entries: &mut Vec<Entry>) {
+        let before = entries.len();
+        entries.retain(|entry| self.is_queued(entry.key));
+        self.stale -= before - entries.len();
     }
 
     fn skip_stale_due(&mut self) {

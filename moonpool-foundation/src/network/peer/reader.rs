@@ -13,6 +13,10 @@ const FIRST_READ: usize = 4 * 1024;
 /// Bytes that are read at once at most, unless one packet is larger.
 const LARGEST_READ: usize = 128 * 1024;
 
+/// A buffer that has room for this part of a read is read into once more. While a payload of the last
+/// read is still with its receiver, more room means a new buffer.
+const ENOUGH: usize = 4;
+
 /// Collects a stream's bytes until packets are complete.
 ///
 /// The buffer holds at most one incomplete packet and one read beyond it. It grows when reads fill
@@ -44,7 +48,10 @@ impl PacketReader {
             Ok(Some(length)) => length.saturating_sub(self.buffer.len()),
             Ok(None) | Err(_) => 0,
         };
-        self.buffer.reserve(missing.max(self.read_size));
+        let room = self.buffer.capacity() - self.buffer.len();
+        if room < missing.max(self.read_size / ENOUGH) {
+            self.buffer.reserve(missing.max(self.read_size));
+        }
         &mut self.buffer
     }
 
