@@ -18,6 +18,10 @@ const FIRST_READ: usize = 4 * 1024;
 /// Bytes that are read at once at most, unless one packet is larger.
 const LARGEST_READ: usize = 128 * 1024;
 
+/// A buffer that has room for this part of a read is read into once more. While a payload of the last
+/// read is still with its receiver, more room means a new buffer.
+const ENOUGH: usize = 4;
+
 /// Collects a stream's bytes until packets are complete.
 ///
 /// The buffer holds at most one incomplete packet and one read beyond it. It grows when reads fill
@@ -108,7 +112,20 @@ impl PacketReader {
     /// The buffer to append to, with room for the next read.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         let missing = self.missing();
-        self.buffer.reserve(missing.max(self.read_size));
+        let (held, room) = (
+            self.buffer.len(),
+            self.buffer.capacity() - self.buffer.len(),
+        );
+        // What a large packet still lacks is read into the room that was made for it: more would move
+        // all of it, to read a little of what follows.
+        let enough = if missing > 0 && held >= self.read_size {
+            missing
+        } else {
+            missing.max(self.read_size / ENOUGH)
+        };
+        if room < enough {
+            self.buffer.reserve(missing.max(self.read_size));
+        }
         &mut self.buffer
     }
 
