@@ -189,11 +189,13 @@ pub(crate) fn gauges(stats: &TransportStats) -> Vec<(&'static str, usize)> {
     ]
 }
 
-/// Bytes of answers that one session may come to hold: up to its limit, and then those to requests
-/// that were admitted before it was reached, which one turn of reading brings.
+/// Bytes of answers that one session may come to hold: up to its limit, and the answer that passes it.
 pub(crate) fn most_answer_bytes() -> u64 {
-    let request = 150;
-    let turn = 256 * 1024 / request;
-    let bytes = SESSION_ANSWERS + turn.min(4_096) * ANSWER_BYTES;
-    u64::try_from(bytes).unwrap_or(u64::MAX)
+    u64::try_from(SESSION_ANSWERS + ANSWER_BYTES).unwrap_or(u64::MAX)
+}
+
+/// Bytes of refusals that one session may come to hold: as many packets as may be unacknowledged, each
+/// of 16 KiB.
+pub(crate) fn most_refusal_bytes() -> u64 {
+    1_024 * 16 * 1_024
 }

@@ -52,11 +52,11 @@ fn level_of(cause: &ConnectionError) -> Level {
         ConnectionError::Wire(_)
         | ConnectionError::Protocol(_)
         | ConnectionError::Incompatible { .. }
+        | ConnectionError::NoMemory { .. }
         | ConnectionError::Config(_) => Level::WARN,
         ConnectionError::Connect { .. }
         | ConnectionError::TimedOut { .. }
         | ConnectionError::Lost { .. }
-        | ConnectionError::NoMemory { .. }
         | ConnectionError::Silent { .. }
         | ConnectionError::Ended
         | ConnectionError::RemoteClosed

@@ -277,6 +277,40 @@ fn an_acknowledgement_goes_out_by_itself_after_64_packets() {
 }
 
 #[test]
+fn an_acknowledgement_waits_one_turn_for_the_answers_that_carry_it() {
+    let kit = Kit::open();
+    let receive_64 = |first: u64| {
+        for sequence in first..first + 64 {
+            kit.sequenced(sequence, 1, "request").unwrap();
+        }
+    };
+    let begin_turn = || kit.handle.state().begin_turn();
+    begin_turn();
+    receive_64(1);
+    assert!(kit.packets().is_empty() && kit.handle.state().awaits_turn());
+    // Answered by then.
+    kit.send("answer");
+    begin_turn();
+    let acks: Vec<_> = kit
+        .packets()
+        .iter()
+        .map(|(token, payload)| sequenced(*token, payload).map(|(_, ack, ..)| ack))
+        .collect();
+    assert_eq!(acks, [Some(65)], "no acknowledgement by itself");
+    assert!(!kit.handle.state().awaits_turn());
+    // Not answered: it leaves in the next turn, and no later.
+    begin_turn();
+    receive_64(65);
+    assert!(kit.packets().is_empty() && kit.handle.state().awaits_turn());
+    begin_turn();
+    assert_eq!(
+        kit.packets(),
+        [(WellKnownToken::Ack.token(), numbers(&[129]))]
+    );
+    assert!(!kit.handle.state().awaits_turn());
+}
+
+#[test]
 fn an_acknowledgement_goes_out_by_itself_after_64_kib() {
     let kit = accepted();
     kit.packets();
