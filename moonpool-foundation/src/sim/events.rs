@@ -537,6 +537,28 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_event_changes_no_order_among_those_behind_it() {
+        let mut queue = EventQueue::default();
+        for (nanos, event) in [(10, 'b'), (10, 'c'), (5, 'a')] {
+            queue.push(at(nanos), EventClass::Foreground, event);
+        }
+        let popped: String = std::iter::from_fn(|| queue.pop()).map(|(_, e)| e).collect();
+        assert_eq!(popped, "abc");
+    }
+
+    #[test]
+    fn an_event_in_front_of_a_bucket_does_not_hide_that_bucket() {
+        let mut queue = EventQueue::default();
+        // The first two share a bucket of the second level, the last one would have one of the first.
+        queue.push(at(100), EventClass::Foreground, 'b');
+        queue.push(at(70), EventClass::Foreground, 'a');
+        assert_eq!(queue.pop(), Some((at(70), 'a')));
+        queue.push(at(120), EventClass::Foreground, 'c');
+        assert_eq!(queue.pop(), Some((at(100), 'b')));
+        assert_eq!(queue.pop(), Some((at(120), 'c')));
+    }
+
+    #[test]
     fn a_key_does_not_reach_the_next_event_in_its_slot() {
         let mut queue = EventQueue::default();
         let old = queue.push(at(1), EventClass::Foreground, 'a');
