@@ -1,1 +1,100 @@
-fn main() {}
+//! Builds every side by itself, runs them in turns, and prints one table. `README.md` says how to
+//! read it.
+
+mod environment;
+mod measure;
+mod rows;
+mod sides;
+mod table;
+
+use std::process::ExitCode;
+
+/// What the command line asks for.
+#[derive(Clone, Default)]
+pub struct Options {
+    quick: bool,
+    json: Option<String>,
+    only: Vec<String>,
+    systems: Vec<String>,
+    rounds: Option<usize>,
+    build: bool,
+    cpu: bool,
+}
+
+const USAGE: &str = "cargo run --release -- [OPTIONS]
+
+  --quick            shorter runs: the whole table in under two minutes, once everything is built
+  --json FILE        also write one JSON object a figure, one a line
+  --only TEXT        rows whose name contains TEXT; may be repeated
+  --systems TEXT     systems whose name contains TEXT; may be repeated. Ratios need their peers
+  --rounds N         runs of each system a row, interleaved (5)
+  --cpu              operations per second of CPU instead of wall time, where all is on one core:
+                     for machines that are not idle
+  --no-build         use what was built before";
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options {
+        build: true,
+        ..Options::default()
+    };
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--quick" => options.quick = true,
+            "--json" => options.json = Some(value()?),
+            "--only" => options.only.push(value()?),
+            "--systems" => options.systems.push(value()?),
+            "--rounds" => {
+                let text = value()?;
+                let rounds = text.parse().map_err(|_| format!("not a number: {text}"))?;
+                options.rounds = Some(rounds);
+            }
+            "--cpu" => options.cpu = true,
+            "--no-build" => options.build = false,
+            "--help" => return Err(USAGE.to_owned()),
+            unknown => return Err(format!("unknown option {unknown}\n\n{USAGE}")),
+        }
+    }
+    Ok(options)
+}
+
+fn run() -> Result<(), String> {
+    let options = parse(std::env::args().skip(1))?;
+    compare(&options)
+}
+
+fn compare(options: &Options) -> Result<(), String> {
+    let rows: Vec<_> = rows::all(options.quick)
+        .into_iter()
+        .filter_map(|row| row.restricted_to(&options.only, &options.systems))
+        .collect();
+    sides::build(
+        rows.iter()
+            .flat_map(|row| row.systems.iter().map(|system| system.side)),
+        options.build,
+    )?;
+    environment::print(options);
+    let mut json = Vec::new();
+    for row in &rows {
+        let measured = measure::row(row, options)?;
+        table::print(row, &measured);
+        json.extend(table::json(row, &measured));
+    }
+    table::summary(&json);
+    if let Some(file) = &options.json {
+        let lines: Vec<String> = json.iter().map(ToString::to_string).collect();
+        std::fs::write(file, lines.join("\n") + "\n")
+            .map_err(|error| format!("{file}: {error}"))?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}

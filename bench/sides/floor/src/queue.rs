@@ -54,7 +54,8 @@ impl Wheel {
             return self.occupied_from(level, 0);
         }
         let present = (self.now >> (8 * level)) as usize % SLOTS;
-        self.occupied_from(level, present).or_else(|| self.occupied_from(level, 0))
+        self.occupied_from(level, present)
+            .or_else(|| self.occupied_from(level, 0))
     }
 
     fn occupied_from(&self, level: usize, start: usize) -> Option<usize> {

@@ -9,7 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 const FRAME: usize = 4 + PAYLOAD;
 
 fn real<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build();
     runtime.unwrap().block_on(future)
 }
 
@@ -97,7 +99,11 @@ pub fn server() {
 
 pub fn client(arguments: &Arguments) {
     let address = arguments.text("address", "").parse().unwrap();
-    real(measure(address, arguments, Some(arguments.number("server", 0))));
+    real(measure(
+        address,
+        arguments,
+        Some(arguments.number("server", 0)),
+    ));
 }
 
 async fn read_frame(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<()> {

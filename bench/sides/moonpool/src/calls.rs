@@ -28,8 +28,19 @@ where
 {
     let builder = FlowTransportBuilder::from_providers(providers).local_address(address);
     let transport = builder.build_listening().await.unwrap();
+    echo::<P, M, C>(providers, &transport, codec);
+    transport
+}
+
+/// Echoes messages of type `M` for ever.
+pub fn echo<P, M, C>(providers: &P, transport: &Rc<Transport<P>>, codec: C)
+where
+    P: Providers,
+    M: Serialize + DeserializeOwned + 'static,
+    C: MessageCodec,
+{
     let requests = transport.register_handler::<M, _>(TOKEN, codec);
-    let serving = Rc::clone(&transport);
+    let serving = Rc::clone(transport);
     providers.task().spawn_task("service", async move {
         while let Some((request, reply)) =
             requests.recv_with_transport::<_, _, _, M>(&serving).await
@@ -37,7 +48,6 @@ where
             reply.send(request);
         }
     });
-    transport
 }
 
 /// Calls one after the other.

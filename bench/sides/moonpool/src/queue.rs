@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use bench_common::{Arguments, Measurement, Numbers};
 use moonpool::UID;
-use moonpool::foundation::{QueueProbe, serialize_packet, deserialize_packet};
+use moonpool::foundation::{QueueProbe, deserialize_packet, serialize_packet};
 
 /// Takes the earliest of `pending` events out and puts one in, up to 100 ms later.
 pub fn pop_and_push(arguments: &Arguments) {

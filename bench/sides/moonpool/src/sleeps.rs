@@ -46,7 +46,9 @@ pub fn concurrent(count: u64) {
         }));
     }
     let time = providers.time().clone();
-    world.block_on(async move { time.sleep(2 * LONGEST_SLEEP).await }).unwrap();
+    world
+        .block_on(async move { time.sleep(2 * LONGEST_SLEEP).await })
+        .unwrap();
     let most = memory("VmHWM");
     measurement.end(count);
     print("bytes", most.saturating_sub(resident) / count);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bench_common::{Measurement, ONE_WAY, PAYLOAD};
-use moonpool::foundation::{LatencyModel, NetworkConfiguration, SimProviders, SimTcpStream, SimWorld};
+use moonpool::foundation::{
+    LatencyModel, NetworkConfiguration, SimProviders, SimTcpStream, SimWorld,
+};
 use moonpool::{NetworkProvider, Providers, TaskProvider, TcpListenerTrait, TimeProvider};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -76,7 +78,9 @@ pub fn sequential(count: u64) {
     let server = world.add_process("server").providers();
     let client = world.add_process("client").providers();
     let address = "server:80".to_owned();
-    server.task().spawn_task("server", serve(server.clone(), address.clone()));
+    server
+        .task()
+        .spawn_task("server", serve(server.clone(), address.clone()));
     let asking = client.task().spawn_task("client", {
         let client = client.clone();
         async move {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bench_common::{Arguments, LARGE, Measurement, Sample, print};
 use moonpool::{
-    Endpoint, JsonCodec, MessageCodec, NetworkAddress, PostcardCodec, TokioProviders, send_request,
+    Endpoint, FlowTransportBuilder, JsonCodec, MessageCodec, NetworkAddress, PeerConfig,
+    PostcardCodec, TokioProviders, send_request,
 };
 use serde_bytes::ByteBuf;
 
@@ -45,7 +46,14 @@ async fn measure<C: MessageCodec>(
 ) {
     let providers = TokioProviders::new();
     let transport = calls::transport(&providers);
-    calls::call_many(&providers, &transport, server, (window, window), codec.clone()).await;
+    calls::call_many(
+        &providers,
+        &transport,
+        server,
+        (window, window),
+        codec.clone(),
+    )
+    .await;
     let measurement = Measurement::begin_with(other);
     calls::call_many(&providers, &transport, server, (count, window), codec).await;
     measurement.end(count / window * window);
@@ -84,9 +92,19 @@ pub fn large(count: u64) {
     real(async move {
         let providers = TokioProviders::new();
         let any = ANY_PORT.parse().unwrap();
-        let server = calls::serve::<_, ByteBuf, _>(&providers, any, PostcardCodec).await;
+        // A little above the default limit, since the payload carries its length as well.
+        let mut peers = PeerConfig::default();
+        peers.max_payload_bytes = 2 << 20;
+        let builder =
+            || FlowTransportBuilder::from_providers(&providers).peer_config(peers.clone());
+        let server = builder()
+            .local_address(any)
+            .build_listening()
+            .await
+            .unwrap();
+        calls::echo::<TokioProviders, ByteBuf, _>(&providers, &server, PostcardCodec);
         let endpoint = Endpoint::new(server.local_address().unwrap(), calls::TOKEN);
-        let transport = calls::transport(&providers);
+        let transport = builder().build();
         let mut bytes = ByteBuf::from(vec![7; LARGE]);
         let mut measurement = Measurement::begin();
         for call in 0..=count {
@@ -123,7 +141,8 @@ pub fn connections(arguments: &Arguments) {
             .map(|transport| {
                 let transport = Rc::clone(transport);
                 tokio::task::spawn_local(async move {
-                    calls::call::<TokioProviders, _>(&transport, address, each, PostcardCodec).await;
+                    calls::call::<TokioProviders, _>(&transport, address, each, PostcardCodec)
+                        .await;
                 })
             })
             .collect();
