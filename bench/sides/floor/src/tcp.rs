@@ -106,16 +106,19 @@ pub fn client(arguments: &Arguments) {
     ));
 }
 
-async fn read_frame(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-    let length = stream.read_u32().await? as usize;
-    bytes.resize(length, 0);
-    stream.read_exact(bytes).await?;
-    Ok(())
-}
-
-async fn write_frame(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
-    stream.write_u32(bytes.len() as u32).await?;
-    stream.write_all(bytes).await
+/// Reads one frame, with what says its length.
+async fn read_frame(stream: &mut TcpStream, frame: &mut Vec<u8>) -> std::io::Result<()> {
+    frame.clear();
+    loop {
+        if stream.read_buf(frame).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(length) = frame.first_chunk::<4>()
+            && frame.len() >= 4 + u32::from_le_bytes(*length) as usize
+        {
+            return Ok(());
+        }
+    }
 }
 
 /// Echoes of 1 MiB, one after the other; each is read whole before it is answered.
@@ -124,20 +127,21 @@ pub fn large(count: u64) {
         let (listener, address) = listen().await;
         tokio::spawn(async move {
             let mut stream = accept(&listener).await;
-            let mut bytes = Vec::new();
-            while read_frame(&mut stream, &mut bytes).await.is_ok() {
-                write_frame(&mut stream, &bytes).await.unwrap();
+            let mut frame = Vec::with_capacity(4 + LARGE);
+            while read_frame(&mut stream, &mut frame).await.is_ok() {
+                stream.write_all(&frame).await.unwrap();
             }
         });
         let mut stream = connect(address).await;
-        let mut bytes = vec![7; LARGE];
+        let mut frame = vec![7; 4 + LARGE];
+        frame[..4].copy_from_slice(&(LARGE as u32).to_le_bytes());
         let mut measurement = Measurement::begin();
         for echo in 0..=count {
             if echo == 1 {
                 measurement = Measurement::begin();
             }
-            write_frame(&mut stream, &bytes).await.unwrap();
-            read_frame(&mut stream, &mut bytes).await.unwrap();
+            stream.write_all(&frame).await.unwrap();
+            read_frame(&mut stream, &mut frame).await.unwrap();
         }
         measurement.end(count);
     });
