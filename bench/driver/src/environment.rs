@@ -47,7 +47,7 @@ pub fn print(options: &Options) {
     println!(
         "medians of {} interleaved runs of about {} s; by {} time{}",
         options.rounds.unwrap_or(5),
-        if options.quick { 0.12 } else { 0.6 },
+        crate::measure::run_seconds(options),
         if options.cpu { "CPU" } else { "wall" },
         if options.quick { "; --quick" } else { "" },
     );

@@ -2,6 +2,7 @@
 //! read it.
 
 mod environment;
+mod instructions;
 mod measure;
 mod rows;
 mod sides;
@@ -9,9 +10,22 @@ mod table;
 
 use std::process::ExitCode;
 
+use sides::Side;
+
+/// What is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mode {
+    #[default]
+    Compare,
+    Check,
+    Update,
+}
+
 /// What the command line asks for.
 #[derive(Clone, Default)]
 pub struct Options {
+    mode: Mode,
+    instructions: bool,
     quick: bool,
     json: Option<String>,
     only: Vec<String>,
@@ -30,6 +44,10 @@ const USAGE: &str = "cargo run --release -- [OPTIONS]
   --rounds N         runs of each system a row, interleaved (5)
   --cpu              operations per second of CPU instead of wall time, where all is on one core:
                      for machines that are not idle
+  --instructions     only what callgrind counts: all rows of that kind
+  --check            count instructions of our own operations, and fail if one rose by more than
+                     5 % over instructions.json
+  --update           write instructions.json anew
   --no-build         use what was built before";
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
@@ -49,6 +67,9 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
                 let rounds = text.parse().map_err(|_| format!("not a number: {text}"))?;
                 options.rounds = Some(rounds);
             }
+            "--instructions" => options.instructions = true,
+            "--check" => options.mode = Mode::Check,
+            "--update" => options.mode = Mode::Update,
             "--cpu" => options.cpu = true,
             "--no-build" => options.build = false,
             "--help" => return Err(USAGE.to_owned()),
@@ -60,19 +81,44 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
 
 fn run() -> Result<(), String> {
     let options = parse(std::env::args().skip(1))?;
-    compare(&options)
+    match options.mode {
+        Mode::Compare => compare(&options),
+        Mode::Check | Mode::Update if !instructions::available() => {
+            Err("instructions are counted by callgrind: install valgrind".to_owned())
+        }
+        Mode::Check => {
+            build(&[Side::Moonpool], &options)?;
+            instructions::check(&rows::instructions())
+        }
+        Mode::Update => {
+            build(&[Side::Moonpool], &options)?;
+            instructions::update(&rows::instructions())
+        }
+    }
+}
+
+fn build(sides: &[Side], options: &Options) -> Result<(), String> {
+    if options.build {
+        sides::build(sides.iter().copied())?;
+    }
+    Ok(())
 }
 
 fn compare(options: &Options) -> Result<(), String> {
-    let rows: Vec<_> = rows::all(options.quick)
+    let rows = if options.instructions {
+        rows::instructions()
+    } else {
+        rows::all(options.quick)
+    };
+    let rows: Vec<_> = rows
         .into_iter()
         .filter_map(|row| row.restricted_to(&options.only, &options.systems))
         .collect();
-    sides::build(
-        rows.iter()
-            .flat_map(|row| row.systems.iter().map(|system| system.side)),
-        options.build,
-    )?;
+    let sides: Vec<Side> = rows
+        .iter()
+        .flat_map(|row| row.systems.iter().map(|system| system.side))
+        .collect();
+    build(&sides, options)?;
     environment::print(options);
     let mut json = Vec::new();
     for row in &rows {

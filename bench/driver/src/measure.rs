@@ -1,6 +1,7 @@
 //! Counts that make a run long enough, rounds in turns, medians.
 
 use crate::Options;
+use crate::instructions;
 use crate::rows::{Amount, Figure, Row, System};
 use crate::sides::{self, Figures, Layout};
 
@@ -29,7 +30,10 @@ impl Measured {
 
 /// Runs a row's systems in turns: what disturbs one disturbs the others as well.
 pub fn row(row: &Row, options: &Options) -> Result<Vec<Measured>, String> {
-    let run_seconds = if options.quick { 0.12 } else { 0.6 };
+    if row.figure == Figure::Instructions {
+        return instructions_of(row);
+    }
+    let run_seconds = run_seconds(options);
     let rounds = options.rounds.unwrap_or(5).max(1);
     let mut counts = Vec::new();
     for system in &row.systems {
@@ -50,6 +54,26 @@ pub fn row(row: &Row, options: &Options) -> Result<Vec<Measured>, String> {
         Measured { values }
     });
     Ok(measured.collect())
+}
+
+/// How long a run is to be.
+pub fn run_seconds(options: &Options) -> f64 {
+    if options.quick { 0.06 } else { 0.5 }
+}
+
+/// Counts repeat: one round will do. Without callgrind there are none.
+fn instructions_of(row: &Row) -> Result<Vec<Measured>, String> {
+    let available = instructions::available();
+    let measured = row.systems.iter().map(|system| {
+        let count = system.amount.first();
+        let values = if available {
+            vec![instructions::of_one(system, count)?]
+        } else {
+            Vec::new()
+        };
+        Ok(Measured { values })
+    });
+    measured.collect()
 }
 
 fn run(system: &System, count: u64) -> Result<Figures, String> {
@@ -98,5 +122,6 @@ fn figure(kind: Figure, system: &System, figures: &Figures, options: &Options) -
         Figure::WallSeconds => of("wall_s"),
         Figure::Bytes => of("bytes"),
         Figure::CpuMicros => of("cpu_us"),
+        Figure::Instructions => f64::NAN,
     }
 }

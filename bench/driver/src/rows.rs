@@ -29,6 +29,8 @@ pub enum Figure {
     WallSeconds,
     Bytes,
     CpuMicros,
+    /// Of one operation, by callgrind.
+    Instructions,
 }
 
 impl Figure {
@@ -40,6 +42,7 @@ impl Figure {
             Self::WallSeconds => "s",
             Self::Bytes => "bytes",
             Self::CpuMicros => "us of CPU",
+            Self::Instructions => "instructions",
         }
     }
 
@@ -54,6 +57,15 @@ pub enum Amount {
     Fixed(u64),
     /// As many as a run's time allows, and at least so many.
     AtLeast(u64),
+}
+
+impl Amount {
+    /// What a first run has.
+    pub fn first(self) -> u64 {
+        match self {
+            Self::Fixed(count) | Self::AtLeast(count) => count,
+        }
+    }
 }
 
 /// What one of our systems is to reach in a row.
@@ -186,6 +198,9 @@ pub fn all(quick: bool) -> Vec<Row> {
         rows.push(ring(100_000, quick));
     }
     rows.push(sleeps());
+    if !quick {
+        rows.extend(part_instructions());
+    }
     rows.extend(concurrent_sleeps(quick));
     rows.extend([1_000, 100_000, 1_000_000].map(queue));
     rows.push(tcp_sequential());
@@ -228,6 +243,103 @@ fn call() -> Row {
             .goal(Goal::BestPeer(2.0)),
     )
     .with(system("madsim", Side::Madsim, "sim-rpc"))
+}
+
+/// Rows that count instructions.
+pub fn instructions() -> Vec<Row> {
+    let mut rows = vec![stream_instructions(), call_instructions()];
+    rows.extend(part_instructions());
+    rows
+}
+
+fn stream_instructions() -> Row {
+    let add = |name, side| system(name, side, "sim-stream").exactly(1000);
+    let title = "simulated: the same echo in instructions";
+    Row::new("instructions-sim-stream", title, Figure::Instructions)
+        .with(add("moonpool", Side::Moonpool).goal(Goal::AtMost(3500.0)))
+        .with(add("turmoil", Side::Turmoil))
+        .with(add("madsim", Side::Madsim))
+        .with(add("bare loop", Side::Floor))
+}
+
+fn call_instructions() -> Row {
+    let add = |name, side, parameters: &[&str]| {
+        system(name, side, "sim-rpc")
+            .parameters(parameters)
+            .exactly(500)
+    };
+    let title = "simulated: the same call in instructions";
+    Row::new("instructions-sim-rpc", title, Figure::Instructions)
+        .with(add(
+            "moonpool postcard",
+            Side::Moonpool,
+            &["codec=postcard"],
+        ))
+        .with(add("moonpool JSON", Side::Moonpool, &["codec=json"]))
+        .with(add("madsim", Side::Madsim, &[]))
+}
+
+/// What else a baseline is kept of, beside what it can be compared with.
+fn part_instructions() -> Vec<Row> {
+    let row = |name: &str, title: &str| {
+        Row::new(format!("instructions-{name}"), title, Figure::Instructions)
+    };
+    let queue = |name, side| {
+        system(name, side, "queue")
+            .parameters(&["pending=1000"])
+            .exactly(20_000)
+    };
+    let switch = |name, side| system(name, side, "sim-switch").exactly(20_000);
+    let sleeps = |name, side| system(name, side, "sim-sleeps").exactly(10_000);
+    let call = |name, side, codec: &[&str]| {
+        system(name, side, "tcp")
+            .parameters(&["window=1"])
+            .parameters(codec)
+            .exactly(300)
+    };
+    vec![
+        row(
+            "queue",
+            "event queue: pop and push, 1000 pending, in instructions",
+        )
+        .with(queue("moonpool", Side::Moonpool))
+        .with(queue("std BinaryHeap", Side::Floor))
+        .with(queue("4-level wheel", Side::Floor).parameters(&["kind=wheel"])),
+        row(
+            "switch",
+            "simulated: one task yields to another, in instructions",
+        )
+        .with(switch("moonpool", Side::Moonpool))
+        .with(switch("bare loop", Side::Floor)),
+        row(
+            "sleeps",
+            "simulated: a sleep of one of 1000 tasks, in instructions",
+        )
+        .with(sleeps("moonpool", Side::Moonpool))
+        .with(sleeps("turmoil", Side::Turmoil))
+        .with(sleeps("madsim", Side::Madsim))
+        .with(sleeps("bare loop", Side::Floor)),
+        row(
+            "packets",
+            "a packet of 64 bytes encoded and decoded, in instructions",
+        )
+        .with(system("moonpool", Side::Moonpool, "packets").exactly(10_000)),
+        row(
+            "tcp",
+            "TCP: a sequential call, both sides, in instructions outside the kernel",
+        )
+        .with(call(
+            "moonpool postcard",
+            Side::Moonpool,
+            &["codec=postcard"],
+        ))
+        .with(call("moonpool JSON", Side::Moonpool, &["codec=json"]))
+        .with(call("tarpc bincode", Side::Tarpc, &["codec=bincode"]))
+        .with(call("tarpc JSON", Side::Tarpc, &["codec=json"]))
+        .with(call("tonic", Side::Tonic, &[]))
+        .with(call("capnp", Side::Capnp, &[]))
+        .with(call("raw tokio", Side::Floor, &[])),
+    ]
 }
 
 fn mesh() -> Row {

@@ -85,12 +85,10 @@ pub fn workspace() -> &'static Path {
 }
 
 /// One invocation of cargo for each: features of one side's dependencies do not reach another's.
-pub fn build(sides: impl Iterator<Item = Side>, wanted: bool) -> Result<(), String> {
+pub fn build(sides: impl Iterator<Item = Side>) -> Result<(), String> {
     for side in sides.collect::<BTreeSet<_>>() {
-        if wanted {
-            eprintln!("building {}", side.package());
-            side.build()?;
-        }
+        eprintln!("building {}", side.package());
+        side.build()?;
     }
     Ok(())
 }
