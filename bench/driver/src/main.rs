@@ -2,6 +2,7 @@
 //! read it.
 
 mod environment;
+mod growth;
 mod instructions;
 mod measure;
 mod rows;
@@ -10,6 +11,7 @@ mod table;
 
 use std::process::ExitCode;
 
+use serde_json::Value;
 use sides::Side;
 
 /// What is done.
@@ -19,6 +21,7 @@ enum Mode {
     Compare,
     Check,
     Update,
+    Growth,
 }
 
 /// What the command line asks for.
@@ -47,6 +50,7 @@ const USAGE: &str = "cargo run --release -- [OPTIONS]
   --instructions     only what callgrind counts: all rows of that kind
   --check            count instructions of our own operations, and fail if one rose by more than
                      5 % over instructions.json
+  --growth           what an operation of ours costs as nodes, timers, connections and workers grow
   --update           write instructions.json anew
   --no-build         use what was built before";
 
@@ -70,6 +74,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--instructions" => options.instructions = true,
             "--check" => options.mode = Mode::Check,
             "--update" => options.mode = Mode::Update,
+            "--growth" => options.mode = Mode::Growth,
             "--cpu" => options.cpu = true,
             "--no-build" => options.build = false,
             "--help" => return Err(USAGE.to_owned()),
@@ -83,6 +88,11 @@ fn run() -> Result<(), String> {
     let options = parse(std::env::args().skip(1))?;
     match options.mode {
         Mode::Compare => compare(&options),
+        Mode::Growth => {
+            build(&[Side::Moonpool], &options)?;
+            environment::print(&options);
+            write_json(&growth::measure(&options)?, &options)
+        }
         Mode::Check | Mode::Update if !instructions::available() => {
             Err("instructions are counted by callgrind: install valgrind".to_owned())
         }
@@ -127,12 +137,16 @@ fn compare(options: &Options) -> Result<(), String> {
         json.extend(table::json(row, &measured));
     }
     table::summary(&json);
-    if let Some(file) = &options.json {
-        let lines: Vec<String> = json.iter().map(ToString::to_string).collect();
-        std::fs::write(file, lines.join("\n") + "\n")
-            .map_err(|error| format!("{file}: {error}"))?;
-    }
-    Ok(())
+    write_json(&json, options)
+}
+
+/// One object a line, if a file was named.
+fn write_json(objects: &[Value], options: &Options) -> Result<(), String> {
+    let Some(file) = &options.json else {
+        return Ok(());
+    };
+    let lines: Vec<String> = objects.iter().map(ToString::to_string).collect();
+    std::fs::write(file, lines.join("\n") + "\n").map_err(|error| format!("{file}: {error}"))
 }
 
 fn main() -> ExitCode {

@@ -129,13 +129,23 @@ pub fn run(
     }
 }
 
-fn finish(mut command: Command) -> Result<Figures, String> {
+/// Runs to the end. What takes longer than two minutes is no figure but a fault, and is ended.
+fn finish(run: Command) -> Result<Figures, String> {
+    let mut command = Command::new("timeout");
+    command
+        .args(["--kill-after=5", "120"])
+        .arg(run.get_program())
+        .args(run.get_args());
+    for (name, _) in run.get_envs() {
+        command.env_remove(name);
+    }
     let output = command
         .output()
         .map_err(|error| format!("{command:?}: {error}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{command:?} failed: {said}"));
+        let status = output.status;
+        return Err(format!("{command:?} ended with {status}: {said}"));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let pair = |line: &str| {

@@ -28,6 +28,7 @@ struct World {
     events: Vec<Option<Event>>,
     free: Vec<u32>,
     pipes: Vec<Pipe>,
+    ready: Vec<Runnable>,
     order: Numbers,
     digest: u64,
 }
@@ -61,10 +62,10 @@ thread_local! {
         events: Vec::new(),
         free: Vec::new(),
         pipes: Vec::new(),
+        ready: Vec::new(),
         order: Numbers::new(1),
         digest: 0,
     });
-    static READY: RefCell<Vec<Runnable>> = const { RefCell::new(Vec::new()) };
 }
 
 fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
@@ -72,55 +73,70 @@ fn with<R>(body: impl FnOnce(&mut World) -> R) -> R {
 }
 
 pub fn spawn<T: 'static>(future: impl Future<Output = T> + 'static) -> Task<T> {
-    let schedule = |runnable| READY.with_borrow_mut(|ready| ready.push(runnable));
+    let schedule = |runnable| with(|world| world.ready.push(runnable));
     let (runnable, task) = async_task::spawn_local(future, schedule);
     runnable.schedule();
     task
 }
 
-/// Polls what is ready, in an order that is drawn; when nothing is, moves the clock to the next event.
-/// Gives the digest once nothing is left to happen.
-pub fn run() -> u64 {
-    loop {
-        while let Some(runnable) = next_ready() {
-            runnable.run();
-        }
-        let due = with(|world| {
-            let Reverse((at, sequence, slot)) = world.heap.pop()?;
-            world.now = at;
-            world.fold(at ^ sequence);
-            world.free.push(slot);
-            match world.events[slot as usize].take()? {
-                Event::Wake(waker) => Some(Some(waker)),
-                Event::Deliver { pipe, length } => {
-                    let pipe = &mut world.pipes[pipe as usize];
-                    let bytes = pipe.under_way.drain(..length as usize);
-                    pipe.arrived.extend(bytes);
-                    Some(pipe.reader.take())
-                }
-            }
-        });
-        match due {
-            Some(waker) => {
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            }
-            None => return with(|world| world.digest),
-        }
+/// What is to happen next.
+enum Next {
+    Run(Runnable),
+    Wake(Waker),
+    Nothing,
+    End,
+}
+
+impl World {
+    /// A task that is ready, drawn among them; when none is, what the next event asks for.
+    fn next(&mut self) -> Next {
+        let index = match self.ready.len() {
+            0 => return self.advance(),
+            1 => 0,
+            several => (self.order.next() % several as u64) as usize,
+        };
+        self.fold(index as u64);
+        Next::Run(self.ready.swap_remove(index))
+    }
+
+    fn advance(&mut self) -> Next {
+        let Some(Reverse((at, sequence, slot))) = self.heap.pop() else {
+            return Next::End;
+        };
+        self.now = at;
+        self.fold(at ^ sequence);
+        self.free.push(slot);
+        let waker = match self.events[slot as usize].take() {
+            Some(Event::Wake(waker)) => Some(waker),
+            Some(Event::Deliver { pipe, length }) => self.deliver(pipe, length as usize),
+            None => None,
+        };
+        waker.map_or(Next::Nothing, Next::Wake)
+    }
+
+    fn deliver(&mut self, pipe: u32, length: usize) -> Option<Waker> {
+        let pipe = &mut self.pipes[pipe as usize];
+        let (first, second) = pipe.under_way.as_slices();
+        let split = first.len().min(length);
+        pipe.arrived.extend(&first[..split]);
+        pipe.arrived.extend(&second[..length - split]);
+        pipe.under_way.drain(..length);
+        pipe.reader.take()
     }
 }
 
-fn next_ready() -> Option<Runnable> {
-    READY.with_borrow_mut(|ready| {
-        let index = match ready.len() {
-            0 => return None,
-            1 => 0,
-            several => with(|world| (world.order.next() % several as u64) as usize),
-        };
-        with(|world| world.fold(index as u64));
-        Some(ready.swap_remove(index))
-    })
+/// Runs until nothing is left to happen, and gives the digest.
+pub fn run() -> u64 {
+    loop {
+        match with(World::next) {
+            Next::Run(runnable) => {
+                runnable.run();
+            }
+            Next::Wake(waker) => waker.wake(),
+            Next::Nothing => {}
+            Next::End => return with(|world| world.digest),
+        }
+    }
 }
 
 pub fn pipe() -> u32 {
