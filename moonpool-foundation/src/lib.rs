@@ -71,6 +71,7 @@ mod select;
 pub mod sim;
 pub mod task;
 pub mod time;
+pub mod turns;
 pub mod wait;
 
 #[cfg(feature = "sim")]
@@ -87,9 +88,10 @@ pub use messaging::{
     WellKnownToken, WireError, deserialize_packet, serialize_packet, try_deserialize_packet,
 };
 pub use network::peer::{
-    CloseOutcome, ConnectionError, PacketId, Peer, PeerConfig, PeerConfigError, PeerError,
-    PeerHandle, PeerId, PeerMetrics, PeerSink, ProtocolError, ReceivedPacket, SendError,
-    SessionAcceptor, SessionEnded, SessionIdentity, SessionMode, SessionOwner, Withdrawal,
+    AcceptLimits, Acceptance, CloseOutcome, ConnectionError, PacketId, Peer, PeerConfig,
+    PeerConfigError, PeerError, PeerHandle, PeerId, PeerMetrics, PeerSink, ProtocolError,
+    ReceivedPacket, SendError, SessionAcceptor, SessionEnded, SessionIdentity, SessionMode,
+    SessionOwner, Withdrawal,
 };
 pub use network::tokio::TokioNetworkProvider;
 pub use network::{NetworkProvider, TcpListenerTrait, TcpStreamTrait};

@@ -31,6 +31,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("messaging", Layer::Base),
     ("ambient", Layer::Base),
     ("collections", Layer::Base),
+    ("turns", Layer::Base),
     ("wait", Layer::Base),
     ("providers", Layer::Traits),
     ("network", Layer::Traits),

@@ -122,6 +122,10 @@ pub enum TransportError {
     /// send says it. Correct the configuration.
     #[error("the peer configuration is invalid: {0}")]
     PeerConfig(#[source] PeerConfigError),
+    /// The transport has no address that an answer to a promise could be sent to. Build one that
+    /// listens, or ask with a request: its reply needs no address.
+    #[error("the transport has no address, so nobody could answer its promise")]
+    NoAddress,
     /// The transport, or its peer for the address, is shut down.
     #[error("the transport is shut down")]
     Closed,
@@ -163,6 +167,7 @@ impl From<TransportError> for ReplyError {
             TransportError::TlsNotSupported { .. }
             | TransportError::NoDestination { .. }
             | TransportError::PeerConfig(_)
+            | TransportError::NoAddress
             | TransportError::Closed => Self::ConnectionFailed,
         }
     }

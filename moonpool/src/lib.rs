@@ -38,19 +38,23 @@
 
 mod error;
 pub mod messaging;
+pub mod observability;
 
 pub use error::{BuildError, NotSent, RegisterError, TransportError};
 pub use messaging::envelope::{EnvelopeError, Metadata, TraceContext};
 pub use messaging::{
-    AddressState, Call, Client, EndpointMap, EndpointState, FailureMonitor, FailureWatch,
-    FlowTransport, FlowTransportBuilder, FutureStream, Incoming, Interface, InvalidToken,
-    MessageReceiver, MethodCall, MethodFuture, MethodStream, NetNotifiedQueue, PeerInfo, PingReply,
-    QueueLimits, QueueStats, ReplyError, ReplyFuture, ReplyPromise, ReplyRoute, Request,
-    RequestStream, RetryPolicy, Server, Serving, ServingStats, SharedNetNotifiedQueue,
-    TransportStats, send_request,
+    AddressState, Answered, Call, CallMiddleware, Client, EmbeddedPromise, EndpointMap,
+    EndpointState, FailureMonitor, FailureWatch, FlowTransport, FlowTransportBuilder, FutureStream,
+    Incoming, Interface, InvalidToken, MessageReceiver, MethodCall, MethodFuture, MethodName,
+    MethodStream, NetNotifiedQueue, NewPromise, NextCall, NextHandler, OutgoingCall, PeerInfo,
+    PingReply, QueueLimits, QueueStats, ReplyBody, ReplyError, ReplyFuture, ReplyPromise,
+    ReplyRoute, Request, RequestStream, RetryPolicy, ServeMiddleware, ServedRequest, Server,
+    Serving, ServingStats, SharedNetNotifiedQueue, TransportStats, send_request,
 };
 pub use moonpool_foundation as foundation;
-pub use moonpool_foundation::network::peer::{PeerConfig, PeerConfigError, PeerHandle};
+pub use moonpool_foundation::network::peer::{
+    ConnectionError, PeerConfig, PeerConfigError, PeerHandle, PeerMetrics,
+};
 pub use moonpool_foundation::{
     Elapsed, Endpoint, JoinError, JoinHandle, NetworkAddress, NetworkProvider, Providers,
     RandomProvider, RawTask, SimulationError, SimulationResult, SystemRandomProvider, TaskProvider,
@@ -86,7 +90,7 @@ pub mod prelude {
 pub mod __private {
     pub use crate::messaging::{Check, Registrar, Target, checked_interface_id, interface_id};
     pub use crate::{
-        Endpoint, FlowTransport, Interface, MessageCodec, MethodCall, MethodStream, NetworkAddress,
-        NetworkProvider, RegisterError, TaskProvider, TimeProvider, UID,
+        Endpoint, FlowTransport, Interface, MessageCodec, MethodCall, MethodName, MethodStream,
+        NetworkAddress, NetworkProvider, RegisterError, TaskProvider, TimeProvider, UID,
     };
 }

@@ -15,6 +15,8 @@ mod closing;
 mod common;
 #[path = "rpc_integration/deadlines.rs"]
 mod deadlines;
+#[path = "rpc_integration/embedded_promises.rs"]
+mod embedded_promises;
 #[path = "rpc_integration/every_outcome.rs"]
 mod every_outcome;
 #[path = "rpc_integration/failures.rs"]
@@ -29,12 +31,16 @@ mod limits;
 mod liveness;
 #[path = "rpc_integration/load.rs"]
 mod load;
+#[path = "rpc_integration/middleware.rs"]
+mod middleware;
 #[path = "rpc_integration/outcomes.rs"]
 mod outcomes;
 #[path = "rpc_integration/own_addresses.rs"]
 mod own_addresses;
 #[path = "rpc_integration/retries.rs"]
 mod retries;
+#[path = "rpc_integration/room.rs"]
+mod room;
 #[path = "rpc_integration/serving.rs"]
 mod serving;
 #[path = "rpc_integration/sessions.rs"]

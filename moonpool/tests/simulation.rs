@@ -12,6 +12,8 @@
 mod broken_connections;
 #[path = "simulation/dying_servers.rs"]
 mod dying_servers;
+#[path = "simulation/forwarded_promises.rs"]
+mod forwarded_promises;
 #[path = "simulation/invariants.rs"]
 mod invariants;
 #[path = "simulation/liveness.rs"]

@@ -44,6 +44,8 @@ pub enum WellKnownToken {
     SessionPong = 9,
     /// Internal to sessions: the last frame of an orderly close.
     Close = 10,
+    /// Says that a request was not admitted, because there is no room for its answer.
+    Overloaded = 11,
 }
 
 impl WellKnownToken {

@@ -136,7 +136,7 @@ fn reachable() -> NetworkConfiguration {
 }
 
 #[cfg(feature = "sim")]
-fn simulate<Fut: Future>(seed: u64, body: &impl Fn(Hosts<SimProviders>) -> Fut) -> u64 {
+pub(crate) fn simulate<Fut: Future>(seed: u64, body: &impl Fn(Hosts<SimProviders>) -> Fut) -> u64 {
     let world = SimWorld::new_with_network_config_and_seed(reachable(), seed).unwrap();
     world.set_time_budget(Some(Duration::from_secs(600)));
     let (server, client) = (world.add_process("server"), world.add_process("client"));

@@ -1,11 +1,14 @@
 //! Sizes: large payloads, and ones that are too large for either end.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use moonpool::{
-    Endpoint, JsonCodec, PeerConfig, Providers, ReplyError, ReplyFuture, TransportError, UID,
-    send_request,
+    Endpoint, JsonCodec, NetworkProvider, PeerConfig, Providers, ReplyError, ReplyFuture,
+    TransportError, UID, send_request,
 };
+
+use tokio::io::AsyncReadExt;
 
 use crate::common::{Hosts, Transport, shut_down};
 use crate::in_both_worlds;
@@ -16,9 +19,14 @@ in_both_worlds! {
     a_request_beyond_the_servers_limit_is_surely_not_executed: 20;
     a_reply_beyond_the_limit_is_reported: 20;
     connections_beyond_the_limit_are_closed: 20;
+    silent_connections_keep_nobody_out: 20;
+    a_connection_that_says_nothing_is_closed_after_its_time: 20;
+    sessions_beyond_the_limit_are_closed: 20;
     answers_need_no_room_in_the_queue: 20;
     requests_without_room_for_their_answers_are_overloaded: 20;
     refusals_beyond_the_limit_end_the_session: 50;
+    a_burst_to_a_token_that_nobody_has_is_refused_one_by_one: 5;
+    a_burst_without_room_for_its_answers_is_refused_one_by_one: 5;
     calls_beyond_the_limit_are_given_back: 10;
     requests_that_cannot_be_queued_are_given_back: 20;
 }
@@ -163,6 +171,72 @@ async fn connections_beyond_the_limit_are_closed<P: Providers>(hosts: Hosts<P>) 
     serving.await.unwrap();
 }
 
+/// Whoever connects and says nothing is closed for the next one, oldest first.
+async fn silent_connections_keep_nobody_out<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().max_handshakes(4);
+    let server = server.build_listening().await.unwrap();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    let target = endpoint.address.socket_addr().to_string();
+    let mut silent = Vec::new();
+    for number in 1..=4 {
+        silent.push(hosts.client.network().connect(&target).await.unwrap());
+        hosts.until(|| server.stats().accepted == number).await;
+    }
+    assert_eq!(server.stats().handshakes_evicted, 0);
+    let client = hosts.connect();
+    let call: ReplyFuture<String, _> =
+        send_request(&client, &endpoint, "text".to_owned(), JsonCodec).unwrap();
+    assert_eq!(call.await.as_deref(), Ok("text"));
+    let stats = server.stats();
+    assert_eq!((stats.handshakes_evicted, stats.accept_refused), (1, 0));
+    drop(silent);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
+async fn a_connection_that_says_nothing_is_closed_after_its_time<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().peer_config(PeerConfig {
+        connect_timeout: Duration::from_millis(100),
+        ..PeerConfig::default()
+    });
+    let server = server.build_listening().await.unwrap();
+    let target = server.local_address().unwrap().socket_addr().to_string();
+    let mut silent = hosts.client.network().connect(&target).await.unwrap();
+    // Reset or ended: either way it is over.
+    let read = silent.read(&mut [0; 16]).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    drop(silent);
+    shut_down::<P>(&server).await;
+}
+
+async fn sessions_beyond_the_limit_are_closed<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().max_sessions(1);
+    let server = server.build_listening().await.unwrap();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let serving = hosts.spawn_server(echo::<P>(server.clone()));
+    hosts.until(|| server.stats().endpoints == 1).await;
+    let first = hosts.connect();
+    let second = hosts
+        .client_builder()
+        .peer_config(hosts.impatient())
+        .build();
+    let ask = |transport: &Transport<P>| -> ReplyFuture<String, _> {
+        send_request(transport, &endpoint, "text".to_owned(), JsonCodec).unwrap()
+    };
+    assert!(ask(&first).await.is_ok());
+    let refused = ask(&second).await;
+    assert_eq!(refused, Err(ReplyError::ConnectionFailed));
+    assert_eq!(server.stats().incoming_sessions, 1);
+    shut_down::<P>(&first).await;
+    hosts.until(|| server.stats().incoming_sessions == 0).await;
+    assert!(ask(&second).await.is_ok());
+    shut_down::<P>(&second).await;
+    shut_down::<P>(&server).await;
+    serving.await.unwrap();
+}
+
 /// The limits of what this end sends of its own are not those of the answers that it owes.
 async fn answers_need_no_room_in_the_queue<P: Providers>(hosts: Hosts<P>) {
     let narrow = PeerConfig {
@@ -250,15 +324,25 @@ async fn refusals_beyond_the_limit_end_the_session<P: Providers>(hosts: Hosts<P>
     let server = server.build_listening().await.unwrap();
     let client = hosts.connect();
     let address = server.local_address().unwrap();
+    let private = UID::new(0xEC40, 2);
+    let _nobody_may = server.register_private_handler::<String, _>(private, JsonCodec);
     let ask = |token: UID| -> ReplyFuture<String, _> {
         let endpoint = Endpoint::new(address, token);
         send_request(&client, &endpoint, "text", JsonCodec).unwrap()
     };
-    let calls: Vec<_> = (0..20).map(|_| ask(UID::new(1, 1))).collect();
+    // Refusals of the same kind that follow each other would share a packet.
+    let tokens = (0..20).map(|number| {
+        if number % 2 == 0 {
+            private
+        } else {
+            UID::new(1, 1)
+        }
+    });
+    let calls: Vec<_> = tokens.map(ask).collect();
     let mut lost = 0;
     for call in calls {
         match call.await {
-            Err(ReplyError::EndpointNotFound) => {}
+            Err(ReplyError::EndpointNotFound | ReplyError::Unauthorized) => {}
             Err(ReplyError::MaybeDelivered) => lost += 1,
             other => panic!("{other:?}"),
         }
@@ -266,11 +350,55 @@ async fn refusals_beyond_the_limit_end_the_session<P: Providers>(hosts: Hosts<P>
     assert!(lost > 0);
     assert!(server.stats().replies_dropped > 0);
     let serving = hosts.spawn_server(echo::<P>(server.clone()));
-    hosts.until(|| server.stats().endpoints == 1).await;
+    hosts.until(|| server.stats().endpoints == 2).await;
     assert_eq!(ask(TOKEN).await.unwrap(), "text");
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
     serving.await.unwrap();
+}
+
+/// Far more than `refusals` of the configuration: a session ends for them only if the other end does
+/// not take them.
+async fn a_burst_to_a_token_that_nobody_has_is_refused_one_by_one<P: Providers>(hosts: Hosts<P>) {
+    let (server, client) = (hosts.serve().await, hosts.connect());
+    let absent = Endpoint::new(server.local_address().unwrap(), UID::new(1, 1));
+    let calls: Vec<ReplyFuture<u32, _>> = (0..10_000)
+        .map(|number: u32| send_request(&client, &absent, number, JsonCodec).unwrap())
+        .collect();
+    for call in calls {
+        assert_eq!(call.await, Err(ReplyError::EndpointNotFound));
+    }
+    let stats = server.stats();
+    assert_eq!((stats.replies_dropped, stats.accepted), (0, 1));
+    assert_eq!(stats.endpoint_not_found, 10_000);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+async fn a_burst_without_room_for_its_answers_is_refused_one_by_one<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.server_builder().peer_config(PeerConfig {
+        answer_packets: 1,
+        ..PeerConfig::default()
+    });
+    let server = server.build_listening().await.unwrap();
+    let client = hosts.connect();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let mut calls = (0..10_000)
+        .map(|number: u32| send_request(&client, &endpoint, number, JsonCodec).unwrap())
+        .collect::<Vec<ReplyFuture<u32, _>>>()
+        .into_iter();
+    let admitted = calls.next().unwrap();
+    for call in calls {
+        assert_eq!(call.await, Err(ReplyError::Overloaded));
+    }
+    let (number, reply) = stream.recv_with_transport(&server).await.unwrap();
+    reply.send(number);
+    assert_eq!(admitted.await, Ok(0));
+    let stats = server.stats();
+    assert_eq!((stats.requests_refused, stats.accepted), (9_999, 1));
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
 }
 
 async fn calls_beyond_the_limit_are_given_back<P: Providers>(hosts: Hosts<P>) {

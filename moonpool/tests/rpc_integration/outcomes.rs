@@ -61,7 +61,7 @@ async fn an_unknown_token_is_not_found<P: Providers>(hosts: Hosts<P>) {
     for token in [
         TOKEN,
         well_known,
-        UID::well_known(11),
+        UID::well_known(12),
         UID::well_known(1000),
     ] {
         let reply = ask::<P>(&client, Endpoint::new(address, token), 1);

@@ -70,4 +70,7 @@ mod skills {
         Assertions: "using-chaos-assertions/SKILL.md",
         Invariants: "validating-with-invariants/SKILL.md",
     }
+
+    #[doc = include_str!("../../../docs/observability.md")]
+    struct Observability;
 }

@@ -21,10 +21,13 @@ use super::config::PeerConfig;
 use super::error::ConnectionError;
 use super::handle::PeerHandle;
 use super::inbox::Inbox;
+#[cfg(feature = "metrics")]
+use super::instruments::Instruments;
+use super::log::{self, LogLimit, PeerLog};
 use super::reader::{Block, PacketReader};
 use super::receiver::Receiver;
 use super::slot::{Kept, Permit, Slot};
-use super::state::{Action, Demand};
+use super::state::{Action, Demand, Event};
 use super::timer::Timer;
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
@@ -38,14 +41,26 @@ const WRITE_FAILURE: f64 = 0.02;
 struct EndGuard {
     handle: PeerHandle,
     inbox: Option<Rc<Inbox>>,
+    #[cfg(feature = "metrics")]
+    instruments: Instruments,
 }
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
         self.handle.handle_driver_ended();
+        #[cfg(feature = "metrics")]
+        self.publish();
         if let Some(inbox) = &self.inbox {
             inbox.end();
         }
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl EndGuard {
+    fn publish(&self) {
+        let counted = self.handle.state().counted();
+        self.instruments.publish(counted);
     }
 }
 
@@ -56,7 +71,12 @@ pub(super) struct Driver<T, TP> {
     time: T,
     task: TP,
     max_payload: usize,
-    _guard: EndGuard,
+    log: PeerLog,
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(dead_code, reason = "it is there to be dropped")
+    )]
+    guard: EndGuard,
 }
 
 /// A stream and what was read from it and not handled yet.
@@ -120,6 +140,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         let guard = EndGuard {
             handle: handle.untracked(),
             inbox,
+            #[cfg(feature = "metrics")]
+            instruments: Instruments::new(),
         };
         let max_payload = config.max_payload_bytes as usize;
         Self {
@@ -128,8 +150,15 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             time,
             task,
             max_payload,
-            _guard: guard,
+            log: PeerLog::new(Rc::default()),
+            guard,
         }
+    }
+
+    /// Shares a limit of what is logged with others.
+    pub(super) fn logging_within(self, limit: &Rc<LogLimit>) -> Self {
+        let log = PeerLog::new(Rc::clone(limit));
+        Self { log, ..self }
     }
 
     /// Dials, converses, backs off, until the state says that it is over.
@@ -297,6 +326,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         mut timer: Pin<&mut Timer<T>>,
     ) -> Option<Result<N::TcpStream, ConnectionError>> {
         let target = self.handle.dial_target();
+        tracing::debug!(target: "moonpool::peer", peer = self.handle.peer_name(), target, "connecting");
         let mut connecting = pin!(network.connect(&target));
         poll_fn(|cx| {
             self.handle.begin_turn(cx);
@@ -406,21 +436,33 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         self.handle.wake_ready();
         // What was read since may be what was expected.
         let demand = self.demand();
-        let (timeouts, is_due) = {
+        let (timeouts, is_due, connections) = {
             let mut state = self.handle.state();
             state.set_demand(demand);
-            (state.poll_timeout(now), state.has_more_to_do())
+            let is_due = state.has_more_to_do();
+            (state.poll_timeout(now), is_due, state.connections())
         };
+        self.log
+            .note_connections(now, self.handle.peer_name(), connections);
         if is_due || timer.poll(cx, now, timeouts).is_ready() || self.handle.take_dirty() {
             return false;
         }
         self.handle.end_turn();
+        #[cfg(feature = "metrics")]
+        self.guard.publish();
         true
     }
 
     fn handle_closed(&self, cause: ConnectionError) {
-        tracing::debug!(peer = self.handle.peer_name(), %cause, "no connection");
         let now = self.time.now();
+        let name = self.handle.peer_name();
+        let (connections, (was_open, known)) = {
+            let state = self.handle.state();
+            (state.connections(), state.connection_end())
+        };
+        self.log.note_connections(now, name, connections);
+        let reason = known.as_ref().unwrap_or(&cause);
+        self.log.note_end(now, name, was_open, reason);
         let jitter = self.task.internal_random();
         let demand = self.demand();
         {
@@ -436,15 +478,26 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         loop {
             let event = self.handle.state().poll_event();
             match event {
-                Some(event) => self.receiver.report(&self.handle, event),
+                Some(event) => {
+                    self.note(&event);
+                    self.receiver.report(&self.handle, event);
+                }
                 None => return,
             }
         }
     }
 
+    fn note(&self, event: &Event) {
+        if let Event::SessionEnded(ended) = event {
+            log::note_session_end(self.handle.peer_name(), ended);
+            #[cfg(feature = "metrics")]
+            self.guard.instruments.note_session_end();
+        }
+    }
+
     fn finish(self) {
         self.report_events();
-        tracing::debug!(peer = self.handle.peer_name(), "finished");
+        tracing::debug!(target: "moonpool::peer", peer = self.handle.peer_name(), "finished");
         if let Receiver::Sink(sink) = &self.receiver {
             sink.handle_finished(&self.handle);
         }

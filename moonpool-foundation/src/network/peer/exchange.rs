@@ -84,6 +84,8 @@ pub(super) struct Exchange {
     /// A ping was laid out on this connection, and nothing answered it yet.
     awaits_pong: bool,
     pub(super) round_trip: Option<Duration>,
+    /// How many were measured.
+    pub(super) round_trips: u64,
     /// When the last ping that was answered had left.
     echoed: Option<Duration>,
 }
@@ -104,6 +106,7 @@ impl Exchange {
             ping: None,
             awaits_pong: false,
             round_trip: None,
+            round_trips: 0,
             echoed: None,
         }
     }
@@ -231,6 +234,7 @@ impl Exchange {
             max_payload: Some(answer.max_payload),
         };
         self.round_trip = self.hello_sent_at.map(|sent| now.saturating_sub(sent));
+        self.round_trips += u64::from(self.round_trip.is_some());
         Ok(answered)
     }
 
@@ -410,6 +414,7 @@ impl Exchange {
         let sent = Duration::from_nanos(nonce);
         if sent <= now {
             self.round_trip = Some(now - sent);
+            self.round_trips += 1;
             self.echoed = self.echoed.max(Some(sent));
         }
     }

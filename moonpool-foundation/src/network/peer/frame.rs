@@ -143,6 +143,19 @@ impl Frame {
         Some((self.id, token, joined(inline, self.body)))
     }
 
+    /// Adds to the payload, if the packet is to this token, has no sequence number yet, and its
+    /// payload is in one piece and stays within `limit`.
+    pub(super) fn extend(&mut self, token: UID, bytes: &[u8], limit: usize) -> bool {
+        let addressee = self.head.get(SEQUENCED_HEAD - 16..SEQUENCED_HEAD);
+        let fits = self.size() - SEQUENCED_HEAD.min(self.size()) + bytes.len() <= limit;
+        let is_open = self.is_reliable() && self.sequence == 0 && self.body.is_empty();
+        if !is_open || !fits || addressee != Some(&token.to_le_bytes()[..]) {
+            return false;
+        }
+        self.head.extend_from_slice(bytes);
+        true
+    }
+
     pub(super) fn kind(&self) -> FrameKind {
         self.kind
     }

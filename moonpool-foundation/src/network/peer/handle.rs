@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::messaging::{NetworkAddress, UID, WellKnownToken};
+use crate::turns::Turns;
 
 use super::error::{PeerError, SendError};
 use super::frame::{Prefix, joined};
@@ -60,7 +61,7 @@ struct Shared {
     /// Handles that count as a use of the peer.
     references: Cell<usize>,
     watches: Cell<usize>,
-    ready: Waiters,
+    ready: Turns,
     ended: Waiters,
 }
 
@@ -90,7 +91,7 @@ impl PeerHandle {
             has_ended: Cell::new(false),
             references: Cell::new(1),
             watches: Cell::new(0),
-            ready: Waiters::default(),
+            ready: Turns::default(),
             ended: Waiters::default(),
         };
         Self(Rc::new(shared), Tracking::Tracked)
@@ -271,14 +272,15 @@ impl PeerHandle {
         self.state().is_current(slot)
     }
 
-    /// Waits until a reliable packet can be accepted. Another sender may be faster: a send that
-    /// follows can still be refused.
+    /// Waits until a reliable packet can be accepted. Those who wait have their turns in the order in
+    /// which they came. A sender that did not wait may be faster: a send that follows can still be
+    /// refused.
     ///
     /// # Errors
     /// [`PeerError::Closed`] once nothing more is accepted.
     ///
     /// # Cancel safety
-    /// Dropping the future has no effect.
+    /// Dropping the future gives its turn to the next one who waits.
     pub async fn ready(&self) -> Result<(), PeerError> {
         self.0.ready.until(|| self.check_ready()).await
     }
@@ -325,7 +327,7 @@ impl PeerHandle {
     pub fn start_close(&self, grace: Duration) {
         self.state().request_close(grace);
         self.signal();
-        self.0.ready.wake_all();
+        self.0.ready.wake_first();
     }
 
     /// The peer's gauges and counters now.
@@ -519,18 +521,18 @@ impl PeerHandle {
         self.0.is_scheduled.set(false);
     }
 
-    /// Wakes those who wait for room, if there is some.
+    /// Wakes the first one who waits for room, if there is some.
     pub(super) fn wake_ready(&self) {
         if self.0.is_ready_wanted.get() && self.check_ready().is_some() {
             self.0.is_ready_wanted.set(false);
-            self.0.ready.wake_all();
+            self.0.ready.wake_first();
         }
     }
 
     /// The peer was dropped: nothing more is accepted.
     pub(super) fn handle_dropped(&self) {
         self.state().handle_dropped();
-        self.0.ready.wake_all();
+        self.0.ready.wake_first();
     }
 
     /// The driver is gone, in whatever way.

@@ -26,6 +26,9 @@ pub struct PeerMetrics {
     pub inbox_packets: usize,
     /// User packets written completely. One that is written again on a new connection counts again.
     pub packets_sent: u64,
+    /// Reliable packets that were laid out for a write again, on a new connection of their session:
+    /// the older one was lost before they were acknowledged.
+    pub packets_resent: u64,
     /// User packets received.
     pub packets_received: u64,
     /// Bytes written, session frames and headers included.

@@ -14,11 +14,16 @@ mod frame;
 pub mod fuzzing;
 mod handle;
 mod inbox;
+#[cfg(feature = "metrics")]
+mod instruments;
+mod log;
 mod metrics;
+pub mod observability;
 mod outbox;
 mod packet;
 mod reader;
 mod receiver;
+mod refusals;
 mod session;
 mod session_acceptor;
 mod session_hub;
@@ -51,7 +56,7 @@ pub use packet::{
     ConnectionChange, PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal,
 };
 pub use session::{SessionIdentity, SessionMode};
-pub use session_acceptor::{SessionAcceptor, SessionOwner};
+pub use session_acceptor::{AcceptLimits, Acceptance, SessionAcceptor, SessionOwner};
 pub use terms::{Account, AnswerSlot, Expiry, PacketTerms};
 
 use driver::Driver;

@@ -42,6 +42,7 @@ struct Limits {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OutboxCounters {
     pub(super) packets_sent: u64,
+    pub(super) packets_resent: u64,
     pub(super) bytes_sent: u64,
     pub(super) unreliable_dropped: u64,
     pub(super) not_delivered: u64,
@@ -255,6 +256,7 @@ impl Outbox {
                     frame.write_remaining(now, front);
                 }
                 frame.lay_out(ack);
+                self.counters.packets_resent += u64::from(is_relayed && frame.is_reliable());
                 self.batch.push(frame);
                 LaidOut::Reliable
             }
@@ -390,9 +392,11 @@ impl Outbox {
         self.retained.len()
     }
 
-    /// Whether what was written and not acknowledged takes up half of what may be held.
+    /// Whether what was written and not acknowledged takes up half of what may be held, or refusals
+    /// do.
     pub(super) fn is_half_unacknowledged(&self) -> bool {
-        self.retained.len() >= self.reliable_limits.packets.div_ceil(2)
+        (self.is_half_refusals() && self.has_numbered())
+            || self.retained.len() >= self.reliable_limits.packets.div_ceil(2)
             || self.retained_bytes >= self.reliable_limits.bytes.div_ceil(2)
     }
 

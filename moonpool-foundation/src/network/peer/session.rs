@@ -309,6 +309,7 @@ impl<'a> Frame<'a> {
             },
             WellKnownToken::Close => Self::Close { ack: reader.u64()? },
             WellKnownToken::EndpointNotFound
+            | WellKnownToken::Overloaded
             | WellKnownToken::Ping
             | WellKnownToken::UnauthorizedEndpoint
             | WellKnownToken::Hello

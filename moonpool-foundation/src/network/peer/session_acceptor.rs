@@ -17,6 +17,7 @@ use super::config::PeerConfig;
 use super::driver::{Connection, Driver};
 use super::error::{ConnectionError, ProtocolError};
 use super::handle::PeerHandle;
+use super::log::{self, LogLimit};
 use super::packet::{PacketId, PeerId, PeerSink};
 use super::receiver::Receiver;
 use super::session::{Hello, HelloAnswer, HelloKind, SessionIdentity, SessionMode, VERSION};
@@ -25,11 +26,54 @@ use super::slot::{Keeper, Kept, Permit, Slot};
 use super::state::PeerState;
 use super::{Peer, task_name};
 
-/// Sessions that are kept at most, those without a connection included.
+/// Sessions that are kept at most, those without a connection included, unless configured.
 pub(super) const MAX_SESSIONS: usize = 65_536;
 
-/// Connections that may be without a complete Hello at one time.
+/// Connections that may be without a complete Hello at one time, unless configured.
 pub(super) const MAX_HANDSHAKES: usize = 1_024;
+
+/// Connections that may be accepted at one time, unless configured.
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// How many accepted connections there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptLimits {
+    /// Those that are being greeted or carry a session, 16,384. One more is closed at once.
+    pub connections: usize,
+    /// Those without a complete Hello, 1,024, and half of `connections` at most. For one more the oldest
+    /// of them is closed: whoever connects and says nothing keeps nobody out.
+    pub handshakes: usize,
+    /// Sessions that are kept, those without a connection included, 65,536. For one more the one that
+    /// has been without a connection for longest ends; while all have one, no more are accepted.
+    pub sessions: usize,
+}
+
+impl Default for AcceptLimits {
+    fn default() -> Self {
+        Self {
+            connections: MAX_CONNECTIONS,
+            handshakes: MAX_HANDSHAKES,
+            sessions: MAX_SESSIONS,
+        }
+    }
+}
+
+impl AcceptLimits {
+    fn greetings(&self) -> usize {
+        self.handshakes.min(self.connections / 2).max(1)
+    }
+}
+
+/// What became of a connection that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is being greeted.
+    Greeted,
+    /// It is being greeted, and the one that was without a Hello for longest was closed for it.
+    GreetedForOldest,
+    /// There are too many, and it is closed.
+    Refused,
+}
 
 /// Bytes of the largest first packet: a Hello of a later version may be longer than ours.
 pub(super) const MAX_HELLO_BYTES: usize = 1_024;
@@ -78,7 +122,10 @@ struct Shared<N: NetworkProvider, T, TP> {
     slots: RefCell<HashMap<PeerId, Rc<Slot<N::TcpStream>>>>,
     greetings: RefCell<BTreeMap<u64, JoinHandle<()>>>,
     next_greeting: Cell<u64>,
+    limits: Cell<AcceptLimits>,
     connections: Rc<Cell<usize>>,
+    /// What strangers may cause to be logged.
+    log_limit: Rc<LogLimit>,
 }
 
 impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T, TP> {
@@ -105,7 +152,9 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
             slots: RefCell::default(),
             greetings: RefCell::default(),
             next_greeting: Cell::new(0),
+            limits: Cell::default(),
             connections: Rc::default(),
+            log_limit: Rc::default(),
         });
         Self { shared }
     }
@@ -128,13 +177,43 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
         }
     }
 
-    /// Greets a connection, for at most `connect_timeout`. False: too many are being greeted, and
-    /// this one is closed.
-    pub fn accept(&self, stream: N::TcpStream, peer_address: String) -> bool {
+    /// What is accepted from now on has these limits.
+    pub fn set_limits(&self, limits: AcceptLimits) {
+        self.shared.limits.set(limits);
+        self.shared.hub.borrow_mut().set_limit(limits.sessions);
+    }
+
+    /// Greets a connection, for at most `connect_timeout`, if the limits allow it.
+    pub fn accept(&self, stream: N::TcpStream, peer_address: String) -> Acceptance {
         let shared = &self.shared;
-        if shared.greetings.borrow().len() >= MAX_HANDSHAKES {
-            return false;
+        let limits = shared.limits.get();
+        let is_crowded = shared.greetings.borrow().len() >= limits.greetings();
+        // One that is evicted may take a turn of its task to be gone.
+        let others = self.connections() - usize::from(is_crowded).min(self.connections());
+        if others >= limits.connections {
+            return Acceptance::Refused;
         }
+        if is_crowded {
+            self.evict_oldest_greeting();
+        }
+        self.greet(stream, peer_address);
+        if is_crowded {
+            Acceptance::GreetedForOldest
+        } else {
+            Acceptance::Greeted
+        }
+    }
+
+    fn evict_oldest_greeting(&self) {
+        let oldest = self.shared.greetings.borrow_mut().pop_first();
+        if let Some((_, greeting)) = oldest {
+            tracing::debug!("the oldest of too many connections without a Hello is closed");
+            greeting.abort();
+        }
+    }
+
+    fn greet(&self, stream: N::TcpStream, peer_address: String) {
+        let shared = &self.shared;
         let number = shared.next_greeting.get();
         shared.next_greeting.set(number + 1);
         let permit = Permit::new(&shared.connections);
@@ -149,7 +228,11 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
                 Err(_elapsed) => Some(ConnectionError::TimedOut { after: limit }),
             };
             if let Some(cause) = ended {
-                tracing::debug!(peer = name, %cause, "a connection was not accepted");
+                #[cfg(feature = "metrics")]
+                super::instruments::note_refused();
+                if let Some(shared) = weak.upgrade() {
+                    log::note_refused(&shared.log_limit, time.now(), &name, &cause);
+                }
             }
             if let Some(shared) = weak.upgrade() {
                 let done = shared.greetings.borrow_mut().remove(&number);
@@ -158,7 +241,6 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
         };
         let task = shared.task.spawn_driver("moonpool-greeting", greeting);
         shared.greetings.borrow_mut().insert(number, task);
-        true
     }
 
     /// Connections that are being greeted or carry a session.
@@ -202,22 +284,30 @@ where
     let Some(owner) = shared.upgrade() else {
         return Err(ConnectionError::Closed);
     };
-    let refusal = match hello {
+    let (refusal, cause) = match hello {
         HelloKind::Compatible(hello) => {
             match owner.admit(&hello, connection, peer_address, permit)? {
-                Some(refused) => refused,
+                Some(refused) => (refused, None),
                 None => return Ok(()),
             }
         }
-        HelloKind::Incompatible { .. } => {
+        HelloKind::Incompatible {
+            version_min,
+            version_max,
+        } => {
             let incarnation = owner.hub.borrow().identity().incarnation;
             let answer = HelloAnswer::incompatible(incarnation, VERSION, VERSION);
-            (connection, answer, permit)
+            let cause = ConnectionError::Incompatible {
+                version_min,
+                version_max,
+            };
+            ((connection, answer, permit), Some(cause))
         }
     };
     drop(owner);
     let (mut connection, answer, _permit) = refusal;
-    refuse(&mut connection.stream, &answer).await
+    refuse(&mut connection.stream, &answer).await?;
+    cause.map_or(Ok(()), Err)
 }
 
 async fn read_hello<S>(connection: &mut Connection<S>) -> Result<HelloKind, ConnectionError>
@@ -333,7 +423,8 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
             .insert(handle.id(), Rc::clone(&slot));
         let receiver = Receiver::Sink(Rc::clone(&self.sink));
         let (time, task) = (self.time.clone(), self.task.clone());
-        let driver = Driver::new(&handle, receiver, time, task, &self.config);
+        let driver = Driver::new(&handle, receiver, time, task, &self.config)
+            .logging_within(&self.log_limit);
         let kept = Kept {
             keeper: self.this.clone(),
             peer: handle.id(),

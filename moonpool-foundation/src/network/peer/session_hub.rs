@@ -82,6 +82,11 @@ impl SessionHub {
         }
     }
 
+    /// How many sessions there may be from now on.
+    pub(super) fn set_limit(&mut self, sessions: usize) {
+        self.table.set_limit(sessions);
+    }
+
     pub(super) fn identity(&self) -> SessionIdentity {
         self.identity
     }

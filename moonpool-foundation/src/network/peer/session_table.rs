@@ -133,6 +133,11 @@ pub(super) struct SessionTable {
 
 impl SessionTable {
     /// `identity` is this end's own.
+    /// How many accepted sessions there may be from now on.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     pub(super) fn new(identity: SessionIdentity, limit: usize) -> Self {
         Self {
             identity,

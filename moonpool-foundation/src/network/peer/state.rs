@@ -26,6 +26,8 @@ use super::config::PeerConfig;
 use super::error::{ConnectionError, PeerError};
 use super::exchange::{Exchange, Remote};
 use super::frame::Prefix;
+#[cfg(feature = "metrics")]
+use super::instruments::Counted;
 use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
 use super::packet::{ConnectionChange, PacketId, SessionEnded, Withdrawal};
@@ -458,6 +460,15 @@ impl PeerState {
         matches!(self.phase, Phase::Open { .. })
     }
 
+    /// Whether packets could flow on the connection that there is; and why it ends, if it does so in
+    /// order.
+    pub(super) fn connection_end(&self) -> (bool, Option<ConnectionError>) {
+        match &self.phase {
+            Phase::Ending { cause, .. } => (true, Some(cause.clone())),
+            phase => (matches!(phase, Phase::Open { .. }), None),
+        }
+    }
+
     /// Whether nothing more is accepted.
     pub(super) fn is_closed(&self) -> bool {
         self.closing.is_some() || self.is_finished()
@@ -499,6 +510,35 @@ impl PeerState {
             .map_or(own, |remote| own.min(remote))
     }
 
+    /// How many connections became usable.
+    pub(super) fn connections(&self) -> u64 {
+        self.metrics.connections
+    }
+
+    /// The counters alone.
+    #[cfg(feature = "metrics")]
+    pub(super) fn counted(&self) -> Counted {
+        let outbox = self.outbox.counters;
+        let (metrics, exchange) = (&self.metrics, self.exchange.as_ref());
+        Counted {
+            packets_sent: outbox.packets_sent,
+            packets_resent: outbox.packets_resent,
+            packets_received: metrics.packets_received,
+            bytes_sent: outbox.bytes_sent,
+            bytes_received: metrics.bytes_received,
+            connection_attempts: metrics.connection_attempts,
+            connections: metrics.connections,
+            reconnects: metrics.reconnects,
+            connection_failures: metrics.connection_failures,
+            protocol_errors: metrics.protocol_errors,
+            unreliable_dropped: outbox.unreliable_dropped,
+            not_delivered: outbox.not_delivered,
+            maybe_delivered: outbox.maybe_delivered,
+            round_trips: exchange.map_or(0, |exchange| exchange.round_trips),
+            round_trip: exchange.and_then(|exchange| exchange.round_trip),
+        }
+    }
+
     pub(super) fn metrics(&self) -> PeerMetrics {
         let counters = self.outbox.counters;
         let (unreliable_queued, unreliable_bytes) = self.outbox.unreliable();
@@ -510,6 +550,7 @@ impl PeerState {
             unreliable_queued,
             unreliable_bytes,
             packets_sent: counters.packets_sent,
+            packets_resent: counters.packets_resent,
             bytes_sent: counters.bytes_sent,
             unreliable_dropped: counters.unreliable_dropped,
             not_delivered: counters.not_delivered,

@@ -130,6 +130,18 @@ impl Answers {
         self.refusals.frames < self.refusals_limit
     }
 
+    /// Whether as many are held as half of the limit.
+    pub(super) fn is_half_refusals(&self) -> bool {
+        self.refusals.frames >= self.refusals_limit.div_ceil(2)
+    }
+
+    /// A frame got larger.
+    pub(super) fn handle_grown(&mut self, account: Account, bytes: usize) {
+        if let Some(held) = self.of(account) {
+            held.bytes += bytes;
+        }
+    }
+
     /// Gives a slot back whose answer will not come. One of another session is void already.
     pub(super) fn cancel(&mut self, slot: AnswerSlot) {
         if self.is_of_session(slot) {

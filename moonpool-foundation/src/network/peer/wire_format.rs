@@ -131,6 +131,7 @@ fn the_tokens_in_the_document_are_those_of_the_code() {
         WellKnownToken::SessionPing,
         WellKnownToken::SessionPong,
         WellKnownToken::Close,
+        WellKnownToken::Overloaded,
     ];
     assert_eq!(rows.len(), all.len());
     for (row, token) in rows.iter().zip(all) {

@@ -4,7 +4,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use moonpool_foundation::network::peer::{
-    PacketId, Peer, PeerHandle, PeerId, SessionAcceptor, SessionOwner,
+    Acceptance, PacketId, Peer, PeerHandle, PeerId, SessionAcceptor, SessionOwner,
 };
 use moonpool_foundation::{
     NetworkAddress, NetworkProvider, TaskProvider, TcpListenerTrait, TimeProvider,
@@ -23,7 +23,6 @@ pub(crate) struct Acceptor<N: NetworkProvider, T: TimeProvider, TP: TaskProvider
     pub(crate) core: Weak<Core>,
     pub(crate) sessions: Rc<SessionAcceptor<N, T, TP>>,
     pub(crate) time: T,
-    pub(crate) max_connections: usize,
 }
 
 impl<N, T, TP> Acceptor<N, T, TP>
@@ -56,11 +55,17 @@ where
             // As if the host had run out of sockets.
             return;
         }
-        let connections = self.sessions.connections();
-        if connections >= self.max_connections || !self.sessions.accept(stream, address) {
-            core.counters.accept_refused.add();
-            tracing::warn!(connections, "too many connections");
-            return;
+        match self.sessions.accept(stream, address) {
+            Acceptance::Greeted => {}
+            Acceptance::GreetedForOldest => core.counters.handshakes_evicted.add(),
+            Acceptance::Refused => {
+                core.counters.accept_refused.add();
+                warn_of(
+                    self.sessions.connections(),
+                    core.counters.accept_refused.count(),
+                );
+                return;
+            }
         }
         core.counters.accepted.add();
     }
@@ -85,7 +90,7 @@ where
             return;
         };
         let handle = peer.handle().clone();
-        tracing::debug!(id = %handle.id(), address = handle.peer_name(), "a session begins");
+        tracing::debug!(target: "moonpool::peer", peer = handle.peer_name(), "session begins");
         let mut peers = core.peers.borrow_mut();
         peers.insert(&handle, serves.as_ref(), false, Box::new(peer));
     }
@@ -100,5 +105,12 @@ where
         if let Some(core) = self.0.upgrade() {
             core.handle_passed_over(from, to, &packets);
         }
+    }
+}
+
+/// The first, the second, the fourth ..: whoever connects in a loop fills no log.
+fn warn_of(connections: usize, refused: u64) {
+    if refused.is_power_of_two() {
+        tracing::warn!(target: "moonpool::peer", connections, refused, "too many connections");
     }
 }

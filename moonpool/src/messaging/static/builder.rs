@@ -3,13 +3,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use moonpool_foundation::network::peer::PeerConfig;
+use moonpool_foundation::network::peer::{AcceptLimits, PeerConfig};
 use moonpool_foundation::{
     NetworkAddress, NetworkProvider, Providers, TaskProvider, TcpListenerTrait, TimeProvider, UID,
 };
 
 use super::core::{Core, CoreParams, Limits};
 use super::flow_transport::FlowTransport;
+use super::middleware::{CallChain, CallMiddleware};
 use super::peer_info::{PeerInfo, Verify};
 use crate::error::BuildError;
 
@@ -21,9 +22,6 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Calls that wait for their replies at one time, unless the builder is told otherwise.
 const DEFAULT_MAX_CALLS: usize = 1_048_576;
-
-/// Accepted connections at one time, unless the builder is told otherwise.
-const DEFAULT_MAX_INCOMING: usize = 16_384;
 
 /// Makes a [`FlowTransport`], listening or not.
 ///
@@ -53,10 +51,11 @@ pub struct FlowTransportBuilder<N, T, TP> {
     local_address: Option<NetworkAddress>,
     public_address: Option<NetworkAddress>,
     peer_config: PeerConfig,
-    max_incoming: usize,
+    accept_limits: AcceptLimits,
     default_timeout: Option<Duration>,
     max_calls: usize,
     verify: Verify,
+    call_chain: CallChain,
 }
 
 impl<N, T, TP> FlowTransportBuilder<N, T, TP>
@@ -77,10 +76,11 @@ where
                 patience: Some(DEFAULT_PATIENCE),
                 ..PeerConfig::default()
             },
-            max_incoming: DEFAULT_MAX_INCOMING,
+            accept_limits: AcceptLimits::default(),
             default_timeout: Some(DEFAULT_TIMEOUT),
             max_calls: DEFAULT_MAX_CALLS,
             verify: Verify::default(),
+            call_chain: CallChain::default(),
         }
     }
 
@@ -109,7 +109,24 @@ where
     /// How many accepted connections there may be at one time, 16,384 by default. Further ones are
     /// closed at once. Sessions that wait for their next connection do not count.
     pub fn max_incoming_connections(mut self, connections: usize) -> Self {
-        self.max_incoming = connections;
+        self.accept_limits.connections = connections;
+        self
+    }
+
+    /// How many accepted connections may be without a greeting at one time, 1,024 by default, and half
+    /// of [`max_incoming_connections`](Self::max_incoming_connections) at most. For one more the oldest of
+    /// them is closed and counted (`handshakes_evicted`), so that whoever connects and says nothing keeps
+    /// nobody out. Each has `connect_timeout` of the [peers' configuration](Self::peer_config), 2 s.
+    pub fn max_handshakes(mut self, connections: usize) -> Self {
+        self.accept_limits.handshakes = connections;
+        self
+    }
+
+    /// How many accepted sessions are kept at one time, 65,536 by default, those without a connection
+    /// included, each for 60 s. For one more the one that has been without a connection for longest
+    /// ends; while all have one, the new connection is closed.
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.accept_limits.sessions = sessions;
         self
     }
 
@@ -140,6 +157,16 @@ where
         self
     }
 
+    /// Puts code around all calls of the transport; see [`CallMiddleware`]. May be called several
+    /// times: what was installed first is outermost.
+    ///
+    /// With middleware a call is encoded when it is sent and leaves when its future is polled, after
+    /// what the middleware does before it; what keeps it from leaving then is the call's outcome.
+    pub fn call_middleware(mut self, middleware: impl CallMiddleware) -> Self {
+        self.call_chain.push(middleware);
+        self
+    }
+
     /// A transport that does not listen. It needs no address: answers to its requests come back on
     /// the connections it opens.
     ///
@@ -152,8 +179,7 @@ where
         }
         let address = self.public_address.or(self.local_address);
         let core = self.core(address);
-        let (config, timeout) = (self.peer_config, self.default_timeout);
-        FlowTransport::from_parts(core, self.network, self.time, self.task, config, timeout)
+        self.assemble(core)
     }
 
     /// A transport that listens on its local address.
@@ -189,12 +215,22 @@ where
         let core = self.core(Some(public));
         core.listening.set(Some(bound));
         tracing::info!(address = %bound, incarnation = %core.incarnation, "listening");
-        let max_incoming = self.max_incoming;
-        let (config, timeout) = (self.peer_config, self.default_timeout);
-        let transport =
-            FlowTransport::from_parts(core, self.network, self.time, self.task, config, timeout);
-        transport.listen(listener, max_incoming);
+        let limits = self.accept_limits;
+        let transport = self.assemble(core);
+        transport.listen(listener, limits);
         Ok(transport)
+    }
+
+    fn assemble(self, core: Rc<Core>) -> Rc<FlowTransport<N, T, TP>> {
+        FlowTransport::from_parts(
+            core,
+            self.network,
+            self.time,
+            self.task,
+            self.peer_config,
+            self.default_timeout,
+            self.call_chain,
+        )
     }
 
     fn core(&self, address: Option<NetworkAddress>) -> Rc<Core> {

@@ -9,17 +9,22 @@ use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider,
 use moonpool_traits::{CodecError, MessageCodec};
 use serde::Serialize;
 
+use super::call_record::CallRecord;
 use super::call_table::CallTerms;
 use super::core::Admission;
-use super::envelope::{self, DEADLINE_OFFSET, Extras, MessageHead, TraceContext};
+use super::envelope::{self, DEADLINE_OFFSET, Extras, MessageHead, Metadata, TraceContext};
 use super::flow_transport::FlowTransport;
+use super::hooked_call::HookedCall;
+use super::method_name::MethodName;
+use super::middleware::OutgoingCall;
 use super::reply_error::ReplyError;
-use super::reply_future::{PendingCall, ReplyFuture};
+use super::reply_future::{PendingCall, ReplyFuture, Work};
 use super::reply_promise::ReplyPromise;
 use super::request::Outgoing;
 use super::retry::RetryPolicy;
 use super::retrying::Retrying;
 use crate::error::{NotSent, TransportError};
+use crate::observability::NOT_SENT;
 
 /// A request that is about to be sent. Made by [`FlowTransport::call`]; nothing happens before
 /// [`send`](Self::send).
@@ -64,6 +69,7 @@ pub(crate) struct CallOptions {
     retry: Option<RetryPolicy>,
     /// Made when something is added.
     extras: Option<Box<Extras>>,
+    name: Option<MethodName>,
 }
 
 impl CallOptions {
@@ -75,7 +81,36 @@ impl CallOptions {
             patience: transport.default_patience(),
             retry: None,
             extras: None,
+            name: None,
         }
+    }
+
+    pub(crate) fn named(self, name: MethodName) -> Self {
+        let name = Some(name);
+        Self { name, ..self }
+    }
+
+    pub(crate) fn name(&self) -> Option<MethodName> {
+        self.name
+    }
+
+    /// What the call takes over from the request on whose behalf it is made.
+    pub(crate) fn inherit<Resp, D>(&mut self, promise: &ReplyPromise<Resp, D>) {
+        self.end_by(promise.deadline());
+        if let Some(trace) = promise.trace_context()
+            && self.trace().is_none()
+        {
+            self.extras().inherit_trace(&trace);
+        }
+    }
+
+    pub(crate) fn trace(&self) -> Option<TraceContext<'_>> {
+        self.extras.as_deref().and_then(Extras::trace)
+    }
+
+    pub(crate) fn metadata(&self) -> Metadata<'_> {
+        let extras = self.extras.as_deref();
+        extras.map(Extras::metadata).unwrap_or_default()
     }
 
     pub(crate) fn set_timeout(&mut self, timeout: Option<Duration>) {
@@ -98,8 +133,12 @@ impl CallOptions {
         self.deadline
     }
 
+    pub(crate) fn retry_policy(&self) -> Option<RetryPolicy> {
+        self.retry
+    }
+
     /// From now on the deadline stands, and no attempt begins it anew.
-    fn fix_deadline(&mut self, now: Duration) {
+    pub(crate) fn fix_deadline(&mut self, now: Duration) {
         let own = self.timeout.take();
         self.end_by(own.and_then(|timeout| now.checked_add(timeout)));
     }
@@ -148,9 +187,11 @@ impl<Req, C> Call<'_, Req, C> {
     }
 
     /// Ends the call no later than the request that it is made on behalf of: at the earlier of that
-    /// one's deadline and the call's own.
+    /// one's deadline and the call's own. And passes on that request's
+    /// [trace context](ReplyPromise::trace_context), unless the call is given one of its own: without
+    /// its state if that, with the metadata given before, is more than may travel.
     pub fn within<Resp, D>(mut self, promise: &ReplyPromise<Resp, D>) -> Self {
-        self.options.end_by(promise.deadline());
+        self.options.inherit(promise);
         self
     }
 
@@ -208,7 +249,9 @@ where
     C: MessageCodec,
 {
     /// Sends the request, now, and gives the future of its reply; see
-    /// [`send_request`](super::send_request).
+    /// [`send_request`](super::send_request). On a transport with
+    /// [middleware](super::CallMiddleware) it is only encoded now, and leaves when the middleware
+    /// lets it, as the future is polled.
     ///
     /// # Errors
     /// [`NotSent`] gives the request back: as for [`send_request`](super::send_request), and
@@ -238,7 +281,7 @@ impl<Req, C> fmt::Debug for Call<'_, Req, C> {
 pub(crate) fn send<Req, Resp, C>(
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
-    mut options: CallOptions,
+    options: CallOptions,
     request: Req,
     codec: C,
 ) -> Result<ReplyFuture<Resp, C>, NotSent<Req>>
@@ -246,24 +289,56 @@ where
     Req: Serialize,
     C: MessageCodec,
 {
-    if let Some(policy) = options.retry {
-        options.fix_deadline(transport.core().now());
-        let started = codec
-            .encode(&request)
-            .map_err(TransportError::from)
-            .and_then(|body| Retrying::start(transport, *endpoint, options, policy, body.freeze()));
-        return match started {
-            Ok((call, retrying)) => Ok(ReplyFuture::retrying(call, codec, retrying)),
-            Err(error) => Err(NotSent { request, error }),
-        };
-    }
-    let started = start_call(transport, endpoint, &options, |buffer| {
-        codec.encode_into(&request, buffer)
-    });
+    let mut record = CallRecord::begin(transport.core(), endpoint, options.name());
+    let started = {
+        let span = record.span().clone();
+        let _entered = span.enter();
+        start(transport, endpoint, options, &request, &codec)
+    };
     match started {
-        Ok(call) => Ok(ReplyFuture::new(call, codec)),
-        Err(error) => Err(NotSent { request, error }),
+        Ok(work) => Ok(ReplyFuture::new(work, record, endpoint.token, codec)),
+        Err(error) => {
+            record.end_as(NOT_SENT);
+            Err(NotSent { request, error })
+        }
     }
+}
+
+/// Sends a request in the way that its options and the transport's middleware ask for.
+fn start<Req, C>(
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    mut options: CallOptions,
+    request: &Req,
+    codec: &C,
+) -> Result<Work, TransportError>
+where
+    Req: Serialize,
+    C: MessageCodec,
+{
+    let chain = transport.middleware();
+    if chain.is_empty() && options.retry.is_none() {
+        let call = start_call(transport, endpoint, &options, |buffer| {
+            codec.encode_into(request, buffer)
+        })?;
+        return Ok(Work::Once(call));
+    }
+    options.fix_deadline(transport.core().now());
+    let body = codec.encode(request)?.freeze();
+    if !chain.is_empty() {
+        transport.core().check_open()?;
+        let call = OutgoingCall {
+            core: transport.core().clone(),
+            endpoint: *endpoint,
+            options,
+            body,
+        };
+        let hooked = HookedCall::new(transport, chain, call);
+        return Ok(Work::Hooked(Box::new(hooked)));
+    }
+    let policy = options.retry.unwrap_or_default();
+    let (call, retrying) = Retrying::start(transport, *endpoint, options, policy, body)?;
+    Ok(Work::Retrying(call, Box::new(retrying)))
 }
 
 /// Starts a call and sends its request.
@@ -342,7 +417,7 @@ fn write_request(
 }
 
 /// The earlier of two deadlines, either of which may be missing.
-fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+pub(super) fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),

@@ -6,6 +6,8 @@
 //! that the end of a connection touches exactly its own calls. When each is to be looked at next
 //! stands in one [`DeadlineQueue`].
 
+mod promises;
+
 use std::task::Waker;
 use std::time::Duration;
 
@@ -38,6 +40,9 @@ enum Place {
     Unlisted,
     /// To this process, as the packet with this number.
     Local { packet: u64 },
+    /// It is a promise that travels inside messages: no request was sent, and whoever knows its token
+    /// may answer. The secret is the token's upper half.
+    Promised { secret: u64 },
     /// In the list of this peer.
     Listed {
         peer: PeerId,
@@ -66,8 +71,15 @@ struct List {
 /// Where a call's request went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
-    Local { packet: u64 },
-    To { peer: PeerId, packet: PacketId },
+    Local {
+        packet: u64,
+    },
+    /// A promise, in whoever's hands.
+    Elsewhere,
+    To {
+        peer: PeerId,
+        packet: PacketId,
+    },
 }
 
 /// A call whose time to be looked at has come.
@@ -189,9 +201,14 @@ impl CallTable {
 
     /// Starts a call. `None` when as many of them wait as may.
     pub(crate) fn start(&mut self, terms: CallTerms) -> Option<UID> {
+        let key = self.insert(terms, Place::Unlisted)?;
+        Some(UID::new(self.nonce, key.to_bits()))
+    }
+
+    fn insert(&mut self, terms: CallTerms, place: Place) -> Option<SlotKey> {
         let call = Call {
             state: State::Waiting(None),
-            place: Place::Unlisted,
+            place,
             terms,
         };
         if self.waiting >= self.limit {
@@ -203,7 +220,7 @@ impl CallTable {
         if let Some(at) = terms.next_look(terms.started) {
             self.looks.set(key, at);
         }
-        Some(UID::new(self.nonce, key.to_bits()))
+        Some(key)
     }
 
     /// Notes that the call's request went to this process itself, as the packet with this number.
@@ -323,6 +340,7 @@ impl CallTable {
         let sent_to = match call.place {
             Place::Unlisted | Place::Local { .. } => None,
             Place::Listed { peer, .. } => Some(peer),
+            Place::Promised { .. } => return Arrival::Late,
         };
         if sent_to != from || !matches!(call.state, State::Waiting(_)) {
             return Arrival::Late;
@@ -557,6 +575,7 @@ fn sent(place: Place) -> Option<Sent> {
     match place {
         Place::Unlisted => None,
         Place::Local { packet } => Some(Sent::Local { packet }),
+        Place::Promised { .. } => Some(Sent::Elsewhere),
         Place::Listed { peer, packet, .. } => Some(Sent::To { peer, packet }),
     }
 }

@@ -7,8 +7,10 @@
 //! transport; they find a closed core.
 
 mod calls;
+mod promises;
 mod reports;
 mod requests;
+mod room;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -25,6 +27,7 @@ use moonpool_traits::CodecError;
 
 use calls::Looks;
 use reports::TransportSink;
+use room::Room;
 
 use super::call_table::CallTable;
 use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
@@ -33,6 +36,8 @@ use super::failure_monitor::FailureTable;
 use super::failure_watch::OpenPeer;
 use super::handler_tasks::HandlerTasks;
 use super::local_queue::LocalQueue;
+#[cfg(feature = "metrics")]
+use super::method_metrics::Instruments;
 use super::open_requests::OpenRequests;
 use super::peer_info::Verify;
 use super::peer_table::PeerTable;
@@ -42,7 +47,7 @@ use super::stats::{Counters, TransportStats};
 use crate::error::{RegisterError, TransportError};
 
 /// Receivers that every transport registers for itself.
-const BUILT_IN_ENDPOINTS: usize = 3;
+const BUILT_IN_ENDPOINTS: usize = 4;
 
 /// What a core is made with.
 pub(crate) struct CoreParams {
@@ -121,12 +126,16 @@ pub(crate) struct Core {
     /// Further addresses that turned out to lead here.
     own_addresses: RefCell<BTreeSet<(IpAddr, u16)>>,
     limits: Limits,
+    /// Those who wait for room.
+    pub(crate) room: Room,
     clock: Box<dyn Fn() -> Duration>,
     verify: Verify,
     config_error: Option<PeerConfigError>,
     /// Tasks that handle requests.
     pub(crate) handlers: Rc<HandlerTasks>,
     pub(crate) counters: Counters,
+    #[cfg(feature = "metrics")]
+    pub(crate) instruments: Rc<Instruments>,
 }
 
 impl Core {
@@ -153,11 +162,14 @@ impl Core {
                 start_local: RefCell::default(),
                 own_addresses: RefCell::default(),
                 limits: params.limits,
+                room: Room::default(),
                 clock: params.clock,
                 verify: params.verify,
                 config_error: params.config_error,
                 handlers: HandlerTasks::new(),
                 counters: Counters::default(),
+                #[cfg(feature = "metrics")]
+                instruments: Rc::default(),
             }
         })
     }
@@ -347,6 +359,10 @@ impl Core {
             Ok(Envelope::Cancellation { reply_token }) => {
                 self.handle_cancellation(packet.peer_id(), reply_token);
             }
+            Ok(Envelope::PromiseAnswer { outcome, .. }) => {
+                let outcome = outcome.map(|body| packet.share_tail(body.len()));
+                self.end_promise(token, outcome);
+            }
             Err(error) => self.handle_undecodable(token, &error),
         }
     }
@@ -388,10 +404,7 @@ impl Core {
         if self.is_closed() {
             return Err(TransportError::Closed);
         }
-        let local = self.local.borrow();
-        let full =
-            local.len() >= self.limits.local_packets || local.bytes() >= self.limits.local_bytes;
-        if full && admission == Admission::WithinLimits {
+        if !self.has_local_room() && admission == Admission::WithinLimits {
             return Err(TransportError::QueueFull);
         }
         Ok(())
@@ -408,6 +421,7 @@ impl Core {
             };
             self.dispatch(token, Packet::Local(&packet));
         }
+        self.note_local_room();
         if self.is_closed() {
             return Poll::Ready(());
         }
@@ -432,6 +446,7 @@ impl Core {
         for receiver in receivers {
             receiver.handle_closed();
         }
+        self.room.closing.wake_first();
     }
 
     /// Ends everything: peers at once, calls with what is known of them, the local task.
@@ -493,6 +508,7 @@ fn insert_built_in(endpoints: &mut EndpointMap, core: &Weak<Core>, incarnation: 
             WellKnownToken::UnauthorizedEndpoint,
             ReplyError::Unauthorized,
         ),
+        (WellKnownToken::Overloaded, ReplyError::Overloaded),
     ];
     for (token, error) in notices {
         let core = core.clone();

@@ -1,14 +1,13 @@
 //! The envelope: what precedes the codec's bytes in every packet between two transports.
 //!
-//! A message (one-way if it has no reply token, else a request), a reply, or the cancellation of a
-//! request. `docs/wire-format.md` describes them byte by byte, with what moonpool's own receivers are
+//! A message (one-way if it has no reply token, else a request), a reply, the cancellation of a
+//! request, or the answer to a promise that was embedded in a message. `docs/wire-format.md` describes them byte by byte, with what moonpool's own receivers are
 //! sent, and what is reserved.
 //!
 //! A set flag that is not known makes the packet undecodable, since its meaning may be that another
 //! field follows; peers agree on feature bits before they use one.
 //!
-//! Decoding is total: any bytes give a message, a reply, a cancellation, or an error, without
-//! allocating.
+//! Decoding is total: any bytes give one of these, or an error, without allocating.
 
 mod extras;
 
@@ -17,6 +16,7 @@ pub(crate) mod fuzzing;
 #[cfg(test)]
 mod golden;
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::BufMut;
@@ -46,6 +46,7 @@ pub const MAX_METADATA_PAIRS: usize = 64;
 const KIND_MESSAGE: u8 = 0;
 const KIND_REPLY: u8 = 1;
 const KIND_CANCELLATION: u8 = 8;
+const KIND_PROMISE_ANSWER: u8 = 9;
 
 const FLAG_REPLY_TOKEN: u16 = 0x0001;
 const FLAG_DEADLINE: u16 = 0x0002;
@@ -123,6 +124,15 @@ pub struct TraceContext<'a> {
     pub state: &'a [u8],
 }
 
+/// As in the header `traceparent`: version 00, the ids and the flags in hex digits.
+impl fmt::Display for TraceContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let trace_id = u128::from_be_bytes(self.trace_id);
+        let parent_id = u64::from_be_bytes(self.parent_id);
+        write!(f, "00-{trace_id:032x}-{parent_id:016x}-{:02x}", self.flags)
+    }
+}
+
 /// Metadata pairs, checked but not collected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metadata<'a> {
@@ -172,6 +182,14 @@ pub enum Envelope<'a> {
         /// The request's reply token.
         reply_token: UID,
     },
+    /// The answer to an embedded promise, from wherever that went. A kind of its own, so that whoever
+    /// answers a promise for somebody else cannot be made to answer a request with it.
+    PromiseAnswer {
+        /// The codec's bytes, or the error.
+        outcome: Result<&'a [u8], ReplyError>,
+        /// The answering end's metadata.
+        metadata: Metadata<'a>,
+    },
 }
 
 impl<'a> Envelope<'a> {
@@ -189,7 +207,14 @@ impl<'a> Envelope<'a> {
         let flags = reader.u16()?;
         match kind {
             KIND_MESSAGE => decode_message(flags, reader),
-            KIND_REPLY => decode_reply(flags, reader),
+            KIND_REPLY => {
+                let (outcome, metadata) = decode_reply(flags, reader)?;
+                Ok(Self::Reply { outcome, metadata })
+            }
+            KIND_PROMISE_ANSWER => {
+                let (outcome, metadata) = decode_reply(flags, reader)?;
+                Ok(Self::PromiseAnswer { outcome, metadata })
+            }
             KIND_CANCELLATION => decode_cancellation(flags, reader),
             kind => Err(EnvelopeError::UnknownKind { kind }),
         }
@@ -249,6 +274,22 @@ pub(crate) fn put_reply_head(buffer: &mut impl BufMut) {
 /// Writes a reply that is an error.
 pub(crate) fn put_reply_error(error: &ReplyError, buffer: &mut impl BufMut) {
     put_start(KIND_REPLY, 0, buffer);
+    put_error(error, buffer);
+}
+
+/// Writes the prefix of the answer to an embedded promise, up to the codec's bytes.
+pub(crate) fn put_promise_answer_head(buffer: &mut impl BufMut) {
+    put_start(KIND_PROMISE_ANSWER, 0, buffer);
+    buffer.put_u8(0);
+}
+
+/// Writes an answer to an embedded promise that is an error.
+pub(crate) fn put_promise_answer_error(error: &ReplyError, buffer: &mut impl BufMut) {
+    put_start(KIND_PROMISE_ANSWER, 0, buffer);
+    put_error(error, buffer);
+}
+
+fn put_error(error: &ReplyError, buffer: &mut impl BufMut) {
     buffer.put_u8(status(error));
     match error {
         ReplyError::Serialization { message } => put_text(message, buffer),
@@ -266,10 +307,27 @@ pub(crate) fn put_token(token: UID, buffer: &mut impl BufMut) {
     buffer.put_u64_le(token.second);
 }
 
-/// Reads two tokens that fill a body, as `EndpointNotFound` carries them.
-pub(crate) fn token_pair(body: &[u8]) -> Result<(UID, UID), EnvelopeError> {
+/// Two tokens, as `EndpointNotFound` carries one pair or several.
+pub(crate) fn token_pair_bytes(first: UID, second: UID) -> [u8; 2 * TOKEN_BYTES] {
+    let mut bytes = [0; 2 * TOKEN_BYTES];
+    let mut rest = &mut bytes[..];
+    put_token(first, &mut rest);
+    put_token(second, &mut rest);
+    bytes
+}
+
+/// Reads the pairs of tokens that fill a body, one or several. Bytes behind the last whole pair are
+/// ignored.
+pub(crate) fn token_pairs(
+    body: &[u8],
+) -> Result<impl Iterator<Item = (UID, UID)> + use<'_>, EnvelopeError> {
     let mut reader = Reader::new(body);
-    Ok((reader.token()?, reader.token()?))
+    let mut next = Some((reader.token()?, reader.token()?));
+    Ok(std::iter::from_fn(move || {
+        let pair = next.take()?;
+        next = reader.token().ok().zip(reader.token().ok());
+        Some(pair)
+    }))
 }
 
 /// Bytes of a token.
@@ -300,14 +358,16 @@ fn decode_message(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, En
     })
 }
 
-fn decode_reply(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {
+type Answer<'a> = (Result<&'a [u8], ReplyError>, Metadata<'a>);
+
+fn decode_reply(flags: u16, mut reader: Reader<'_>) -> Result<Answer<'_>, EnvelopeError> {
     refuse_unknown(flags, REPLY_FLAGS)?;
     let metadata = reader.metadata(flags)?;
     let outcome = match reader.u8()? {
         0 => Ok(reader.rest()),
         status => Err(decode_error(status, &mut reader)?),
     };
-    Ok(Envelope::Reply { outcome, metadata })
+    Ok((outcome, metadata))
 }
 
 fn decode_cancellation(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {

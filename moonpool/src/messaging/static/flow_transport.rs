@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
-    CloseOutcome, PeerConfig, PeerHandle, SessionAcceptor, SessionIdentity,
+    AcceptLimits, CloseOutcome, PeerConfig, PeerHandle, PeerMetrics, SessionAcceptor,
+    SessionIdentity,
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
@@ -23,6 +24,7 @@ use super::core::{Admission, Core, Phase};
 use super::deadline_timer;
 use super::envelope;
 use super::failure_watch::{FailureMonitor, OpenPeer};
+use super::middleware::CallChain;
 use super::request::Outgoing;
 use super::stats::TransportStats;
 use crate::error::TransportError;
@@ -59,6 +61,7 @@ where
     task: TP,
     pub(super) peer_config: PeerConfig,
     pub(super) default_timeout: Option<Duration>,
+    pub(super) call_chain: CallChain,
     /// Makes peers, of connections dialled and accepted.
     sessions: Rc<SessionAcceptor<N, T, TP>>,
     /// Accepts connections; none in a client.
@@ -91,6 +94,7 @@ where
         task: TP,
         peer_config: PeerConfig,
         default_timeout: Option<Duration>,
+        call_chain: CallChain,
     ) -> Rc<Self> {
         let sessions = SessionAcceptor::new(
             network,
@@ -107,6 +111,7 @@ where
             task,
             peer_config,
             default_timeout,
+            call_chain,
             sessions: Rc::new(sessions),
             accept_task: RefCell::new(None),
             local_task: RefCell::new(None),
@@ -124,13 +129,13 @@ where
     }
 
     /// Starts the task that accepts connections.
-    pub(crate) fn listen(&self, listener: N::TcpListener, max_connections: usize) {
+    pub(crate) fn listen(&self, listener: N::TcpListener, limits: AcceptLimits) {
+        self.sessions.set_limits(limits);
         let acceptor = Acceptor {
             listener,
             core: Rc::downgrade(&self.core),
             sessions: Rc::clone(&self.sessions),
             time: self.time.clone(),
-            max_connections,
         };
         let task = self.task.spawn_driver("moonpool-accept", acceptor.run());
         self.accept_task.replace(Some(task));
@@ -312,6 +317,30 @@ where
             }
         }
         stats
+    }
+
+    /// What the peer that serves an address has counted, and why its last connection, or the last
+    /// attempt to get one, ended: what is behind a
+    /// [`ConnectionFailed`](super::ReplyError::ConnectionFailed). `None` if there is no such peer:
+    /// nothing was sent there yet, or it was idle and is forgotten.
+    ///
+    /// Opens nothing, and is no use of the peer that would keep it from closing.
+    #[must_use]
+    pub fn peer_metrics(&self, address: &NetworkAddress) -> Option<PeerMetrics> {
+        let peers = self.core.peers.borrow();
+        Some(peers.serving(address)?.metrics())
+    }
+
+    /// The metrics of all peers, dialled and accepted, in the order in which they were made; each
+    /// with the address that it dials, or that of the accepted connection's other end. Visits every
+    /// peer: it is for people and tests, not for each message.
+    #[must_use]
+    pub fn all_peer_metrics(&self) -> Vec<(String, PeerMetrics)> {
+        let peers = self.core.peers.borrow();
+        let described = peers
+            .handles()
+            .map(|peer| (peer.peer_name().to_owned(), peer.metrics()));
+        described.collect()
     }
 
     /// Ends the transport in order. It stops accepting, registering and sending; streams end once

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::core::{Core, OnConflict};
 use super::flow_transport::FlowTransport;
+use super::method_name::MethodName;
 use super::receivers::MessageReceiver;
 use super::reply_promise::ReplyPromise;
 use super::request_stream::RequestStream;
@@ -50,6 +51,7 @@ where
     C: MessageCodec,
 {
     requests: RequestStream<Req, C>,
+    name: Option<MethodName>,
     response: PhantomData<fn(Resp)>,
 }
 
@@ -69,6 +71,21 @@ where
     /// The next request, if one is there.
     pub fn try_recv(&self) -> Option<(Req, ReplyPromise<Resp, C>)> {
         self.requests.try_recv()
+    }
+
+    /// The names that spans, metrics and middleware of a [`Serving`](super::Serving) show. For
+    /// `define_interface!` alone.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn named(self, name: MethodName) -> Self {
+        let name = Some(name);
+        Self { name, ..self }
+    }
+
+    /// The method's names. `None` for the stream of a raw endpoint.
+    #[must_use]
+    pub fn name(&self) -> Option<MethodName> {
+        self.name
     }
 
     /// The stream without the response's type.
@@ -92,6 +109,7 @@ where
     fn from(requests: RequestStream<Req, C>) -> Self {
         Self {
             requests,
+            name: None,
             response: PhantomData,
         }
     }
@@ -411,7 +429,14 @@ macro_rules! __define_interface {
                         &self,
                         request: $request,
                     ) -> private::MethodCall<$request, $response, C> {
-                        self.target.call(Index::$method as u64, request)
+                        self.target.call(
+                            Index::$method as u64,
+                            private::MethodName::new(
+                                ::core::stringify!($name),
+                                ::core::stringify!($method),
+                            ),
+                            request,
+                        )
                     }
                 )+
             }
@@ -449,7 +474,10 @@ macro_rules! __define_interface {
                         $($method: registrar.register_at(
                             base.adjusted(Index::$method as u64),
                             ::core::clone::Clone::clone(&codec),
-                        )?,)+
+                        )?.named(private::MethodName::new(
+                            ::core::stringify!($name),
+                            ::core::stringify!($method),
+                        )),)+
                         base,
                     })
                 }
@@ -478,7 +506,10 @@ macro_rules! __define_interface {
                         $($method: registrar.adopt(
                             $method,
                             base.adjusted(Index::$method as u64),
-                        ),)+
+                        ).named(private::MethodName::new(
+                            ::core::stringify!($name),
+                            ::core::stringify!($method),
+                        )),)+
                         base,
                     })
                 }

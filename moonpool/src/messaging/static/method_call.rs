@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::call::{self, CallOptions};
 use super::envelope::TraceContext;
 use super::flow_transport::FlowTransport;
+use super::method_name::MethodName;
 use super::reply_error::ReplyError;
 use super::reply_future::ReplyFuture;
 use super::reply_promise::ReplyPromise;
@@ -60,9 +61,14 @@ impl<C: MessageCodec> Target<C> {
         self.base
     }
 
-    pub fn call<Req, Resp>(&self, method: u64, request: Req) -> MethodCall<Req, Resp, C> {
+    pub fn call<Req, Resp>(
+        &self,
+        method: u64,
+        name: MethodName,
+        request: Req,
+    ) -> MethodCall<Req, Resp, C> {
         MethodCall {
-            options: CallOptions::of(&*self.transport),
+            options: CallOptions::of(&*self.transport).named(name),
             transport: self.transport.clone(),
             endpoint: self.base.adjusted(method),
             request,
@@ -93,7 +99,7 @@ impl<Req, Resp, C> MethodCall<Req, Resp, C> {
 
     /// See [`Call::within`](super::Call::within).
     pub fn within<Other, D>(mut self, promise: &ReplyPromise<Other, D>) -> Self {
-        self.options.end_by(promise.deadline());
+        self.options.inherit(promise);
         self
     }
 

@@ -13,26 +13,34 @@
 mod acceptor;
 mod builder;
 mod call;
+mod call_record;
 mod call_table;
 mod call_terms;
 mod concurrency_limit;
 mod core;
 mod deadline_queue;
 mod deadline_timer;
+mod embedded_promise;
 mod endpoint_map;
 pub mod envelope;
 mod failure_monitor;
 mod failure_watch;
 mod flow_transport;
 mod handler_tasks;
+mod hooked_call;
 mod interface;
 mod local_queue;
 mod method_call;
+#[cfg(feature = "metrics")]
+mod method_metrics;
+mod method_name;
+mod middleware;
 mod net_notified_queue;
 mod open_requests;
 mod peer_info;
 mod peer_table;
 mod ping;
+mod ready;
 mod receivers;
 mod registration;
 mod reply_error;
@@ -51,6 +59,7 @@ mod test_support;
 
 pub use builder::FlowTransportBuilder;
 pub use call::Call;
+pub use embedded_promise::{EmbeddedPromise, NewPromise};
 pub use endpoint_map::{EndpointMap, InvalidToken};
 pub use failure_monitor::{AddressState, EndpointState};
 pub use failure_watch::{FailureMonitor, FailureWatch};
@@ -61,6 +70,11 @@ pub use interface::{Client, Interface, MethodStream, Server};
 #[doc(hidden)]
 pub use method_call::Target;
 pub use method_call::{MethodCall, MethodFuture};
+pub use method_name::MethodName;
+pub use middleware::{
+    Answered, CallMiddleware, NextCall, NextHandler, OutgoingCall, ReplyBody, ServeMiddleware,
+    ServedRequest,
+};
 pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNetNotifiedQueue};
 pub use peer_info::PeerInfo;
 pub use ping::PingReply;

@@ -316,6 +316,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
             Refusal::Full => {
                 self.count(|stats| stats.overloaded += 1);
                 if let Some(reply) = reply {
+                    reply.note_refusal("overloaded");
                     reply.send_error(&ReplyError::Overloaded);
                 }
             }

@@ -122,6 +122,12 @@ impl PeerTable {
         self.peers.get(&id).map(|entry| &entry.handle)
     }
 
+    /// The peer that serves the address.
+    pub(crate) fn serving(&self, address: &NetworkAddress) -> Option<&PeerHandle> {
+        let serving = self.by_destination.get(&(address.ip, address.port))?;
+        Some(&serving.handle)
+    }
+
     /// Where the peer with this id dials.
     pub(crate) fn destination(&self, id: PeerId) -> Option<Destination> {
         self.peers.get(&id)?.destination

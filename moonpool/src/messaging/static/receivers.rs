@@ -154,9 +154,9 @@ impl fmt::Debug for Incoming<'_> {
     }
 }
 
-/// Behind `WellKnownToken::EndpointNotFound` and `UnauthorizedEndpoint`: another process says what is
-/// wrong with the token that a request went to. The body is the request's reply token, then that
-/// token.
+/// Behind `WellKnownToken::EndpointNotFound`, `UnauthorizedEndpoint` and `Overloaded`: another process says what is
+/// wrong with the tokens that requests went to. The body is, for each of them, the request's reply
+/// token, then that token.
 pub(crate) struct NoticeReceiver {
     pub(crate) core: Weak<Core>,
     /// How the request's call ends.
@@ -168,19 +168,20 @@ impl MessageReceiver for NoticeReceiver {
         let Some(core) = self.core.upgrade() else {
             return;
         };
-        match envelope::token_pair(packet.payload()) {
-            Ok((reply_token, endpoint_token)) => {
-                tracing::debug!(%endpoint_token, error = %self.error, "a request was refused");
-                let from = packet.packet.peer_id();
-                let asked = core.end_call(reply_token, from, Err(self.error.clone()));
-                // What nobody asked about, nobody is to be told.
-                if asked == Some(endpoint_token)
-                    && let (ReplyError::EndpointNotFound, Some(peer)) = (&self.error, packet.peer())
-                {
-                    core.handle_not_found(peer, endpoint_token);
-                }
+        let pairs = match envelope::token_pairs(packet.payload()) {
+            Ok(pairs) => pairs,
+            Err(error) => return core.handle_undecodable(packet.token(), &error),
+        };
+        for (reply_token, endpoint_token) in pairs {
+            tracing::debug!(%endpoint_token, error = %self.error, "a request was refused");
+            let from = packet.packet.peer_id();
+            let asked = core.end_call(reply_token, from, Err(self.error.clone()));
+            // What nobody asked about, nobody is to be told.
+            if asked == Some(endpoint_token)
+                && let (ReplyError::EndpointNotFound, Some(peer)) = (&self.error, packet.peer())
+            {
+                core.handle_not_found(peer, endpoint_token);
             }
-            Err(error) => core.handle_undecodable(packet.token(), &error),
         }
     }
 }

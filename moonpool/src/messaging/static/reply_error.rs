@@ -20,6 +20,10 @@ pub enum ReplyError {
     BrokenPromise,
     /// No byte of the request was handed to a socket, or none since the server said that it had not
     /// got it: surely not executed. Call again, here or elsewhere.
+    ///
+    /// Why there was no connection is known to the peer, for as long as it is kept:
+    /// [`FlowTransport::peer_metrics`](super::FlowTransport::peer_metrics) gives its last
+    /// [`ConnectionError`](crate::ConnectionError), and each failed attempt is logged with its cause.
     #[error("the request was never sent: no connection could be made in time")]
     ConnectionFailed,
     /// The request was on its way when the session or the transport ended, or no connection could
@@ -103,6 +107,26 @@ impl ReplyError {
             | Self::ReplyTooLarge
             | Self::Cancelled
             | Self::Application { .. } => false,
+        }
+    }
+
+    /// The variant's name for logs and metrics, in `snake_case`. Stable; an unknown one may come with
+    /// a new variant.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::BrokenPromise => "broken_promise",
+            Self::ConnectionFailed => "connection_failed",
+            Self::MaybeDelivered => "maybe_delivered",
+            Self::Timeout => "timeout",
+            Self::Serialization { .. } => "serialization",
+            Self::EndpointNotFound => "endpoint_not_found",
+            Self::Unauthorized => "unauthorized",
+            Self::Overloaded => "overloaded",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::ReplyTooLarge => "reply_too_large",
+            Self::Cancelled => "cancelled",
+            Self::Application { .. } => "application",
         }
     }
 

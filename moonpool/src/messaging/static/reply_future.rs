@@ -13,8 +13,10 @@ use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_traits::MessageCodec;
 use serde::de::DeserializeOwned;
 
+use super::call_record::CallRecord;
 use super::call_table::{Outcome, Polled};
 use super::core::Core;
+use super::hooked_call::HookedCall;
 use super::reply_error::ReplyError;
 use super::retrying::Retrying;
 
@@ -95,27 +97,57 @@ impl Drop for PendingCall {
 /// Once it is ready it stays pending for ever, as `is_terminated` says.
 #[must_use = "dropping it gives the call up"]
 pub struct ReplyFuture<Resp, C> {
-    call: PendingCall,
-    /// For a call that is made again.
-    retrying: Option<Box<Retrying>>,
+    work: Work,
+    record: CallRecord,
+    endpoint_token: UID,
     codec: C,
     response: PhantomData<fn() -> Resp>,
 }
 
-impl<Resp, C> ReplyFuture<Resp, C> {
-    pub(crate) fn new(call: PendingCall, codec: C) -> Self {
-        Self {
-            call,
-            retrying: None,
-            codec,
-            response: PhantomData,
+/// How the call is made.
+pub(crate) enum Work {
+    Once(PendingCall),
+    /// It is made again.
+    Retrying(PendingCall, Box<Retrying>),
+    /// Middleware is around it.
+    Hooked(Box<HookedCall>),
+}
+
+impl Work {
+    fn poll(&mut self, cx: &mut Context<'_>, record: &mut CallRecord) -> Poll<Outcome> {
+        let (polled, attempt) = match self {
+            Self::Once(call) => return Pin::new(call).poll(cx),
+            Self::Retrying(call, retrying) => {
+                let polled = retrying.poll(call, cx);
+                // The last failure counts as the end of an attempt, not as the beginning of one.
+                let is_failure = matches!(polled, Poll::Ready(Err(_)));
+                (polled, (!is_failure).then(|| retrying.attempt_number()))
+            }
+            Self::Hooked(hooked) => (hooked.poll(cx), Some(hooked.attempt_number())),
+        };
+        if let Some(attempt) = attempt {
+            record.note_attempt(attempt);
         }
+        polled
     }
 
-    pub(crate) fn retrying(call: PendingCall, codec: C, retrying: Retrying) -> Self {
+    fn is_waiting(&self) -> bool {
+        match self {
+            Self::Once(call) => call.is_waiting(),
+            Self::Retrying(call, retrying) => call.is_waiting() || retrying.is_pausing(),
+            Self::Hooked(hooked) => hooked.is_waiting(),
+        }
+    }
+}
+
+impl<Resp, C> ReplyFuture<Resp, C> {
+    pub(crate) fn new(work: Work, record: CallRecord, endpoint_token: UID, codec: C) -> Self {
         Self {
-            retrying: Some(Box::new(retrying)),
-            ..Self::new(call, codec)
+            work,
+            record,
+            endpoint_token,
+            codec,
+            response: PhantomData,
         }
     }
 }
@@ -132,15 +164,16 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let outcome = std::task::ready!(match &mut this.retrying {
-            None => Pin::new(&mut this.call).poll(cx),
-            Some(retrying) => retrying.poll(&mut this.call, cx),
-        });
-        Poll::Ready(outcome.and_then(|bytes| {
-            self.codec
+        let span = this.record.span().clone();
+        let _entered = span.enter();
+        let outcome = std::task::ready!(this.work.poll(cx, &mut this.record));
+        let decoded = outcome.and_then(|bytes| {
+            this.codec
                 .decode(&bytes)
                 .map_err(|error| ReplyError::serialization("reply", &error))
-        }))
+        });
+        this.record.end(decoded.as_ref().map(|_| ()));
+        Poll::Ready(decoded)
     }
 }
 
@@ -150,16 +183,15 @@ where
     C: MessageCodec,
 {
     fn is_terminated(&self) -> bool {
-        let retrying = self.retrying.as_deref();
-        !self.call.is_waiting() && !retrying.is_some_and(Retrying::is_pausing)
+        !self.work.is_waiting()
     }
 }
 
 impl<Resp, C> fmt::Debug for ReplyFuture<Resp, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplyFuture")
-            .field("endpoint_token", &self.call.endpoint_token)
-            .field("reply_token", &self.call.reply_token)
+            .field("endpoint_token", &self.endpoint_token)
+            .field("is_waiting", &self.work.is_waiting())
             .finish_non_exhaustive()
     }
 }

@@ -11,18 +11,21 @@ use moonpool_foundation::network::peer::{
     Account, AnswerSlot, Expiry, PacketTerms, PeerHandle, PeerId,
 };
 use moonpool_foundation::wait::{self, WaitReason};
-use moonpool_foundation::{UID, WellKnownToken};
+use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownToken};
 use moonpool_traits::{CodecError, MessageCodec};
 use serde::Serialize;
 
 use super::core::{Admission, Core};
 use super::envelope::{self, MessageHead, Metadata, RequestContext, TraceContext};
+use super::peer_info::PeerInfo;
 use super::receivers::Packet;
 use super::reply_error::ReplyError;
 use crate::error::TransportError;
 
 /// Where the answer to one request goes: back on the session the request came in on, never
 /// elsewhere, since a caller may be behind NAT and an address that it claims is not to be dialled.
+/// That of an [embedded promise](super::EmbeddedPromise) that was bound goes to the promise's
+/// address.
 ///
 /// It is used up by answering. Dropping it unanswered sends [`ReplyError::BrokenPromise`], so that
 /// no caller waits for ever. [`ReplyPromise`](super::ReplyPromise) is the typed form.
@@ -41,6 +44,8 @@ pub struct ReplyRoute {
 enum Way {
     Peer(PeerHandle),
     Local,
+    /// To the process that made an embedded promise, over whatever session leads there.
+    Promise(NetworkAddress),
     /// Answered: nothing is left to do on drop.
     Used,
 }
@@ -71,6 +76,19 @@ impl ReplyRoute {
         Self {
             token,
             way,
+            core,
+            slot: None,
+            is_registered: false,
+            deadline: None,
+            context: None,
+        }
+    }
+
+    /// For a promise that came inside a message.
+    pub(crate) fn promised(endpoint: &Endpoint, core: Weak<Core>) -> Self {
+        Self {
+            token: endpoint.token,
+            way: Way::Promise(endpoint.address),
             core,
             slot: None,
             is_registered: false,
@@ -157,7 +175,30 @@ impl ReplyRoute {
     fn peer(&self) -> Option<PeerId> {
         match &self.way {
             Way::Peer(peer) => Some(peer.id()),
-            Way::Local | Way::Used => None,
+            Way::Local | Way::Promise(_) | Way::Used => None,
+        }
+    }
+
+    /// Tells the metrics that no handler gets the request.
+    pub(crate) fn note_refusal(&self, reason: &'static str) {
+        if let Some(core) = self.core.upgrade() {
+            core.note_refusal(reason);
+        }
+    }
+
+    pub(crate) fn peer_info(&self) -> Option<PeerInfo<'_>> {
+        match &self.way {
+            Way::Peer(peer) => Some(PeerInfo::of(peer)),
+            Way::Local | Way::Promise(_) | Way::Used => None,
+        }
+    }
+
+    pub(crate) fn peer_name(&self) -> &str {
+        match &self.way {
+            Way::Peer(peer) => peer.peer_name(),
+            Way::Local => "local",
+            Way::Promise(_) => "promise",
+            Way::Used => "used",
         }
     }
 
@@ -178,13 +219,21 @@ impl ReplyRoute {
     }
 
     /// Answers with a message to one of the built-in receivers: what is wrong with the token that
-    /// the request went to.
+    /// the request went to. Those of one burst share messages.
     pub(crate) fn send_notice(mut self, receiver: WellKnownToken, token: UID) {
         let reply_token = self.token;
+        // An answer that has a slot is to use it.
+        if let (Way::Peer(peer), None) = (&self.way, self.slot)
+            && peer.extend_refusal(
+                receiver.token(),
+                &envelope::token_pair_bytes(reply_token, token),
+            )
+        {
+            return self.settle(Ok(()));
+        }
         let sent = self.write(receiver.token(), |buffer| {
             envelope::put_message_head(None, buffer);
-            envelope::put_token(reply_token, buffer);
-            envelope::put_token(token, buffer);
+            buffer.extend_from_slice(&envelope::token_pair_bytes(reply_token, token));
             Ok(())
         });
         self.settle(sent);
@@ -195,8 +244,13 @@ impl ReplyRoute {
         mut self,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
     ) {
+        let is_promise = self.is_promise();
         let sent = self.write(self.token, |buffer| {
-            envelope::put_reply_head(buffer);
+            if is_promise {
+                envelope::put_promise_answer_head(buffer);
+            } else {
+                envelope::put_reply_head(buffer);
+            }
             encode(buffer)
         });
         match sent {
@@ -222,10 +276,19 @@ impl ReplyRoute {
     }
 
     fn write_error(&self, error: &ReplyError) -> Result<(), TransportError> {
+        let is_promise = self.is_promise();
         self.write(self.token, |buffer| {
-            envelope::put_reply_error(error, buffer);
+            if is_promise {
+                envelope::put_promise_answer_error(error, buffer);
+            } else {
+                envelope::put_reply_error(error, buffer);
+            }
             Ok(())
         })
+    }
+
+    fn is_promise(&self) -> bool {
+        matches!(self.way, Way::Promise(_))
     }
 
     fn write(
@@ -243,6 +306,10 @@ impl ReplyRoute {
                     core.send_local(token, Admission::Always, encode)?;
                     Ok(())
                 }
+                None => Err(TransportError::Closed),
+            },
+            Way::Promise(address) => match self.core.upgrade() {
+                Some(core) => core.answer_promise(address, token, encode),
                 None => Err(TransportError::Closed),
             },
             Way::Used => Ok(()),
@@ -316,14 +383,9 @@ impl Drop for ReplyRoute {
 
 impl fmt::Debug for ReplyRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = match &self.way {
-            Way::Peer(peer) => peer.peer_name(),
-            Way::Local => "local",
-            Way::Used => "used",
-        };
         f.debug_struct("ReplyRoute")
             .field("token", &self.token)
-            .field("way", &way)
+            .field("way", &self.peer_name())
             .finish_non_exhaustive()
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::call_table::CallTerms;
 use super::core::Core;
 use super::flow_transport::FlowTransport;
+use super::middleware::CallChain;
 use super::reply_future::ReplyFuture;
 use crate::error::{NotSent, TransportError};
 
@@ -83,6 +84,9 @@ pub(crate) trait Outgoing {
     /// The pause before another attempt.
     fn pause(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()>>>;
 
+    /// What is around its calls.
+    fn middleware(&self) -> &CallChain;
+
     /// Random bits for its length.
     fn jitter(&self) -> u64;
 }
@@ -122,6 +126,10 @@ where
 
     fn pause(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(self.time_and_task().0.sleep(duration))
+    }
+
+    fn middleware(&self) -> &CallChain {
+        &self.call_chain
     }
 
     fn jitter(&self) -> u64 {

@@ -116,6 +116,11 @@ impl Attempts {
         }
     }
 
+    /// The number of the attempt that is being made, or that the pause is for; from 1.
+    pub(crate) fn number(&self) -> u32 {
+        self.ended.saturating_add(1)
+    }
+
     /// An attempt failed. `remaining` is the time until the call's deadline: another attempt that
     /// would begin later is not made.
     pub(crate) fn next(

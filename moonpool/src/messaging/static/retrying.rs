@@ -53,6 +53,11 @@ impl Retrying {
         self.pause.is_some()
     }
 
+    /// The number of the attempt that is being made, or that the pause is for; from 1.
+    pub(crate) fn attempt_number(&self) -> u32 {
+        self.attempts.number()
+    }
+
     fn attempt(&self, transport: &dyn Outgoing) -> Result<PendingCall, TransportError> {
         start_call(transport, &self.endpoint, &self.options, |buffer| {
             buffer.put_slice(&self.body);

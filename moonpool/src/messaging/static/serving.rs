@@ -13,11 +13,16 @@ use moonpool_foundation::{NetworkProvider, TaskProvider, TimeProvider};
 use moonpool_traits::MessageCodec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 
+use super::call_record::{ServeRecord, Served};
 use super::concurrency_limit::{Acquired, ConcurrencyLimit, Ticket};
 use super::flow_transport::FlowTransport;
 use super::handler_tasks::{HandlerTasks, TaskGuard};
 use super::interface::MethodStream;
+#[cfg(feature = "metrics")]
+use super::method_metrics::Instruments;
+use super::middleware::{ServeChain, ServeMiddleware};
 use super::reply_error::ReplyError;
 use super::reply_promise::ReplyPromise;
 use super::request_stream::{Request, RequestStream};
@@ -72,12 +77,14 @@ pub struct Serving<T, TP> {
     shared: Rc<Shared>,
     time: T,
     task: TP,
+    chain: ServeChain,
 }
 
 impl<T: Clone, TP: Clone> Clone for Serving<T, TP> {
     fn clone(&self) -> Self {
         Self {
             shared: self.shared.clone(),
+            chain: self.chain.clone(),
             time: self.time.clone(),
             task: self.task.clone(),
         }
@@ -88,6 +95,8 @@ struct Shared {
     limit: RefCell<ConcurrencyLimit>,
     tasks: Rc<HandlerTasks>,
     stats: Cell<ServingStats>,
+    #[cfg(feature = "metrics")]
+    instruments: Rc<Instruments>,
 }
 
 /// What became of the requests of a [`Serving`] since it was made.
@@ -125,10 +134,21 @@ where
                 limit: RefCell::new(ConcurrencyLimit::new(Self::DEFAULT_MAX_CONCURRENCY)),
                 tasks: transport.core().handlers.clone(),
                 stats: Cell::default(),
+                #[cfg(feature = "metrics")]
+                instruments: transport.core().instruments.clone(),
             }),
             time,
             task,
+            chain: ServeChain::default(),
         }
+    }
+
+    /// Puts code around the handlers of what is served from now on; see [`ServeMiddleware`]. May be
+    /// called several times: what was installed first is outermost. Clones made before do not have it.
+    #[must_use]
+    pub fn middleware(mut self, middleware: impl ServeMiddleware) -> Self {
+        self.chain.push(middleware);
+        self
     }
 
     /// Begins anew with a limit of `handlers` at one time; 0 counts as 1. Call it before anything
@@ -140,6 +160,8 @@ where
                 limit: RefCell::new(ConcurrencyLimit::new(handlers)),
                 tasks: self.shared.tasks.clone(),
                 stats: Cell::default(),
+                #[cfg(feature = "metrics")]
+                instruments: self.shared.instruments.clone(),
             }),
             ..self
         }
@@ -178,9 +200,11 @@ where
         H: AsyncFn(Req, &ReplyPromise<Resp, C>) -> Result<Resp, ReplyError> + 'static,
     {
         let _guard = self.shared.tasks.begin_stream();
+        let stream = stream.into();
+        let served = self.describe(&stream);
         let mut receiver = Receiver {
             shared: &self.shared,
-            stream: stream.into().into_requests(),
+            stream: stream.into_requests(),
             ticket: Ticket::default(),
         };
         let handler = Rc::new(handler);
@@ -201,9 +225,26 @@ where
                 reply,
                 time: self.time.clone(),
                 handler: handler.clone(),
+                served: served.clone(),
+                chain: self.chain.clone(),
             };
             let task = self.task.spawn_task("moonpool-handler", job.run(message));
             self.shared.tasks.set_handle(key, task);
+        }
+    }
+
+    /// What its requests have in common.
+    fn describe<Req, Resp, C>(&self, stream: &MethodStream<Req, Resp, C>) -> Served
+    where
+        Req: DeserializeOwned + 'static,
+        C: MessageCodec,
+    {
+        let endpoint = stream.requests().endpoint();
+        Served {
+            name: stream.name(),
+            token: endpoint.map(|endpoint| endpoint.token),
+            #[cfg(feature = "metrics")]
+            metrics: self.shared.instruments.served(stream.name()),
         }
     }
 }
@@ -326,6 +367,8 @@ struct Job<Resp, C, T, H> {
     guard: TaskGuard,
     time: T,
     handler: Rc<H>,
+    served: Served,
+    chain: ServeChain,
 }
 
 impl<Resp, C, T, H> Job<Resp, C, T, H>
@@ -342,21 +385,35 @@ where
         let _guard = self.guard;
         let permit = self.permit;
         let reply = self.reply;
+        let mut record = ServeRecord::begin(&self.served, &reply, self.time.clone());
+        let span = record.span().clone();
         let answer = {
-            let work = pin!((self.handler)(request, &reply));
+            let work = async {
+                let handling = (self.handler)(request, &reply);
+                if self.chain.is_empty() {
+                    return handling.await;
+                }
+                let request = reply.served(&self.served);
+                self.chain.run(request, handling).await
+            };
+            let work = pin!(work);
             let unwanted = pin!(unwanted(&reply, &self.time));
-            unless(work, unwanted).await
+            unless(work, unwanted).instrument(span.clone()).await
         };
+        let _entered = span.enter();
         match answer {
             Some(Ok(response)) => {
+                record.end(Ok(()));
                 reply.send(response);
                 permit.settle(|stats| stats.answered += 1);
             }
             Some(Err(error)) => {
+                record.end(Err(&error));
                 reply.send_error(error);
                 permit.settle(|stats| stats.answered += 1);
             }
             None => {
+                record.end(Err(&ReplyError::Cancelled));
                 reply.send_error(ReplyError::Cancelled);
                 permit.settle(|stats| stats.abandoned += 1);
             }

@@ -71,6 +71,9 @@ pub struct TransportStats {
     pub accepted: u64,
     /// Connections closed at once because there were as many as the limit allows.
     pub accept_refused: u64,
+    /// Connections closed before their greeting was complete, because there were as many as the limit
+    /// allows and a newer one came.
+    pub handshakes_evicted: u64,
     /// Times that accepting failed.
     pub accept_errors: u64,
 }
@@ -110,6 +113,7 @@ pub(crate) struct Counters {
     pub(crate) undecodable: Counter,
     pub(crate) accepted: Counter,
     pub(crate) accept_refused: Counter,
+    pub(crate) handshakes_evicted: Counter,
     pub(crate) accept_errors: Counter,
 }
 
@@ -134,6 +138,7 @@ impl Counters {
             undecodable: self.undecodable.count(),
             accepted: self.accepted.count(),
             accept_refused: self.accept_refused.count(),
+            handshakes_evicted: self.handshakes_evicted.count(),
             accept_errors: self.accept_errors.count(),
             ..TransportStats::default()
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Outbox;
+use crate::messaging::UID;
 use crate::network::peer::terms::{Account, AnswerSlot};
 
 /// How long at least passes between two looks for expired answers.
@@ -16,6 +17,29 @@ impl Outbox {
             Account::Answer(slot) => self.answers.is_of_session(slot).then_some(true),
             Account::Refusal => Some(self.answers.accepts_refusal()),
         }
+    }
+
+    /// Adds to the payload of the last packet, if it is a refusal to the same token that has no
+    /// sequence number yet, and that fits into `limit` bytes.
+    pub(in crate::network::peer) fn extend_refusal(
+        &mut self,
+        token: UID,
+        bytes: &[u8],
+        limit: usize,
+    ) -> bool {
+        let is_extended = self.queue.back_mut().is_some_and(|last| {
+            last.terms.account == Account::Refusal && last.extend(token, bytes, limit)
+        });
+        if is_extended {
+            self.reliable_bytes += bytes.len();
+            self.answers.handle_grown(Account::Refusal, bytes.len());
+        }
+        is_extended
+    }
+
+    /// Whether refusals take up half of what may be held of them.
+    pub(super) fn is_half_refusals(&self) -> bool {
+        self.answers.is_half_refusals()
     }
 
     /// Whether the slot is of the current session.

@@ -1,7 +1,12 @@
 //! Room for what the other end is owed.
 
+use crate::messaging::UID;
+
 use super::{PeerState, Refusal};
 use crate::network::peer::terms::{Account, AnswerSlot};
+
+/// Bytes of a refusal's payload at most: refusals of one burst share packets up to this size.
+const MAX_REFUSAL_BYTES: usize = 16 * 1024;
 
 impl PeerState {
     /// [`admit`](Self::admit), for a reliable packet.
@@ -17,6 +22,21 @@ impl PeerState {
     /// Whether the slot is of the current session.
     pub(in crate::network::peer) fn is_current(&self, slot: AnswerSlot) -> bool {
         self.outbox.is_current(slot)
+    }
+
+    /// Adds to the payload of the refusal that was taken last, if that is to the same token, is not laid
+    /// out yet, and does not become too large.
+    pub(in crate::network::peer) fn extend_refusal(&mut self, token: UID, bytes: &[u8]) -> bool {
+        if self.has_said_goodbye() {
+            return false;
+        }
+        let limit = MAX_REFUSAL_BYTES.min(self.max_payload() as usize);
+        let is_extended = self.outbox.extend_refusal(token, bytes, limit);
+        if let (true, Some(closing)) = (is_extended, &mut self.closing) {
+            // What the other end says now does not cover this one.
+            closing.asked = false;
+        }
+        is_extended
     }
 
     /// Gives a promised answer's room back: it will not come.

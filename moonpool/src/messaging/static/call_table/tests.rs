@@ -353,3 +353,31 @@ fn patience_alone_is_no_certain_look() {
     drop(table.forget(first));
     assert_eq!(table.next_look(), None);
 }
+
+#[test]
+fn only_an_answer_to_a_promise_ends_it_and_it_ends_nothing_else() {
+    let mut table = CallTable::new(7, 10);
+    let asked = call(&mut table, A, 1);
+    let promise = table.start_promise(TERMS, 77).unwrap();
+    let other = table.start_promise(TERMS, 78).unwrap();
+    assert_eq!((promise.first, other.first), (77, 78));
+    for from in [None, Some(A), Some(B)] {
+        let reply = table.reply(promise, from, Ok(Bytes::new()));
+        assert!(matches!(reply, Arrival::Late));
+    }
+    for guess in [
+        asked,
+        UID::new(77, asked.second),
+        UID::new(7, promise.second),
+        UID::new(77, other.second),
+    ] {
+        assert!(table.end_promise(guess, Ok(Bytes::new())).is_none());
+    }
+    assert_eq!(table.waiting(), 3);
+    assert!(table.end_promise(promise, Ok(Bytes::new())).is_some());
+    assert!(table.end_promise(promise, Ok(Bytes::new())).is_none());
+    assert_eq!(poll(&mut table, promise), Some(Ok(Bytes::new())));
+    drop(table.forget(other));
+    assert!(table.end_promise(other, Ok(Bytes::new())).is_none());
+    assert_eq!(table.waiting(), 1);
+}

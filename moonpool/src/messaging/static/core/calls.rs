@@ -29,10 +29,14 @@ pub(super) struct Looks {
 impl Core {
     /// Starts a call. `None` when there are as many as can be.
     pub(crate) fn start_call(&self, terms: CallTerms) -> Option<UID> {
-        let (token, next) = {
-            let mut calls = self.calls.borrow_mut();
-            (calls.start(terms)?, calls.next_look())
-        };
+        let token = self.calls.borrow_mut().start(terms)?;
+        self.wake_timer_for_next_look();
+        Some(token)
+    }
+
+    /// Wakes the timer's task if a call has to be looked at before it would look by itself.
+    pub(super) fn wake_timer_for_next_look(&self) {
+        let next = self.next_look();
         let waker = {
             let mut looks = self.looks.borrow_mut();
             let is_later = match (looks.armed, next) {
@@ -45,7 +49,6 @@ impl Core {
             if is_later { None } else { looks.waker.take() }
         };
         wake(waker);
-        Some(token)
     }
 
     /// When a call is to be looked at next.
@@ -81,7 +84,7 @@ impl Core {
                 }) => {
                     self.counters.calls_timed_out.add();
                     self.give_up(token, endpoint_token, sent, now);
-                    wake(waker);
+                    self.wake_caller(waker);
                 }
                 Some(Due::Unsure {
                     token,
@@ -122,7 +125,7 @@ impl Core {
             }
         };
         let waker = self.calls.borrow_mut().fail(token, error);
-        wake(waker);
+        self.wake_caller(waker);
     }
 
     /// Gives a call its outcome, if it waits for one from there; then gives the token that its
@@ -140,7 +143,7 @@ impl Core {
                 endpoint_token,
             } => {
                 self.counters.replies_received.add();
-                wake(waker);
+                self.wake_caller(waker);
                 Some(endpoint_token)
             }
             Arrival::Late => {
@@ -150,10 +153,17 @@ impl Core {
         }
     }
 
+    /// A call ended: wakes its future, and whoever waits for room to make one.
+    pub(super) fn wake_caller(&self, waker: Option<Waker>) {
+        wake(waker);
+        self.note_call_room();
+    }
+
     /// Gives a call up whose future is gone, and takes its request back as far as that can be done.
     pub(crate) fn forget_call(&self, token: UID) {
         let forgotten = self.calls.borrow_mut().forget(token);
         drop(forgotten.waker);
+        self.note_call_room();
         if let Some(endpoint_token) = forgotten.endpoint_token {
             self.give_up(token, endpoint_token, forgotten.sent, self.now());
         }
@@ -162,11 +172,14 @@ impl Core {
     /// Takes a request back. If it may have arrived, the other end is told that nobody waits.
     fn give_up(&self, token: UID, endpoint_token: UID, sent: Option<Sent>, now: Duration) {
         match sent {
-            None => {}
+            // Whoever has a promise is not known.
+            None | Some(Sent::Elsewhere) => {}
             Some(Sent::Local { packet }) => {
                 let withdrawn = self.local.borrow_mut().withdraw(packet);
                 if withdrawn.is_none() {
                     self.handle_cancellation(None, token);
+                } else {
+                    self.note_local_room();
                 }
             }
             Some(Sent::To { peer, packet }) => {
@@ -212,6 +225,7 @@ impl Core {
         let ended = waiting.into_iter().filter_map(|(token, sent)| {
             let is_unsent = match sent {
                 None => true,
+                Some(Sent::Elsewhere) => false,
                 Some(Sent::Local { packet }) => self.local.borrow_mut().withdraw(packet).is_some(),
                 Some(Sent::To { peer, packet }) => {
                     let handle = self.peers.borrow().handle(peer).cloned();
@@ -233,7 +247,7 @@ impl Core {
         loop {
             let next = self.calls.borrow_mut().end_next_of_session(peer, ended);
             match next {
-                Some(waker) => wake(waker),
+                Some(waker) => self.wake_caller(waker),
                 None => return,
             }
         }
@@ -243,7 +257,7 @@ impl Core {
         loop {
             let next = self.calls.borrow_mut().end_next_of_peer(peer);
             match next {
-                Some(waker) => wake(waker),
+                Some(waker) => self.wake_caller(waker),
                 None => return,
             }
         }

@@ -25,7 +25,7 @@ impl Core {
             .calls
             .borrow_mut()
             .end_packet(peer, packet, ReplyError::PayloadTooLarge);
-        wake(waker);
+        self.wake_caller(waker);
     }
 
     /// A peer's other end is gone; its successor has a session already. What was not written goes

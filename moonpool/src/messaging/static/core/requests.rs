@@ -9,7 +9,6 @@ use super::{Core, wake};
 use crate::messaging::r#static::envelope::MessageHead;
 use crate::messaging::r#static::peer_info::PeerInfo;
 use crate::messaging::r#static::receivers::{Incoming, Packet};
-use crate::messaging::r#static::reply_error::ReplyError;
 use crate::messaging::r#static::reply_route::{ReplyRoute, Slot};
 
 impl Core {
@@ -24,6 +23,7 @@ impl Core {
         let receiver = self.endpoints.borrow().get(&token).cloned();
         let Some(receiver) = receiver else {
             self.counters.endpoint_not_found.add();
+            self.note_refusal("endpoint_not_found");
             return match head.reply_token {
                 Some(_) => self
                     .refusal(&packet, &head)
@@ -33,6 +33,7 @@ impl Core {
         };
         if receiver.is_private() && !self.is_authorized(&packet) {
             self.counters.unauthorized.add();
+            self.note_refusal("unauthorized");
             return match head.reply_token {
                 Some(_) => self
                     .refusal(&packet, &head)
@@ -46,14 +47,26 @@ impl Core {
                 Some(slot) => Some(self.admit(reply_token, &packet, &head, slot)),
                 None => {
                     self.counters.requests_refused.add();
+                    self.note_refusal("overloaded");
                     let refusal = self.refusal(&packet, &head);
-                    return refusal.send_error(&ReplyError::Overloaded);
+                    return refusal.send_notice(WellKnownToken::Overloaded, token);
                 }
             },
         };
         self.counters.messages_received.add();
         receiver.receive(Incoming::new(token, packet, head, body, reply));
     }
+
+    /// Tells the metrics of a message that no handler gets.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn note_refusal(&self, reason: &'static str) {
+        self.instruments.refuse(reason);
+    }
+
+    /// Without the feature `metrics` nobody is told.
+    #[cfg(not(feature = "metrics"))]
+    #[inline]
+    pub(crate) fn note_refusal(&self, _reason: &'static str) {}
 
     /// Whether the sender may use private endpoints. This process itself may.
     fn is_authorized(&self, packet: &Packet<'_>) -> bool {

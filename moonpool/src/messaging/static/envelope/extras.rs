@@ -56,6 +56,14 @@ impl Extras {
         });
     }
 
+    /// Sets the trace context of the request on whose behalf a call is made: without its state if
+    /// that does not fit.
+    pub(crate) fn inherit_trace(&mut self, trace: &TraceContext<'_>) {
+        let fits = self.size().saturating_add(trace.state.len()) <= MAX_METADATA_BYTES;
+        let state = if fits { trace.state } else { &[] };
+        self.set_trace(&TraceContext { state, ..*trace });
+    }
+
     /// Whether all of it is within the limits.
     pub(crate) fn fits(&self) -> bool {
         !self.is_too_large

@@ -5,8 +5,9 @@
 use bytes::BufMut;
 
 use super::{
-    Envelope, FLAG_DEADLINE, FLAG_METADATA, FLAG_REPLY_TOKEN, FLAG_TRACE, KIND_MESSAGE, KIND_REPLY,
-    MESSAGE_FLAGS, Metadata, REPLY_FLAGS, put_cancellation, put_reply_error, put_start, put_token,
+    Envelope, FLAG_DEADLINE, FLAG_METADATA, FLAG_REPLY_TOKEN, FLAG_TRACE, KIND_MESSAGE,
+    KIND_PROMISE_ANSWER, KIND_REPLY, MESSAGE_FLAGS, Metadata, REPLY_FLAGS, put_cancellation,
+    put_reply_error, put_start, put_token,
 };
 use crate::ReplyError;
 
@@ -23,7 +24,7 @@ pub fn envelope(bytes: &[u8]) {
     };
     let (body, metadata, known) = match &decoded {
         Envelope::Message { head, body } => (Some(*body), head.metadata, MESSAGE_FLAGS),
-        Envelope::Reply { outcome, metadata } => {
+        Envelope::Reply { outcome, metadata } | Envelope::PromiseAnswer { outcome, metadata } => {
             (outcome.as_ref().ok().copied(), *metadata, REPLY_FLAGS)
         }
         Envelope::Cancellation { .. } => (None, Metadata::default(), 0),
@@ -35,6 +36,11 @@ pub fn envelope(bytes: &[u8]) {
     }
     check_metadata(metadata, bytes.len());
     if let Envelope::Reply {
+        outcome:
+            Err(ReplyError::Serialization { message } | ReplyError::Application { message, .. }),
+        ..
+    }
+    | Envelope::PromiseAnswer {
         outcome:
             Err(ReplyError::Serialization { message } | ReplyError::Application { message, .. }),
         ..
@@ -87,23 +93,35 @@ fn encode(envelope: &Envelope<'_>) -> Vec<u8> {
         }
         Envelope::Cancellation { reply_token } => put_cancellation(*reply_token, &mut bytes),
         Envelope::Reply { outcome, metadata } => {
-            let flags = [(!metadata.is_empty(), FLAG_METADATA)];
-            put_start(KIND_REPLY, set(&flags), &mut bytes);
-            put_pairs(*metadata, &mut bytes);
-            match outcome {
-                Ok(body) => {
-                    bytes.put_u8(0);
-                    bytes.put_slice(body);
-                }
-                Err(error) => {
-                    let mut alone = Vec::new();
-                    put_reply_error(error, &mut alone);
-                    bytes.put_slice(alone.get(START_BYTES..).unwrap_or_default());
-                }
-            }
+            encode_answer(KIND_REPLY, outcome, *metadata, &mut bytes);
+        }
+        Envelope::PromiseAnswer { outcome, metadata } => {
+            encode_answer(KIND_PROMISE_ANSWER, outcome, *metadata, &mut bytes);
         }
     }
     bytes
+}
+
+fn encode_answer(
+    kind: u8,
+    outcome: &Result<&[u8], ReplyError>,
+    metadata: Metadata<'_>,
+    bytes: &mut Vec<u8>,
+) {
+    let flags = [(!metadata.is_empty(), FLAG_METADATA)];
+    put_start(kind, set(&flags), bytes);
+    put_pairs(metadata, bytes);
+    match outcome {
+        Ok(body) => {
+            bytes.put_u8(0);
+            bytes.put_slice(body);
+        }
+        Err(error) => {
+            let mut alone = Vec::new();
+            put_reply_error(error, &mut alone);
+            bytes.put_slice(alone.get(START_BYTES..).unwrap_or_default());
+        }
+    }
 }
 
 fn set(flags: &[(bool, u16)]) -> u16 {

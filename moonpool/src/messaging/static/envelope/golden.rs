@@ -65,6 +65,13 @@ fn replies_have_their_golden_bytes() {
         bytes.extend_from_slice(b"42");
     });
     assert_eq!(reply, golden!("reply"));
+    let answer = written(|bytes| {
+        put_promise_answer_head(bytes);
+        bytes.extend_from_slice(b"42");
+    });
+    assert_eq!(answer, golden!("promise_answer"));
+    let broken = written(|bytes| put_promise_answer_error(&ReplyError::BrokenPromise, bytes));
+    assert_eq!(broken, [VERSION, KIND_PROMISE_ANSWER, 0, 0, 1]);
     let serialization = ReplyError::Serialization {
         message: "bad".to_owned(),
     };

@@ -237,7 +237,7 @@ fn what_this_version_does_not_know_is_a_typed_error() {
             EnvelopeError::UnsupportedVersion { version: 2 },
         ),
         ("01 02 0000", EnvelopeError::UnknownKind { kind: 2 }),
-        ("01 09 0000", EnvelopeError::UnknownKind { kind: 9 }),
+        ("01 0a 0000", EnvelopeError::UnknownKind { kind: 10 }),
         ("01 08 0100", EnvelopeError::UnknownFlags { flags: 1 }),
         ("01 00 1100", EnvelopeError::UnknownFlags { flags: 0x10 }),
         ("01 01 0100 00", EnvelopeError::UnknownFlags { flags: 1 }),

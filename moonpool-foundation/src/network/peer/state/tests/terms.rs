@@ -181,6 +181,55 @@ fn refusals_have_a_limit_of_their_own() {
 }
 
 #[test]
+fn refusals_of_one_burst_share_a_packet_that_has_its_limits() {
+    let kit = Kit::open_with(answers(2));
+    let token = TOKEN;
+    assert!(!kit.handle.extend_refusal(token, b"first"), "there is none");
+    kit.refuse().unwrap();
+    assert!(!kit.handle.extend_refusal(UID::new(9, 9), b"elsewhere"));
+    assert!(kit.handle.extend_refusal(token, b"+1"));
+    let chunk = [b'x'; 1_000];
+    let added = (0..20).take_while(|_| kit.handle.extend_refusal(token, &chunk));
+    assert_eq!(added.count(), 16);
+    let bytes = kit.handle.metrics().reliable_bytes;
+    let payloads = kit.payloads_at(ms(1));
+    assert_eq!(payloads.len(), 1);
+    assert!(payloads[0].contains("+1xxx") && payloads[0].len() > 16_000);
+    assert!(bytes > payloads[0].len());
+    assert!(
+        !kit.handle.extend_refusal(token, b"late"),
+        "it is on its way"
+    );
+    kit.send("own");
+    assert!(!kit.handle.extend_refusal(token, b"behind"));
+    kit.refuse().unwrap();
+    kit.write_all();
+    kit.frame(WellKnownToken::Ack, &[4]).unwrap();
+    assert_eq!(kit.handle.metrics().reliable_bytes, 0);
+}
+
+/// So that the other end, which has no reason of its own to, makes room for more.
+#[test]
+fn half_the_limit_of_refusals_asks_for_an_acknowledgement() {
+    let kit = Kit::open_with(PeerConfig {
+        refusals: 4,
+        ..PeerConfig::default()
+    });
+    let asks = |now: Duration| {
+        kit.decide(now);
+        let mut written = packets(&kit.write_all());
+        kit.decide(now);
+        written.extend(packets(&kit.write_all()));
+        let ping = WellKnownToken::SessionPing.token();
+        written.iter().any(|(token, _)| *token == ping)
+    };
+    kit.refuse().unwrap();
+    assert!(!asks(ms(1)));
+    kit.refuse().unwrap();
+    assert!(asks(ms(2)));
+}
+
+#[test]
 fn answers_do_not_move_to_another_session() {
     let kit = Kit::open_with(answers(2));
     kit.send("own");

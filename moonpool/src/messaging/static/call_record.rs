@@ -1,0 +1,173 @@
+//! [`CallRecord`] and [`ServeRecord`]: what spans and metrics learn of one call and of one handler.
+//!
+//! With nobody listening each is a few words that are never looked at: the clock is not read, and
+//! nothing is formatted or allocated.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use moonpool_foundation::{Endpoint, TimeProvider, UID};
+use tracing::Span;
+use tracing::field::Empty;
+
+use super::core::Core;
+#[cfg(feature = "metrics")]
+use super::method_metrics::{CallMetrics, ServeMetrics};
+use super::method_name::MethodName;
+use super::reply_error::ReplyError;
+use super::reply_promise::ReplyPromise;
+use crate::observability::{GIVEN_UP, OK, fields};
+
+/// One call, from its start to its outcome. Dropped before that, it was given up.
+pub(crate) struct CallRecord {
+    core: Rc<Core>,
+    span: Span,
+    /// `None`: nobody wants to know, or the outcome was told.
+    started: Option<Duration>,
+    attempt: u32,
+    #[cfg(feature = "metrics")]
+    metrics: Rc<CallMetrics>,
+}
+
+impl CallRecord {
+    /// A call begins.
+    pub(crate) fn begin(core: &Rc<Core>, to: &Endpoint, name: Option<MethodName>) -> Self {
+        let span = tracing::debug_span!(
+            target: "moonpool::rpc",
+            "moonpool.call",
+            peer = %to.address,
+            interface = name.map(|name| name.interface),
+            method = name.map(|name| name.method),
+            token = %to.token,
+            attempt = 1_u32,
+            outcome = Empty,
+            duration = Empty,
+        );
+        let is_wanted = cfg!(feature = "metrics") || !span.is_disabled();
+        Self {
+            core: core.clone(),
+            span,
+            started: is_wanted.then(|| core.now()),
+            attempt: 1,
+            #[cfg(feature = "metrics")]
+            metrics: core.instruments.begin_call(name),
+        }
+    }
+
+    /// To be entered for each poll.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// An attempt with this number is being made.
+    #[inline]
+    pub(crate) fn note_attempt(&mut self, attempt: u32) {
+        if attempt != self.attempt {
+            self.attempt = attempt;
+            self.span.record(fields::ATTEMPT, attempt);
+        }
+    }
+
+    /// The outcome is known.
+    pub(crate) fn end(&mut self, outcome: Result<(), &ReplyError>) {
+        self.end_as(outcome_name(outcome));
+    }
+
+    /// The call is over like this.
+    #[inline]
+    pub(crate) fn end_as(&mut self, outcome: &'static str) {
+        let Some(started) = self.started.take() else {
+            return;
+        };
+        let duration = self.core.now().saturating_sub(started);
+        record_end(&self.span, outcome, duration);
+        #[cfg(feature = "metrics")]
+        self.metrics.end(&self.core.instruments, outcome, duration);
+    }
+}
+
+impl Drop for CallRecord {
+    fn drop(&mut self) {
+        self.end_as(GIVEN_UP);
+    }
+}
+
+/// The run of one handler. Dropped before its outcome is known, it broke its promise.
+pub(crate) struct ServeRecord<T: TimeProvider> {
+    time: T,
+    span: Span,
+    started: Option<Duration>,
+    #[cfg(feature = "metrics")]
+    metrics: Rc<ServeMetrics>,
+}
+
+/// What all requests of a stream have in common.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub(crate) name: Option<MethodName>,
+    pub(crate) token: Option<UID>,
+    #[cfg(feature = "metrics")]
+    pub(crate) metrics: Rc<ServeMetrics>,
+}
+
+impl<T: TimeProvider> ServeRecord<T> {
+    /// A handler begins.
+    pub(crate) fn begin<Resp, C>(served: &Served, reply: &ReplyPromise<Resp, C>, time: T) -> Self {
+        let name = served.name;
+        let span = tracing::debug_span!(
+            target: "moonpool::rpc",
+            "moonpool.serve",
+            peer = reply.peer_name(),
+            interface = name.map(|name| name.interface),
+            method = name.map(|name| name.method),
+            token = served.token.map(tracing::field::display),
+            outcome = Empty,
+            duration = Empty,
+            traceparent = reply.trace_context().map(tracing::field::display),
+        );
+        let is_wanted = cfg!(feature = "metrics") || !span.is_disabled();
+        Self {
+            started: is_wanted.then(|| time.now()),
+            time,
+            span,
+            #[cfg(feature = "metrics")]
+            metrics: served.metrics.clone(),
+        }
+    }
+
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// The handler gave its answer, or nobody waits for it any more.
+    pub(crate) fn end(&mut self, outcome: Result<(), &ReplyError>) {
+        self.end_as(outcome_name(outcome));
+    }
+
+    fn end_as(&mut self, outcome: &'static str) {
+        let Some(started) = self.started.take() else {
+            return;
+        };
+        let duration = self.time.now().saturating_sub(started);
+        record_end(&self.span, outcome, duration);
+        #[cfg(feature = "metrics")]
+        self.metrics.end(outcome, duration);
+    }
+}
+
+impl<T: TimeProvider> Drop for ServeRecord<T> {
+    fn drop(&mut self) {
+        self.end_as(ReplyError::BrokenPromise.name());
+    }
+}
+
+fn outcome_name(outcome: Result<(), &ReplyError>) -> &'static str {
+    outcome.map_or_else(ReplyError::name, |()| OK)
+}
+
+fn record_end(span: &Span, outcome: &'static str, duration: Duration) {
+    if !span.is_disabled() {
+        span.record(fields::OUTCOME, outcome);
+        span.record(fields::DURATION, duration.as_secs_f64());
+    }
+}
