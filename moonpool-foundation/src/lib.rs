@@ -116,6 +116,10 @@ pub use runner::{
 pub use runner::{
     SimulationMetrics, TokioReport, TokioRunReport, TokioRunner, Verdict, WorkloadTopology,
 };
+/// What `bench/` measures by itself. Not part of the API.
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use sim::QueueProbe;
 #[cfg(feature = "sim")]
 pub use sim::{
     CloseDirection, CloseReason, ConnectionSide, Host, KillKind, Leftovers, PendingTask,
@@ -124,10 +128,6 @@ pub use sim::{
     enable_connection_failures, get_current_sim_seed, reset_sim_rng, set_sim_seed, sim_random,
     sim_random_range, sim_random_range_or_default, swizzle,
 };
-/// What `bench/` measures by itself. Not part of the API.
-#[cfg(feature = "sim")]
-#[doc(hidden)]
-pub use sim::QueueProbe;
 #[cfg(feature = "sim")]
 pub use task::SimTaskProvider;
 #[cfg(feature = "sim")]
