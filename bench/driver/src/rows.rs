@@ -186,7 +186,9 @@ impl System {
 pub fn all(quick: bool) -> Vec<Row> {
     let mut rows = vec![
         stream(),
+        stream_instructions(),
         call(),
+        call_instructions(),
         mesh(),
         mesh_calls(),
         heartbeats(),
