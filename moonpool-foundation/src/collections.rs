@@ -3,7 +3,7 @@
 //! The standard library's are seeded by the operating system, so their order differs from run to run
 //! and, through anything that iterates them, so does a simulation. These have a fixed hasher. It is
 //! fast and not made to withstand keys that an attacker chose: bound what a peer can insert, or use
-//! a `BTreeMap`.
+//! a [`SeededHashMap`].
 //!
 //! ```
 //! use moonpool_foundation::collections::HashMap;
@@ -25,6 +25,25 @@ pub type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<Fixe
 
 /// The standard hash set with a fixed hasher. Make one with `HashSet::default()`.
 pub type HashSet<T> = std::collections::HashSet<T, BuildHasherDefault<FixedHasher>>;
+
+/// The standard hash map with a hasher that starts from a seed: for keys that another party chooses.
+/// Make one with [`seeded_hash_map`].
+pub type SeededHashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::FixedState>;
+
+/// A map whose hashes nobody can foresee who does not know the seed: draw that from a random provider
+/// and tell it to nobody. Who does not know it cannot choose keys that collide.
+///
+/// ```
+/// use moonpool_foundation::collections::{SeededHashMap, seeded_hash_map};
+///
+/// let mut requests: SeededHashMap<u64, &str> = seeded_hash_map(0x5EED);
+/// requests.insert(7, "a key that came from a peer");
+/// assert_eq!(requests[&7], "a key that came from a peer");
+/// ```
+#[must_use]
+pub fn seeded_hash_map<K, V>(seed: u64) -> SeededHashMap<K, V> {
+    SeededHashMap::with_hasher(foldhash::fast::FixedState::with_seed(seed))
+}
 
 /// Odd, with well-spread bits (the golden ratio's fraction in 64 bits).
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -72,5 +91,20 @@ mod tests {
         // Written down from a run: a hasher with a random seed would not repeat it.
         let order: Vec<u64> = set.into_iter().collect();
         assert_eq!(order, [0, 7, 3, 6, 1, 4, 2, 5]);
+    }
+
+    #[test]
+    fn the_order_under_a_seed_is_the_seeds() {
+        let order = |seed| {
+            let mut map = seeded_hash_map(seed);
+            map.extend((0..100_u64).map(|key| (key, ())));
+            map.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(order(1), order(1));
+        assert_ne!(
+            order(1),
+            order(2),
+            "whoever does not know the seed knows no order"
+        );
     }
 }

@@ -88,7 +88,7 @@ pub fn note(reason: WaitReason) {
 pub fn note(_reason: WaitReason) {}
 
 #[cfg(feature = "sim")]
-pub(crate) use notes::{MAX_NOTES, reset, taken};
+pub(crate) use notes::{MAX_NOTES, Waits, reset, taken};
 
 #[cfg(feature = "sim")]
 mod notes {
@@ -116,6 +116,39 @@ mod notes {
     /// Forgets all notes: the executor does so before each poll.
     pub(crate) fn reset() {
         LEN.set(0);
+    }
+
+    /// What one task waits for. Most wait for one thing; room for more is made once, when it is needed.
+    #[derive(Debug, Default)]
+    pub(crate) struct Waits {
+        first: Option<WaitReason>,
+        /// Beyond the first `len - 1` they are of earlier polls.
+        more: Option<Box<[Option<WaitReason>; MAX_NOTES]>>,
+        len: u8,
+    }
+
+    impl Waits {
+        /// Keeps the notes made since the last reset.
+        pub(crate) fn take(&mut self) {
+            let len = LEN.get();
+            self.len = u8::try_from(len).unwrap_or(u8::MAX);
+            if len == 0 {
+                return;
+            }
+            NOTES.with_borrow(|notes| {
+                self.first = notes[0];
+                if len > 1 {
+                    let more = self.more.get_or_insert_default();
+                    more[..len - 1].copy_from_slice(&notes[1..len]);
+                }
+            });
+        }
+
+        pub(crate) fn iter(&self) -> impl Iterator<Item = WaitReason> {
+            let more = self.more.iter().flat_map(|more| more.iter());
+            let all = std::iter::once(&self.first).chain(more);
+            all.take(usize::from(self.len)).flatten().copied()
+        }
     }
 
     /// The notes made since the last reset.

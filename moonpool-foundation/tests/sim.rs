@@ -30,3 +30,5 @@ mod sleep;
 mod streams;
 #[path = "sim/tasks.rs"]
 mod tasks;
+#[path = "sim/waiters.rs"]
+mod waiters;

@@ -1,11 +1,12 @@
-//! An interface of four methods, each with a stream of its own, served by one `select!`.
+//! An interface of four methods: answers, errors of the application, and calls that nobody answers.
 //!
 //! - `cargo run --example calculator`: server and client in one process, on a free port.
 //! - `cargo run --example calculator -- server [address]`: the server alone, until Ctrl-C.
 //! - `cargo run --example calculator -- client <address>`: one round of calls to it.
 //!
-//! The client also divides by zero, which the server answers with an error of its own, and calls a
-//! method that does not exist, which nobody answers but the transport.
+//! The client also divides by zero, which the server answers with an error of its own; gives a
+//! division less time than the server takes for one; and calls a method that only a newer version
+//! of the interface has, which nobody answers but the transport.
 
 #![expect(clippy::print_stdout, reason = "an example talks to its user")]
 
@@ -16,25 +17,38 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool::prelude::*;
-use moonpool::select;
-use serde::de::DeserializeOwned;
+use moonpool::{Client, Server, Serving, define_interface};
 use serde::{Deserialize, Serialize};
 
-/// Names the interface; a method's token is this and its index.
+/// Of both versions of the interface: a method's token is this and the method's index.
 const CALCULATOR: u64 = 0xCA1C_0000;
-const ADD: u64 = 0;
-const SUBTRACT: u64 = 1;
-const MULTIPLY: u64 = 2;
-const DIVIDE: u64 = 3;
-/// Nobody registers this one.
-const SQUARE_ROOT: u64 = 4;
 
-/// The calculator's own error codes.
-const DIVISION_BY_ZERO: u32 = 1;
-const OVERFLOW: u32 = 2;
+define_interface! {
+    /// Arithmetic on whole numbers.
+    Calculator, id CALCULATOR, {
+        add: Operands => i64,
+        subtract: Operands => i64,
+        multiply: Operands => i64,
+        /// Takes [`DIVISION_TAKES`].
+        divide: Operands => Quotient,
+    }
+}
 
-const DEFAULT_ADDRESS: &str = "127.0.0.1:4501";
-const GRACE: Duration = Duration::from_secs(1);
+mod newer {
+    //! The interface as a later release has it: the same id, and one method more at the end.
+
+    use super::{CALCULATOR, Operands, Quotient};
+
+    moonpool::define_interface! {
+        pub(super) Calculator, id CALCULATOR, {
+            add: Operands => i64,
+            subtract: Operands => i64,
+            multiply: Operands => i64,
+            divide: Operands => Quotient,
+            square_root: i64 => i64,
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Operands {
@@ -48,35 +62,38 @@ struct Quotient {
     remainder: i64,
 }
 
+/// The calculator's own error codes.
+const DIVISION_BY_ZERO: u32 = 1;
+const OVERFLOW: u32 = 2;
+
+/// Long division is done by hand here.
+const DIVISION_TAKES: Duration = Duration::from_millis(50);
+/// Less than that.
+const HASTE: Duration = Duration::from_millis(10);
+
+const DEFAULT_ADDRESS: &str = "127.0.0.1:4501";
+const GRACE: Duration = Duration::from_secs(1);
+
 type Transport<P> =
     FlowTransport<<P as Providers>::Network, <P as Providers>::Time, <P as Providers>::Task>;
-type Method = RequestStream<Operands, JsonCodec>;
 
 // The server.
 
 struct CalculatorServer<P: Providers> {
+    providers: P,
     transport: Rc<Transport<P>>,
-    add: Method,
-    subtract: Method,
-    multiply: Method,
-    divide: Method,
+    methods: Server<Calculator>,
 }
 
 impl<P: Providers> CalculatorServer<P> {
-    async fn listen(providers: &P, address: NetworkAddress) -> Result<Self, BuildError> {
+    async fn listen(providers: &P, address: NetworkAddress) -> Result<Self, Box<dyn Error>> {
         let transport = FlowTransportBuilder::from_providers(providers)
             .local_address(address)
             .build_listening()
             .await?;
-        let method = |index| {
-            let (stream, _token) = transport.register_handler_at(CALCULATOR, index, JsonCodec);
-            stream
-        };
         Ok(Self {
-            add: method(ADD),
-            subtract: method(SUBTRACT),
-            multiply: method(MULTIPLY),
-            divide: method(DIVIDE),
+            providers: providers.clone(),
+            methods: Calculator::serve(&transport, JsonCodec)?,
             transport,
         })
     }
@@ -86,73 +103,74 @@ impl<P: Providers> CalculatorServer<P> {
         address.ok_or_else(|| "the server has no address to be reached at".into())
     }
 
-    /// Answers until `stop`, then lets the last answers leave.
+    /// Answers until `stop`, then lets the handlers that run finish, and their answers leave.
     async fn run(self, stop: impl Future<Output = ()>) {
-        let transport = &self.transport;
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            select! {
-                () = &mut stop => break,
-                Some((Operands { a, b }, reply)) = self.add.recv_with_transport(transport) => {
-                    answer(reply, a.checked_add(b));
-                }
-                Some((Operands { a, b }, reply)) = self.subtract.recv_with_transport(transport) => {
-                    answer(reply, a.checked_sub(b));
-                }
-                Some((Operands { a, b }, reply)) = self.multiply.recv_with_transport(transport) => {
-                    answer(reply, a.checked_mul(b));
-                }
-                Some((Operands { a, b }, reply)) = self.divide.recv_with_transport(transport) => {
-                    if b == 0 {
-                        reply.send_error(ReplyError::application(
-                            DIVISION_BY_ZERO,
-                            "division by zero",
-                        ));
-                        continue;
-                    }
-                    let quotient = a.checked_div(b).zip(a.checked_rem(b));
-                    answer(reply, quotient.map(|(quotient, remainder)| Quotient {
-                        quotient,
-                        remainder,
-                    }));
-                }
-                else => break,
-            }
-        }
-        self.transport.shutdown(GRACE).await;
+        let Self {
+            providers,
+            transport,
+            methods,
+        } = self;
+        // A handler per request: while one waits, the others go on. One whose caller has gone, or
+        // whose deadline has passed, is dropped.
+        let serving = Serving::new(&transport).max_concurrency(64);
+        let time = providers.time().clone();
+        let answering = async move {
+            tokio::join!(
+                serving.serve(methods.add, async |Operands { a, b }, _| {
+                    in_range(a.checked_add(b))
+                }),
+                serving.serve(methods.subtract, async |Operands { a, b }, _| {
+                    in_range(a.checked_sub(b))
+                }),
+                serving.serve(methods.multiply, async |Operands { a, b }, _| {
+                    in_range(a.checked_mul(b))
+                }),
+                serving.serve(methods.divide, async move |operands, _| {
+                    time.sleep(DIVISION_TAKES).await;
+                    divide(operands)
+                }),
+            );
+        };
+        providers.task().spawn_task("calculator", answering);
+        stop.await;
+        transport.shutdown(GRACE).await;
     }
 }
 
-fn answer<T: Serialize>(reply: ReplyPromise<T, JsonCodec>, result: Option<T>) {
-    match result {
-        Some(result) => reply.send(result),
-        None => reply.send_error(ReplyError::application(OVERFLOW, "out of range")),
+fn divide(Operands { a, b }: Operands) -> Result<Quotient, ReplyError> {
+    if b == 0 {
+        return Err(ReplyError::application(
+            DIVISION_BY_ZERO,
+            "division by zero",
+        ));
     }
+    let parts = a.checked_div(b).zip(a.checked_rem(b));
+    in_range(parts.map(|(quotient, remainder)| Quotient {
+        quotient,
+        remainder,
+    }))
+}
+
+fn in_range<T>(result: Option<T>) -> Result<T, ReplyError> {
+    result.ok_or_else(|| ReplyError::application(OVERFLOW, "out of range"))
 }
 
 // The client.
 
 struct CalculatorClient<P: Providers> {
     transport: Rc<Transport<P>>,
-    server: NetworkAddress,
+    calculator: Client<Calculator>,
+    newer: Client<newer::Calculator>,
 }
 
 impl<P: Providers> CalculatorClient<P> {
     fn new(providers: &P, server: NetworkAddress) -> Self {
+        let transport = FlowTransportBuilder::from_providers(providers).build();
         Self {
-            transport: FlowTransportBuilder::from_providers(providers).build(),
-            server,
+            calculator: Calculator::remote(&transport, server, JsonCodec),
+            newer: newer::Calculator::remote(&transport, server, JsonCodec),
+            transport,
         }
-    }
-
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: u64,
-        a: i64,
-        b: i64,
-    ) -> Result<T, ReplyError> {
-        let endpoint = Endpoint::new(self.server, UID::new(CALCULATOR, method));
-        send_request(&self.transport, &endpoint, Operands { a, b }, JsonCodec)?.await
     }
 
     async fn close(self) {
@@ -160,14 +178,17 @@ impl<P: Providers> CalculatorClient<P> {
     }
 }
 
-/// One call to each method, and two that cannot succeed. Gives what is to be printed.
+/// One call to each method, and three that cannot succeed. Gives what is to be printed.
 async fn calculate<P: Providers>(client: &CalculatorClient<P>) -> Result<Vec<String>, ReplyError> {
-    let sum: i64 = client.call(ADD, 10, 5).await?;
-    let difference: i64 = client.call(SUBTRACT, 10, 5).await?;
-    let product: i64 = client.call(MULTIPLY, 10, 5).await?;
-    let divided: Quotient = client.call(DIVIDE, 17, 5).await?;
-    let by_zero = client.call::<Quotient>(DIVIDE, 1, 0).await;
-    let no_method = client.call::<i64>(SQUARE_ROOT, 2, 0).await;
+    let calculator = &client.calculator;
+    let operands = Operands { a: 10, b: 5 };
+    let sum = calculator.add(operands).await?;
+    let difference = calculator.subtract(operands).await?;
+    let product = calculator.multiply(operands).await?;
+    let divided = calculator.divide(Operands { a: 17, b: 5 }).await?;
+    let by_zero = calculator.divide(Operands { a: 1, b: 0 }).await;
+    let in_haste = calculator.divide(operands).timeout(HASTE).await;
+    let no_method = client.newer.square_root(2).await;
     Ok(vec![
         format!("10 + 5 = {sum}"),
         format!("10 - 5 = {difference}"),
@@ -177,6 +198,7 @@ async fn calculate<P: Providers>(client: &CalculatorClient<P>) -> Result<Vec<Str
             divided.quotient, divided.remainder
         ),
         format!("1 / 0: {}", outcome(by_zero)),
+        format!("10 / 5 within {HASTE:?}: {}", outcome(in_haste)),
         format!("the square root of 2: {}", outcome(no_method)),
     ])
 }
@@ -199,7 +221,7 @@ async fn demonstrate<P: Providers>(
     let (stop, stopped) = stop_signal();
     let serving = providers
         .task()
-        .spawn_task("calculator", server.run(stopped));
+        .spawn_task("calculator-server", server.run(stopped));
     let client = CalculatorClient::new(providers, address);
     let lines = calculate(&client).await?;
     client.close().await;
@@ -292,12 +314,13 @@ mod tests {
         SimWorld::new_with_network_config_and_seed(config, seed).unwrap()
     }
 
-    const EXPECTED: [&str; 6] = [
+    const EXPECTED: [&str; 7] = [
         "10 + 5 = 15",
         "10 - 5 = 5",
         "10 * 5 = 50",
         "17 / 5 = 3, remainder 2",
         "1 / 0: application error 1: division by zero",
+        "10 / 5 within 10ms: the deadline passed before an answer came",
         "the square root of 2: nobody is registered for the endpoint",
     ];
 
@@ -311,15 +334,59 @@ mod tests {
             let lines = world.block_on(async move {
                 let server = CalculatorServer::listen(&at_server, address).await.unwrap();
                 let task = at_server.task().clone();
-                task.spawn_task("calculator", server.run(pending()));
+                task.spawn_task("calculator-server", server.run(pending()));
                 let client = CalculatorClient::new(&at_client, address);
-                let overflow = client.call::<i64>(MULTIPLY, i64::MAX, 2).await;
+                let product = Operands { a: i64::MAX, b: 2 };
+                let overflow = client.calculator.multiply(product).await;
                 let expected = ReplyError::application(OVERFLOW, "out of range");
                 assert_eq!(overflow, Err(expected));
                 calculate(&client).await.unwrap()
             });
             assert_eq!(lines.unwrap(), EXPECTED, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_division_keeps_no_other_call_waiting() {
+        let world = calm_world(0);
+        let (server, client) = (world.add_process("server"), world.add_process("client"));
+        let address = NetworkAddress::new(server.ip(), 4501);
+        let (at_server, at_client) = (server.providers(), client.providers());
+        let main = async move {
+            let server = CalculatorServer::listen(&at_server, address).await.unwrap();
+            let task = at_server.task().clone();
+            task.spawn_task("calculator-server", server.run(pending()));
+            let client = CalculatorClient::new(&at_client, address);
+            let operands = Operands { a: 10, b: 5 };
+            let slow = client.calculator.divide(operands).send().unwrap();
+            let sum = client.calculator.add(operands).timeout(DIVISION_TAKES / 2);
+            assert_eq!(sum.await, Ok(15));
+            assert_eq!(slow.await.unwrap().quotient, 2);
+        };
+        world.block_on(main).unwrap();
+    }
+
+    #[test]
+    fn a_division_that_runs_at_shutdown_is_answered() {
+        let world = calm_world(0);
+        let (server, client) = (world.add_process("server"), world.add_process("client"));
+        let address = NetworkAddress::new(server.ip(), 4501);
+        let (at_server, at_client) = (server.providers(), client.providers());
+        let main = async move {
+            let server = CalculatorServer::listen(&at_server, address).await.unwrap();
+            let (stop, stopped) = stop_signal();
+            let task = at_server.task().clone();
+            let serving = task.spawn_task("calculator-server", server.run(stopped));
+            let client = CalculatorClient::new(&at_client, address);
+            let operands = Operands { a: 10, b: 5 };
+            client.calculator.add(operands).await.unwrap();
+            let slow = client.calculator.divide(operands).send().unwrap();
+            at_client.time().sleep(DIVISION_TAKES / 2).await;
+            stop();
+            assert_eq!(slow.await.unwrap().quotient, 2);
+            serving.await.unwrap();
+        };
+        world.block_on(main).unwrap();
     }
 
     #[test]

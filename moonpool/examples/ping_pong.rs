@@ -2,9 +2,10 @@
 //!
 //! - `cargo run --example ping_pong`: both in one process, on a free port. Prints what a call
 //!   costs and exits.
-//! - `cargo run --example ping_pong -- server [address]`: the server alone, until Ctrl-C.
-//! - `cargo run --example ping_pong -- client <address>`: the client alone, until Ctrl-C. Kill the
-//!   server meanwhile and start it again: calls fail, say what that means, and go on.
+//! - `cargo run --example ping_pong -- server [address]`: the server alone, until Ctrl-C or SIGTERM.
+//! - `cargo run --example ping_pong -- client <address>`: the client alone, until the same. Kill the
+//!   server meanwhile and start it again: calls wait for it, or say what became of them, and go on.
+//!   At the end the client counts what it got.
 //!
 //! Everything but `main` is generic over `Providers`: the tests at the end run the same server and
 //! client in a simulated world, where a server is killed and restarted in microseconds.
@@ -38,6 +39,8 @@ struct Ping {
 struct Pong {
     sequence: u64,
     echo: String,
+    /// The start of the server's process that answers.
+    process: UID,
 }
 
 type Transport<P> =
@@ -68,12 +71,14 @@ impl<P: Providers> PingServer<P> {
     /// Answers until `stop`, then lets the last answers leave.
     async fn run(self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
+        let process = self.transport.incarnation();
         loop {
             select! {
                 biased;
                 () = &mut stop => break,
                 Some((ping, reply)) = self.pings.recv_with_transport(&self.transport) => {
-                    reply.send(Pong { sequence: ping.sequence, echo: ping.message });
+                    let Ping { sequence, message } = ping;
+                    reply.send(Pong { sequence, echo: message, process });
                 }
                 else => break,
             }
@@ -158,7 +163,7 @@ impl<P: Providers> PingClient<P> {
         &self,
         pause: Duration,
         stop: impl Future<Output = ()>,
-        mut report: impl FnMut(u64, Result<Duration, ReplyError>),
+        mut report: impl FnMut(u64, Duration, Result<Pong, ReplyError>),
     ) {
         let mut stop = std::pin::pin!(stop);
         for sequence in 0.. {
@@ -168,7 +173,7 @@ impl<P: Providers> PingClient<P> {
                 () = &mut stop => break,
                 outcome = self.ping(sequence) => outcome,
             };
-            report(sequence, outcome.map(|_pong| self.time.now() - sent));
+            report(sequence, self.time.now() - sent, outcome);
             select! {
                 biased;
                 () = &mut stop => break,
@@ -179,6 +184,53 @@ impl<P: Providers> PingClient<P> {
 
     async fn close(self) {
         self.transport.shutdown(GRACE).await;
+    }
+}
+
+/// What a client got for its pings.
+#[derive(Debug, Default, PartialEq)]
+struct Tally {
+    answered: u32,
+    surely_not_executed: u32,
+    /// Without an answer, and executed or not.
+    unknown: u32,
+    /// How often another process answered than the time before.
+    replaced: u32,
+    process: Option<UID>,
+}
+
+impl Tally {
+    /// Counts an outcome, and gives what is to be said about it.
+    fn add(&mut self, took: Duration, outcome: Result<Pong, ReplyError>) -> String {
+        match outcome {
+            Ok(pong) => {
+                self.answered += 1;
+                let before = self.process.replace(pong.process);
+                if before.is_none_or(|before| before == pong.process) {
+                    return format!("answered after {took:.1?}");
+                }
+                self.replaced += 1;
+                format!("answered after {took:.1?}, by a new process: the server was restarted")
+            }
+            Err(error) if error.is_surely_not_executed() => {
+                self.surely_not_executed += 1;
+                format!("surely not executed, after {took:.1?}: {error}")
+            }
+            Err(error) => {
+                self.unknown += 1;
+                format!("no answer, after {took:.1?}: {error}")
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} answered, {} surely not executed, {} without an answer; new server processes: {}",
+            self.answered, self.surely_not_executed, self.unknown, self.replaced
+        )
     }
 }
 
@@ -198,7 +250,7 @@ async fn demonstrate<P: Providers>(
         .spawn_task("ping-server", server.run(stopped));
     let client = PingClient::new(providers, address);
     let pong = client.ping(0).await?;
-    println!("the server at {address} answers: {pong:?}");
+    println!("the server at {address} answers: {}", pong.echo);
     let measured = [
         client.measure(calls, 1).await?,
         client.measure(calls * 10, 256).await?,
@@ -237,12 +289,28 @@ fn stop_signal() -> (impl FnOnce(), impl Future<Output = ()>) {
     (stop, stopped)
 }
 
-/// Resolves at the first Ctrl-C.
+/// Resolves at the first Ctrl-C, or when a supervisor asks the process to end.
 async fn interrupted() {
-    if let Err(error) = tokio::signal::ctrl_c().await {
-        println!("cannot wait for Ctrl-C ({error}); stop me with a signal");
+    let ended = select! {
+        ended = tokio::signal::ctrl_c() => ended,
+        ended = terminated() => ended,
+    };
+    if let Err(error) = ended {
+        println!("cannot wait for signals ({error}); kill me");
         std::future::pending().await
     }
+}
+
+#[cfg(unix)]
+async fn terminated() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    signal(SignalKind::terminate())?.recv().await;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+async fn terminated() -> std::io::Result<()> {
+    std::future::pending().await
 }
 
 async fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
@@ -261,13 +329,13 @@ async fn run(arguments: &[String]) -> Result<(), Box<dyn Error>> {
             let client = PingClient::new(&providers, address.parse()?);
             println!("pinging {address}; Ctrl-C ends this");
             let pause = Duration::from_millis(500);
-            let report = |sequence, outcome: Result<Duration, ReplyError>| match outcome {
-                Ok(latency) => println!("ping {sequence}: answered after {latency:?}"),
-                Err(error) => println!("ping {sequence}: {error}"),
+            let mut tally = Tally::default();
+            let report = |sequence, took, outcome| {
+                println!("ping {sequence}: {}", tally.add(took, outcome));
             };
             client.converse(pause, interrupted(), report).await;
             client.close().await;
-            println!("done");
+            println!("{tally}");
         }
         _ => return Err("usage: ping_pong [server [address] | client <address>]".into()),
     }
@@ -403,8 +471,10 @@ mod tests {
             let client = PingClient::new(&client.providers(), address);
             let stop = async move { lives.await.unwrap() };
             let pause = Duration::from_millis(100);
-            let report = |_, outcome: Result<Duration, ReplyError>| {
-                outcomes.borrow_mut().push(outcome.err());
+            let mut tally = Tally::default();
+            let report = |_, took, outcome: Result<Pong, ReplyError>| {
+                outcomes.borrow_mut().push(outcome.as_ref().err().cloned());
+                tally.add(took, outcome);
             };
             world
                 .block_on(client.converse(pause, stop, report))
@@ -416,6 +486,10 @@ mod tests {
             changes.dedup();
             let lives = changes.iter().filter(|answered| **answered).count();
             assert_eq!(lives, 4, "seed {seed}: {outcomes:?}");
+            assert_eq!(
+                tally.replaced, 3,
+                "seed {seed}: each life is another process"
+            );
         }
     }
 }

@@ -89,13 +89,14 @@ fn readme_prints_this_code() {
         ("\n// test\n", "\n// end of use\n"),
         ("\n// fn\n", "\n        // end of campaign\n"),
         ("\n        // run\n", "\n// end of test\n"),
+        ("\n// program\n", "\n// end of program\n"),
     ] {
         let code = section(begin, end);
         assert!(!code.is_empty(), "the markers of this file are gone");
         assert!(readme.contains(code), "README.md does not contain:\n{code}");
     }
     let snippets = readme.matches("```rust").count();
-    assert_eq!(snippets, 2, "README.md has code that is not here");
+    assert_eq!(snippets, 3, "README.md has code that is not here");
 }
 
 /// The correction that README names, so that it does not name one that is none.
@@ -143,4 +144,35 @@ fn readme_prints_the_seed_that_fails() {
     let line = format!("\nseed           {seed} ({count})\n");
     let readme = include_str!("../../README.md");
     assert!(readme.contains(&line), "README.md does not contain:{line}");
+}
+
+// program
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:4500".into());
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(Default::default())?;
+    runtime.block_on(serve(TokioProviders::new(), address.parse()?))?;
+    Ok(())
+}
+// end of program
+
+/// What `main` runs, on a port that the system has just given out and taken back.
+#[test]
+fn the_service_counts_on_real_sockets() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: NetworkAddress = free.local_addr().unwrap().to_string().parse().unwrap();
+    drop(free);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder
+        .enable_all()
+        .build_local(Default::default())
+        .unwrap();
+    let total = runtime.block_on(async {
+        let p = TokioProviders::new();
+        let serving = p.task().spawn_task("serve", serve(p.clone(), address));
+        let total = add_three(&p, address).await;
+        serving.abort();
+        total
+    });
+    assert_eq!(total, Ok(3));
 }

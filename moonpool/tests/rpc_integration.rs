@@ -23,6 +23,8 @@ mod every_outcome;
 mod failures;
 #[path = "rpc_integration/final_api.rs"]
 mod final_api;
+#[path = "rpc_integration/hostile.rs"]
+mod hostile;
 #[path = "rpc_integration/interfaces.rs"]
 mod interfaces;
 #[path = "rpc_integration/limits.rs"]

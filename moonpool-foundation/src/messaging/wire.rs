@@ -16,6 +16,9 @@ use super::types::UID;
 /// Bytes in front of a packet's payload.
 pub const HEADER_SIZE: usize = 4 + 4 + 16;
 
+/// Where in a packet begins what its checksum covers.
+const CHECKSUM_END: usize = 4 + 4;
+
 /// Bytes that a sequenced packet puts in front of its inner payload: sequence number,
 /// acknowledgement, inner token.
 pub const SEQUENCED_PREFIX_SIZE: usize = 8 + 8 + 16;
@@ -114,7 +117,17 @@ impl PacketHeader {
     /// # Errors
     /// [`WireError::ChecksumMismatch`].
     pub fn verify(&self, payload: &[u8]) -> Result<(), WireError> {
-        let actual = checksum(self.token, payload);
+        self.compare(checksum(self.token, payload))
+    }
+
+    /// [`verify`](Self::verify) for a packet that is there in one piece, header included: token and
+    /// payload are summed up at once.
+    pub(crate) fn verify_packet(&self, packet: &[u8]) -> Result<(), WireError> {
+        let summed = packet.get(CHECKSUM_END..).unwrap_or_default();
+        self.compare(crc32c::crc32c(summed))
+    }
+
+    fn compare(&self, actual: u32) -> Result<(), WireError> {
         if actual == self.checksum {
             return Ok(());
         }

@@ -140,14 +140,16 @@ impl World {
             return;
         };
         let end = connection.end(side);
-        self.wakes
-            .extend(end.reader.take().into_iter().chain(end.writer.take()));
+        let waits = [end.reader.take(), end.writer.take()];
         let event = end.reset_event.take();
         if end.state == EndState::Open {
             end.state = EndState::Silent;
         } else {
             end.state = EndState::Closed;
         }
+        let [reader, writer] = waits;
+        self.wake_if(reader);
+        self.wake_if(writer);
         if let Some(event) = event {
             self.events.remove(event);
         }
@@ -181,7 +183,8 @@ impl World {
         self.discard_under_way(id, from);
         if let Some(connection) = self.network.connections.get_mut(id) {
             // The send buffer is taken as drained: a writer must not wait on a clock of its own.
-            self.wakes.extend(connection.end(from).writer.take());
+            let waits = connection.end(from).writer.take();
+            self.wake_if(waits);
         }
         self.break_later(id, from, Breakage::TimedOut, UNACKNOWLEDGED_LIMIT);
         self.forget_if_over(id);

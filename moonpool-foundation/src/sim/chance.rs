@@ -24,6 +24,9 @@ impl Chance {
         if probability >= 1.0 {
             return Self(1 << BITS);
         }
+        if probability <= 0.0 {
+            return Self::NEVER;
+        }
         let mut rest = probability;
         let mut threshold = 0;
         for _ in 0..BITS {
@@ -34,8 +37,7 @@ impl Chance {
                 threshold |= 1;
             }
         }
-        let is_possible = probability > 0.0;
-        Self(threshold.max(u64::from(is_possible)))
+        Self(threshold.max(1))
     }
 
     pub(super) fn is_off(self) -> bool {

@@ -90,16 +90,22 @@ impl SimWorld {
         self.shared.invariants.get_or_init(|| invariants);
     }
 
-    /// Runs the invariants if a state changed.
+    /// Whether a state changed since this was asked last.
+    #[inline]
+    pub(super) fn are_invariants_due(&self) -> bool {
+        let invariants = self.shared.invariants.get();
+        invariants.is_some_and(Invariants::are_due)
+    }
+
+    /// Runs the invariants that are for every change.
+    #[cold]
     pub(super) fn check_invariants(&self) -> SimulationResult<()> {
-        match self.shared.invariants.get() {
-            Some(invariants) if invariants.are_due() => {
-                let _running = self.run_as_world();
-                let checked = invariants.check(self.current_time());
-                checked.map_err(|broken| self.broken(broken))
-            }
-            _ => Ok(()),
-        }
+        let Some(invariants) = self.shared.invariants.get() else {
+            return Ok(());
+        };
+        let _running = self.run_as_world();
+        let checked = invariants.check(self.current_time());
+        checked.map_err(|broken| self.broken(broken))
     }
 
     /// Runs all invariants, those for the end included.

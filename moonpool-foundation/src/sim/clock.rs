@@ -16,6 +16,11 @@ impl SimInstant {
         Self(self.0.saturating_add(nanos(duration)))
     }
 
+    /// This instant and so many nanoseconds later; saturates as [`after`](Self::after) does.
+    pub(crate) fn after_nanos(self, nanos: u64) -> Self {
+        Self(self.0.saturating_add(nanos))
+    }
+
     /// The instant right after this one.
     pub(crate) fn next(self) -> Self {
         Self(self.0.saturating_add(1))

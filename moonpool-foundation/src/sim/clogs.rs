@@ -114,8 +114,8 @@ impl World {
             ClogSide::Read => end.reader.take(),
             ClogSide::Write => end.writer.take(),
         };
-        self.wakes.extend(waits);
         self.events.remove(event);
+        self.wake_if(waits);
         self.notice(id, "is no longer clogged");
     }
 

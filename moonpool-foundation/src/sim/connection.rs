@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::task::Waker;
 
 use super::breakage::{Breakage, CloseReason};
 use super::clock::SimInstant;
@@ -10,6 +9,7 @@ use super::clogs::{Clog, ClogSide};
 use super::events::EventKey;
 use super::pipe::{Pipe, Sender};
 use super::process::ProcessRef;
+use super::wakes::Waiter;
 
 /// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +64,8 @@ pub(super) struct End {
     pub(super) state: EndState,
     /// What broke it, if anything did.
     pub(super) broken: Option<Breakage>,
-    pub(super) reader: Option<Waker>,
-    pub(super) writer: Option<Waker>,
+    pub(super) reader: Option<Waiter>,
+    pub(super) writer: Option<Waiter>,
     /// A RST under way to this end.
     pub(super) reset_event: Option<EventKey>,
     pub(super) read_clog: Clog,
@@ -119,6 +119,15 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn end(&mut self, side: Side) -> &mut End {
         &mut self.ends[side.index()]
+    }
+
+    /// The end at `side`, and the other one.
+    pub(super) fn both_ends(ends: &mut [End; 2], side: Side) -> [&mut End; 2] {
+        let [dialer, acceptor] = ends;
+        match side {
+            Side::Dialer => [dialer, acceptor],
+            Side::Acceptor => [acceptor, dialer],
+        }
     }
 
     /// What `side` sends.

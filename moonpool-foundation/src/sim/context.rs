@@ -5,7 +5,7 @@ use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::panic::PanicHookInfo;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::process::ProcessRef;
 use super::world::{WeakSimWorld, World};
@@ -29,12 +29,12 @@ thread_local! {
     static WORLD: RefCell<Option<WeakSimWorld>> = const { RefCell::new(None) };
     static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
     static LAST_PANIC: RefCell<Option<PanicSite>> = const { RefCell::new(None) };
-    static THREAD_TAG: Cell<u64> = const { Cell::new(0) };
+    static THREAD_TAG: Cell<u32> = const { Cell::new(0) };
 }
 
 /// A number for this thread, to tell a wake from another one. It decides nothing else.
-pub(crate) fn thread_tag() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
+pub(crate) fn thread_tag() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
     let tag = THREAD_TAG.get();
     if tag != 0 {
         return tag;

@@ -4,13 +4,15 @@
 
 use std::io::{self, IoSlice};
 use std::task::Waker;
+use std::time::Duration;
 
 use tokio::io::ReadBuf;
 
 use super::breakage::Breakage;
-use super::connections::{Asked, ConnectionId, EndState, Side, parked};
-use super::io_faults::{Goes, Meets};
+use super::connections::{Asked, ConnectionId, EndState, Side};
+use super::io_faults::Meets;
 use super::pipe::{Carries, Segment, Sender};
+use super::wakes::Waiter;
 use super::world::World;
 
 impl World {
@@ -30,7 +32,8 @@ impl World {
         }
         let end = connection.end(side);
         if end.read_clog.is_clogged() {
-            return parked(end.reader.as_ref(), waker);
+            let polled = self.executor.polled_task(waker);
+            return Waiter::park(&mut end.reader, polled, waker);
         }
         let is_stable = connection.is_stable();
         let available = connection
@@ -40,16 +43,21 @@ impl World {
         if available == 0 {
             return self.read_end(id, side, waker);
         }
-        let mut goes = Goes::on(available);
-        if self.faults.meets_reads() && !is_stable {
-            goes = match self.meet_read(id, side, available) {
-                Meets::Goes(goes) => goes,
-                Meets::Reset => {
-                    return Asked::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-                }
-                Meets::Clog => return Asked::Park,
-            };
+        if !self.faults.meets_reads() || is_stable {
+            let pipe = connection.pipe(side.other());
+            pipe.read(available, buffer);
+            if pipe.is_stalled() {
+                self.resume(id, side.other());
+            }
+            return Asked::Ready(Ok(()));
         }
+        let goes = match self.meet_read(id, side, available) {
+            Meets::Goes(goes) => goes,
+            Meets::Reset => {
+                return Asked::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            Meets::Clog => return Asked::Park,
+        };
         if let Some(connection) = self.network.connections.get_mut(id) {
             let pipe = connection.pipe(side.other());
             pipe.read(goes.bytes, buffer);
@@ -76,7 +84,8 @@ impl World {
             EndState::Reset(_) => Asked::Ready(Ok(())),
             EndState::Open | EndState::Closed | EndState::Silent if ended => Asked::Ready(Ok(())),
             EndState::Open | EndState::Closed | EndState::Silent => {
-                parked(end.reader.as_ref(), waker)
+                let polled = self.executor.polled_task(waker);
+                Waiter::park(&mut end.reader, polled, waker)
             }
         }
     }
@@ -108,26 +117,23 @@ impl World {
         let is_stable = connection.is_stable();
         let end = connection.end(side);
         if accepted == 0 || end.write_clog.is_clogged() {
-            return parked(end.writer.as_ref(), waker);
+            let polled = self.executor.polled_task(waker);
+            return Waiter::park(&mut end.writer, polled, waker);
         }
-        let mut goes = Goes::on(accepted);
-        if self.faults.meets_writes() && !is_stable {
-            goes = match self.meet_write(id, side, offered, accepted) {
-                Meets::Goes(goes) => goes,
-                Meets::Reset => {
-                    return Asked::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-                }
-                Meets::Clog => return Asked::Park,
-            };
+        if !self.faults.meets_writes() || is_stable {
+            connection.pipe(side).accept(accepted, slices);
+            self.send_bytes(id, side, accepted);
+            return Asked::Ready(Ok(accepted));
         }
-        if let Some(connection) = self.network.connections.get_mut(id) {
-            let pipe = connection.pipe(side);
-            let mut left = goes.bytes;
-            for slice in slices {
-                let count = left.min(slice.len());
-                pipe.bytes.extend(&slice[..count]);
-                left -= count;
+        let goes = match self.meet_write(id, side, offered, accepted) {
+            Meets::Goes(goes) => goes,
+            Meets::Reset => {
+                return Asked::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
+            Meets::Clog => return Asked::Park,
+        };
+        if let Some(connection) = self.network.connections.get_mut(id) {
+            connection.pipe(side).accept(goes.bytes, slices);
         }
         self.send_bytes(id, side, goes.bytes);
         self.close_after(id, side, goes);
@@ -154,13 +160,9 @@ impl World {
         id: ConnectionId,
         side: Side,
         waker: Waker,
-    ) -> Option<Waker> {
-        self.network
-            .connections
-            .get_mut(id)?
-            .end(side)
-            .reader
-            .replace(waker)
+    ) -> Option<Waiter> {
+        let end = self.network.connections.get_mut(id)?.end(side);
+        end.reader.replace(Waiter::Other(waker))
     }
 
     pub(crate) fn park_writer(
@@ -168,18 +170,14 @@ impl World {
         id: ConnectionId,
         side: Side,
         waker: Waker,
-    ) -> Option<Waker> {
-        self.network
-            .connections
-            .get_mut(id)?
-            .end(side)
-            .writer
-            .replace(waker)
+    ) -> Option<Waiter> {
+        let end = self.network.connections.get_mut(id)?.end(side);
+        end.writer.replace(Waiter::Other(waker))
     }
 
     /// The owner dropped its stream: FIN after what was accepted, or RST if it left bytes unread,
     /// as Linux does. Returns wakers to be dropped.
-    pub(crate) fn close_end(&mut self, id: ConnectionId, side: Side) -> [Option<Waker>; 2] {
+    pub(crate) fn close_end(&mut self, id: ConnectionId, side: Side) -> [Option<Waiter>; 2] {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return [None, None];
         };
@@ -222,7 +220,8 @@ impl World {
         let pipe = connection.pipe(from);
         if is_open && pipe.sender == Sender::Open {
             pipe.sender = Sender::Shut;
-            self.wakes.extend(connection.end(from).writer.take());
+            let waits = connection.end(from).writer.take();
+            self.wake_if(waits);
             self.send(id, from, Carries::Fin);
         }
     }
@@ -242,8 +241,7 @@ impl World {
             end.broken = Some(Breakage::Reset);
         }
         // Whoever still waits here belongs to a dead process or a dropped stream.
-        self.wakes
-            .extend(end.reader.take().into_iter().chain(end.writer.take()));
+        let waits = [end.reader.take(), end.writer.take()];
         let [read_clog, write_clog] = end.take_clogs();
         let mut stale = [end.reset_event.take(), read_clog, write_clog, None];
         let incoming = connection.pipe(side.other());
@@ -251,6 +249,9 @@ impl World {
         incoming.delivered = 0;
         stale[3] = incoming.discard_under_way();
         connection.pipe(side).sender = Sender::Shut;
+        let [reader, writer] = waits;
+        self.wake_if(reader);
+        self.wake_if(writer);
         for event in stale.into_iter().flatten() {
             self.events.remove(event);
         }
@@ -310,9 +311,9 @@ impl World {
         pipe.discard_under_way();
         let way = pipe.way;
         let on = self.occasion(id);
-        let latency = self.faults.segment_latency(way, on, &mut self.digest);
+        let nanos = self.faults.segment_nanos(&way, on, &mut self.digest);
         let to = from.other();
-        self.break_later(id, to, Breakage::Reset, latency);
+        self.break_later(id, to, Breakage::Reset, Duration::from_nanos(nanos));
     }
 
     /// A RST that waited for no room reaches `to`, or its kernel gives up.
@@ -373,8 +374,10 @@ impl World {
             end.state = EndState::Reset(Some(kind));
             end.broken = Some(breakage);
         }
-        self.wakes
-            .extend(end.reader.take().into_iter().chain(end.writer.take()));
+        let waits = [end.reader.take(), end.writer.take()];
+        let [reader, writer] = waits;
+        self.wake_if(reader);
+        self.wake_if(writer);
         for event in stale.into_iter().flatten() {
             self.events.remove(event);
         }

@@ -16,7 +16,8 @@ use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
 use super::executor::{self, PollCount, Polled, Turn};
 use super::process::ProcessId;
-use super::wakes::{self, ReadyTask, TaskMeta, TaskRole};
+use super::steps::{Next, Step, Until};
+use super::wakes::{self, ReadyTask, TaskRole};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
 use crate::task::panic_message;
@@ -24,16 +25,12 @@ use crate::task::panic_message;
 /// How much longer background events run once nothing else is left, before that is a deadlock.
 const BACKGROUND_GRACE: Duration = Duration::from_secs(10);
 
-/// All tasks together may be polled this many times as often at one instant as one of them: a task
-/// that spawns its successor is a new one each time.
-const TOGETHER_FACTOR: u64 = 16;
-
 const MAIN: &str = "main future";
 
 /// The waker of `block_on`'s own future.
 struct MainWaker {
     woken: AtomicBool,
-    thread: u64,
+    thread: u32,
     abroad: AtomicBool,
 }
 
@@ -48,15 +45,6 @@ impl Wake for MainWaker {
         }
         self.woken.store(true, Ordering::Release);
     }
-}
-
-/// How far a drive may move the clock.
-#[derive(Clone, Copy, Debug)]
-enum Until {
-    /// As far as it takes.
-    Idle,
-    /// Not beyond this instant.
-    Instant(SimInstant),
 }
 
 /// What moving the clock came to.
@@ -151,10 +139,11 @@ impl SimWorld {
         let waker = Waker::from(Arc::clone(&main));
         let mut polls = PollCount::default();
         let mut grace = Grace::new(self);
+        let until = limit.map_or(Until::Foreground, Until::Instant);
         loop {
             let woken = main.woken.load(Ordering::Acquire);
-            match self.next_turn(woken) {
-                Some(Turn::Main) => {
+            match self.shared.with(|world| world.next(woken, until)) {
+                Next::Turn(Turn::Main) => {
                     grace.end();
                     main.woken.store(false, Ordering::Release);
                     if let Poll::Ready(output) = self.poll_main(future.as_mut(), &waker)? {
@@ -162,22 +151,53 @@ impl SimWorld {
                     }
                     self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
                 }
-                Some(Turn::Task(task)) => {
+                Next::Turn(Turn::Task(task)) => {
                     if task.metadata().role == TaskRole::Ordinary {
                         grace.end();
                     }
                     self.poll_task(task)?;
                 }
-                None => {
-                    if self.wait_for_event(&mut grace, limit)? == Advance::Nothing {
+                Next::Finish(step) => {
+                    let advance = match self.finish(step)? {
+                        Advance::Moved => Advance::Moved,
+                        Advance::Nothing => self.wait_longer(&mut grace, limit)?,
+                    };
+                    if advance == Advance::Nothing {
                         // Another thread may have woken something just now: that is said first.
                         self.check_escape(main.abroad.load(Ordering::Acquire))?;
                         return Ok(None);
                     }
                 }
             }
-            self.check_escape(main.abroad.load(Ordering::Acquire))?;
+            self.check(main.abroad.load(Ordering::Acquire))?;
+        }
+    }
+
+    /// What is looked at after every turn, and nearly always in order.
+    #[inline]
+    fn check(&self, main_woken_abroad: bool) -> SimulationResult<()> {
+        if main_woken_abroad || wakes::is_any_abroad() {
+            self.check_escape(main_woken_abroad)?;
+        }
+        if self.are_invariants_due() {
             self.check_invariants()?;
+        }
+        Ok(())
+    }
+
+    /// Polls what is ready and processes events until there is neither, as far as `until` says.
+    fn run(&self, until: Until) -> SimulationResult<()> {
+        loop {
+            match self.shared.with(|world| world.next(false, until)) {
+                Next::Turn(Turn::Task(task)) => self.poll_task(task)?,
+                Next::Turn(Turn::Main) => {}
+                Next::Finish(step) => {
+                    if self.finish(step)? == Advance::Nothing {
+                        return Ok(());
+                    }
+                }
+            }
+            self.check(false)?;
         }
     }
 
@@ -201,12 +221,7 @@ impl SimWorld {
     /// As [`block_on`](Self::block_on), but for the deadlock.
     pub fn run_until_empty(&self) -> SimulationResult<()> {
         let _driving = self.enter()?;
-        self.poll_ready()?;
-        while self.shared.with(|world| world.events.foreground()) > 0 {
-            self.advance(Until::Idle)?;
-            self.poll_ready()?;
-        }
-        Ok(())
+        self.run(Until::Foreground)
     }
 
     /// Runs until nothing is ready and no event is queued but background ones, or to virtual time
@@ -238,10 +253,7 @@ impl SimWorld {
     pub fn run_until(&self, at: Duration) -> SimulationResult<()> {
         let _driving = self.enter()?;
         let limit = SimInstant::ZERO.after(at);
-        self.poll_ready()?;
-        while self.advance(Until::Instant(limit))? == Advance::Moved {
-            self.poll_ready()?;
-        }
+        self.run(Until::Instant(limit))?;
         self.move_clock(limit);
         Ok(())
     }
@@ -274,11 +286,7 @@ impl SimWorld {
     }
 
     fn next_turn(&self, main_woken: bool) -> Option<Turn> {
-        self.shared.with(|world| {
-            world
-                .executor
-                .next_turn(main_woken, &mut world.scheduler, &mut world.digest)
-        })
+        self.shared.with(|world| world.next_turn(main_woken))
     }
 
     fn poll_ready(&self) -> SimulationResult<()> {
@@ -286,8 +294,7 @@ impl SimWorld {
             if let Turn::Task(task) = turn {
                 self.poll_task(task)?;
             }
-            self.check_escape(false)?;
-            self.check_invariants()?;
+            self.check(false)?;
         }
         Ok(())
     }
@@ -297,23 +304,33 @@ impl SimWorld {
         let running = context::run_as(Current {
             process: meta.process,
         });
-        let span = self.span(|world| (meta.process.id, world.executor.name(meta.key)));
-        let polled = span.in_scope(|| executor::run(task));
+        let polled = if tracing::enabled!(tracing::Level::ERROR) {
+            let span = self.span(|world| (meta.process.id, world.executor.name(meta.key)));
+            span.in_scope(|| executor::run(task))
+        } else {
+            executor::run(task)
+        };
         drop(running);
-        if self.shared.with(|world| world.trace.is_on()) {
-            self.record_poll(&meta, &polled);
-        }
-        if let Polled::Panicked(message) = polled {
+        if let Polled::Panicked(message) = &polled {
+            let message = message.clone();
             let site = context::take_panic_site();
-            let name = self.shared.with(|world| world.executor.name(meta.key));
-            self.shared
-                .with(|world| world.executor.after_poll(meta.key, world.clock));
+            let name = self.shared.with(|world| {
+                if world.trace.is_on() {
+                    world.record_poll(&meta, &polled);
+                }
+                let name = world.executor.name(meta.key);
+                world.executor.after_poll(meta.key, world.clock);
+                name
+            });
             return Err(self.shared.panic_error(name, meta.process, message, site));
         }
         let polls = self.shared.with(|world| {
+            if world.trace.is_on() {
+                world.record_poll(&meta, &polled);
+            }
             let polls = world.executor.after_poll(meta.key, world.clock);
             let together = world.turns.count(world.clock);
-            if together > world.livelock_limit.saturating_mul(TOGETHER_FACTOR) {
+            if together > world.turns_limit() {
                 return Some(together);
             }
             polls.filter(|polls| *polls > world.livelock_limit)
@@ -325,21 +342,6 @@ impl SimWorld {
                 self.check_livelock(polls, name)
             }
         }
-    }
-
-    fn record_poll(&self, meta: &TaskMeta, polled: &Polled) {
-        self.shared.with(|world| {
-            let name = world.executor.name(meta.key);
-            let process = world.processes.get(meta.process.id).name.clone();
-            let outcome = match polled {
-                Polled::Fine => "",
-                Polled::Panicked(_) => ": it panics",
-            };
-            world.record(
-                Some(meta.process.id),
-                format!("poll `{name}` of `{process}`{outcome}"),
-            );
-        });
     }
 
     fn poll_main<F: Future>(
@@ -385,29 +387,29 @@ impl SimWorld {
 
     /// Moves the clock to the next event and applies it.
     fn advance(&self, until: Until) -> SimulationResult<Advance> {
-        let next = self.shared.with(|world| world.events.next_at());
-        let Some(at) = next else {
-            return Ok(Advance::Nothing);
-        };
-        if let Until::Instant(limit) = until
-            && at > limit
-        {
-            return Ok(Advance::Nothing);
+        let step = self.shared.with(|world| world.step(until));
+        self.finish(step)
+    }
+
+    /// Does what an event came to that needs the world unborrowed.
+    fn finish(&self, step: Step) -> SimulationResult<Advance> {
+        match step {
+            Step::Nothing => Ok(Advance::Nothing),
+            Step::Moved => Ok(Advance::Moved),
+            Step::OutOfBudget(budget) => Err(SimulationError::TimeBudget {
+                budget,
+                report: self.waiting_report(),
+            }),
+            Step::Ends { call, too_many } => {
+                if let Some(call) = call {
+                    self.call(call)?;
+                }
+                if let Some(turns) = too_many {
+                    self.check_livelock(turns, "scheduled events".into())?;
+                }
+                Ok(Advance::Moved)
+            }
         }
-        self.check_budget(at)?;
-        if let Some(call) = self.shared.with(|world| world.apply_next_event()) {
-            self.call(call)?;
-        }
-        let (turns, limit) = self.shared.with(|world| {
-            let limit = world.livelock_limit.saturating_mul(TOGETHER_FACTOR);
-            (world.turns.count(world.clock), limit)
-        });
-        if turns > limit {
-            return self
-                .check_livelock(turns, "scheduled events".into())
-                .map(|()| Advance::Moved);
-        }
-        Ok(Advance::Moved)
     }
 
     fn call(&self, closure: Box<dyn FnOnce()>) -> SimulationResult<()> {
@@ -426,31 +428,20 @@ impl SimWorld {
         self.check_destructors()
     }
 
-    /// Processes the next event while the main future waits, if it is due before the limit. Without
-    /// a limit and an event that keeps the run alive, background events get some more time to wake
-    /// somebody who is no driver; then there is nothing more to come, unless the drivers themselves
-    /// wait for something by then.
-    fn wait_for_event(
+    /// The main future waits, and no event is left before the limit, or none that keeps the run
+    /// alive. Without a limit, background events get some more time to wake somebody who is no driver;
+    /// then there is nothing more to come, unless the drivers themselves wait for something by then.
+    fn wait_longer(
         &self,
         grace: &mut Grace<'_>,
         limit: Option<SimInstant>,
     ) -> SimulationResult<Advance> {
         if let Some(limit) = limit {
-            let advance = self.advance(Until::Instant(limit))?;
-            if advance == Advance::Nothing {
-                self.move_clock(limit);
-            }
-            return Ok(advance);
+            self.move_clock(limit);
+            return Ok(Advance::Nothing);
         }
-        let (foreground, now) = self
-            .shared
-            .with(|world| (world.events.foreground(), world.clock));
-        let until = if foreground > 0 {
-            Until::Idle
-        } else {
-            Until::Instant(grace.begin(now).max(now))
-        };
-        self.advance(until)
+        let now = self.shared.instant();
+        self.advance(Until::Instant(grace.begin(now).max(now)))
     }
 
     fn move_clock(&self, to: SimInstant) {
@@ -481,17 +472,6 @@ impl SimWorld {
             let separator = if tasks.is_empty() { "" } else { "\n" };
             format!("  {MAIN} waits on {waits}{separator}{tasks}")
         })
-    }
-
-    fn check_budget(&self, next: SimInstant) -> SimulationResult<()> {
-        let budget = self.shared.with(|world| world.time_budget);
-        match budget {
-            Some(budget) if next.since_start() > budget => Err(SimulationError::TimeBudget {
-                budget,
-                report: self.waiting_report(),
-            }),
-            _ => Ok(()),
-        }
     }
 
     fn check_livelock(&self, polls: u64, task: Cow<'static, str>) -> SimulationResult<()> {

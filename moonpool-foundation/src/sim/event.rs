@@ -1,18 +1,18 @@
 //! [`Event`]: what the queue holds.
 
 use std::fmt;
-use std::task::Waker;
 
 use super::breakage::Breakage;
 use super::clogs::ClogSide;
 use super::connections::{AttemptId, ConnectionId, Side};
 use super::digest::Digest;
 use super::links::{Block, Cause};
+use super::wakes::Waiter;
 
 /// What happens at a point in virtual time.
 pub(crate) enum Event {
     /// A sleep is over.
-    Wake(Waker),
+    Wake(Waiter),
     /// The first segment of one direction reaches its reader.
     Segment {
         connection: ConnectionId,

@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
+use std::task::Waker;
 
 use async_task::Task;
 
@@ -24,7 +25,7 @@ use super::rng::Stream;
 use super::slab::{Key, Slab};
 use super::wakes::{self, ReadyTask, TaskMeta, TaskRole, schedule};
 use crate::task::panic_message;
-use crate::wait::{self, MAX_NOTES, WaitReason};
+use crate::wait::{self, WaitReason, Waits};
 
 /// In what order ready tasks are polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,9 +52,25 @@ pub(crate) type TaskKey = Key;
 
 thread_local! {
     /// Set by a task that panicked, read by the executor right after its poll.
-    pub(super) static TASK_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    static TASK_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Whether that is set.
+    static TASK_PANICKED: Cell<bool> = const { Cell::new(false) };
     /// Set by a task that has ended.
     pub(super) static TASK_DONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A task panicked, in its future or in a destructor.
+pub(super) fn note_panic(message: String) {
+    TASK_PANIC.set(Some(message));
+    TASK_PANICKED.set(true);
+}
+
+fn take_panic() -> Option<String> {
+    if TASK_PANICKED.take() {
+        TASK_PANIC.take()
+    } else {
+        None
+    }
 }
 
 struct TaskEntry {
@@ -62,8 +79,9 @@ struct TaskEntry {
     spawned_at: &'static Location<'static>,
     /// Dropping it cancels the task.
     cell: Task<(), TaskMeta>,
-    waits: [Option<WaitReason>; MAX_NOTES],
-    wait_count: usize,
+    /// The cell's own: only this thread has it.
+    waker: Waker,
+    waits: Waits,
     polls: PollCount,
     /// Under [`SchedulePolicy::Pct`]: the highest runs first.
     priority: u64,
@@ -147,7 +165,7 @@ pub(crate) enum Polled {
 }
 
 pub(crate) struct Executor {
-    world: u64,
+    world: u32,
     tasks: Slab<TaskEntry>,
     ready: VecDeque<ReadyTask>,
     /// Ready tasks of paused processes: there is an entry for each of these.
@@ -172,11 +190,11 @@ impl fmt::Debug for Executor {
 impl Executor {
     pub(crate) fn new() -> Self {
         thread_local! {
-            static NEXT_WORLD: Cell<u64> = const { Cell::new(0) };
+            static NEXT_WORLD: Cell<u32> = const { Cell::new(0) };
         }
         // Tells the worlds of one thread apart in its list of woken tasks; it decides nothing else.
         let world = NEXT_WORLD.get();
-        NEXT_WORLD.set(world + 1);
+        NEXT_WORLD.set(world.wrapping_add(1));
         Self {
             world,
             tasks: Slab::default(),
@@ -226,8 +244,8 @@ impl Executor {
                 process,
                 spawned_at,
                 cell,
-                waits: [None; MAX_NOTES],
-                wait_count: 0,
+                waker: runnable.waker(),
+                waits: Waits::default(),
                 polls: PollCount::default(),
                 priority: 0,
             };
@@ -336,6 +354,18 @@ impl Executor {
         }
     }
 
+    /// The task that is polled right now, if `waker` is its own and it is one of this world.
+    pub(super) fn polled_task(&self, waker: &Waker) -> Option<TaskKey> {
+        wakes::polled_task(self.world, waker)
+    }
+
+    /// Makes a task ready, if it has not ended. This runs nobody's code.
+    pub(super) fn wake(&self, key: TaskKey) {
+        if let Some(entry) = self.tasks.get(key) {
+            entry.waker.wake_by_ref();
+        }
+    }
+
     fn collect_woken(&mut self) {
         wakes::collect_woken(self.world, &mut self.ready);
     }
@@ -353,9 +383,7 @@ impl Executor {
             self.forget_cancelled(key);
             return None;
         };
-        let (waits, count) = wait::taken();
-        entry.waits[..count].copy_from_slice(&waits[..count]);
-        entry.wait_count = count;
+        entry.waits.take();
         Some(entry.polls.count(now))
     }
 
@@ -364,7 +392,7 @@ impl Executor {
     pub(crate) fn cancel(&mut self, key: TaskKey) -> Option<CancelledTask> {
         let entry = self.tasks.remove(key)?;
         self.cancelled.insert(key.number(), entry.name);
-        Some(CancelledTask(entry.cell))
+        Some(CancelledTask(entry.cell, entry.waker))
     }
 
     /// A cancelled task's future has been dropped.
@@ -418,11 +446,7 @@ impl Executor {
                 process_name: process_name(entry.process.id),
                 spawned_at: entry.spawned_at,
                 paused: self.held.contains_key(&entry.process.id),
-                waits_on: entry.waits[..entry.wait_count]
-                    .iter()
-                    .flatten()
-                    .copied()
-                    .collect(),
+                waits_on: entry.waits.iter().collect(),
             })
             .collect()
     }
@@ -436,6 +460,7 @@ impl Executor {
 /// A cancelled task's cell. Dropping it schedules the task once more, for its future to be dropped.
 pub(crate) struct CancelledTask(
     #[expect(dead_code, reason = "held to be dropped")] Task<(), TaskMeta>,
+    #[expect(dead_code, reason = "held to be dropped")] Waker,
 );
 
 /// Polls a task once, with whatever it waits on noted. Must be called with no borrow of the world.
@@ -443,9 +468,9 @@ pub(crate) fn run(task: ReadyTask) -> Polled {
     wait::reset();
     TASK_DONE.set(false);
     // Left behind by a cell that was dropped, not run.
-    drop(TASK_PANIC.take());
+    drop(take_panic());
     let outcome = catch_unwind(AssertUnwindSafe(|| task.run()));
-    let message = TASK_PANIC.take();
+    let message = take_panic();
     match (outcome, message) {
         (_, Some(message)) => Polled::Panicked(message),
         (Err(payload), None) => Polled::Panicked(panic_message(&*payload)),

@@ -45,11 +45,18 @@ pub(super) struct Way {
     pub(super) stable: bool,
 }
 
+impl Way {
+    /// Whether nothing is added to a latency, or taken from it.
+    fn is_plain(&self) -> bool {
+        !self.stable && self.base.is_zero() && self.delay.is_zero()
+    }
+}
+
 /// How a segment fares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Travel {
-    /// It takes so long.
-    Arrives(Duration),
+    /// It takes so many nanoseconds.
+    Arrives(u64),
     /// It is lost too often: its sender gives up after so long.
     Lost(Duration),
 }
@@ -105,6 +112,61 @@ pub(super) enum ConnectFailure {
     Hangs,
 }
 
+/// A latency model in whole nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Sampler {
+    min: u64,
+    max: u64,
+    /// Where its long tail ends, which begins at `max`.
+    tail: Option<u64>,
+}
+
+impl Sampler {
+    fn of(model: LatencyModel) -> Self {
+        let (min, max, tail) = match model {
+            LatencyModel::Uniform { min, max } => (min, max, None),
+            LatencyModel::LongTail { min, max, tail } => (min, max, Some(nanos(tail))),
+        };
+        Self {
+            min: nanos(min),
+            max: nanos(max),
+            tail,
+        }
+    }
+}
+
+impl Sampler {
+    fn is_fixed(self) -> bool {
+        self.tail.is_none() && self.min == self.max
+    }
+}
+
+/// What every segment's latency is made of.
+#[derive(Clone, Copy, Debug)]
+struct Latencies {
+    write: Sampler,
+    read: Sampler,
+    /// The most that is added, in nanoseconds.
+    jitter: u64,
+    /// What they come to if none of them is drawn.
+    fixed: Option<u64>,
+}
+
+impl Latencies {
+    fn of(config: &NetworkConfiguration) -> Self {
+        let write = Sampler::of(config.write_latency);
+        let read = Sampler::of(config.read_latency);
+        let jitter = nanos(config.pair_latency_jitter);
+        let is_fixed = write.is_fixed() && read.is_fixed() && jitter == 0;
+        Self {
+            write,
+            read,
+            jitter,
+            fixed: is_fixed.then(|| write.min.saturating_add(read.min)),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Faults {
     pub(super) config: NetworkConfiguration,
@@ -113,6 +175,8 @@ pub(crate) struct Faults {
     /// Whether any fault may meet a write, or a read: a network without faults asks no further.
     on_write: bool,
     on_read: bool,
+    /// Made from the configuration, as `chances` are.
+    latencies: Latencies,
     latency: Stream,
     /// By kind.
     streams: [Stream; FaultKind::COUNT],
@@ -147,6 +211,7 @@ impl Faults {
             on_write: chances.on_write(),
             on_read: chances.on_read(),
             chances,
+            latencies: Latencies::of(&config),
             config,
             latency: Stream::new(seed, StreamId::Latency),
             streams: std::array::from_fn(|index| {
@@ -167,6 +232,7 @@ impl Faults {
             self.config = self.config.clone().without(*kind);
         }
         self.chances = Chances::of(&self.config);
+        self.latencies = Latencies::of(&self.config);
         self.on_write = false;
         self.on_read = false;
     }
@@ -203,6 +269,16 @@ impl Faults {
         self.on_write
     }
 
+    /// Whether segments may be lost.
+    pub(super) fn loses_segments(&self) -> bool {
+        !self.chances.packet_loss.is_off()
+    }
+
+    /// Whether writes may travel otherwise than as they were made.
+    pub(super) fn splits_writes(&self) -> bool {
+        !self.chances.segmentation.is_off()
+    }
+
     /// Whether a fault may meet a read.
     pub(super) fn meets_reads(&self) -> bool {
         self.on_read
@@ -223,11 +299,11 @@ impl Faults {
     }
 
     pub(super) fn bind_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.bind_latency, false, on, digest)
+        Duration::from_nanos(self.draw(Sampler::of(self.config.bind_latency), false, on, digest))
     }
 
     pub(super) fn accept_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.accept_latency, false, on, digest)
+        Duration::from_nanos(self.draw(Sampler::of(self.config.accept_latency), false, on, digest))
     }
 
     /// The way there and the way back of a connect.
@@ -236,14 +312,15 @@ impl Faults {
         on: Occasion,
         digest: &mut Digest,
     ) -> (Duration, Duration) {
-        let both = self.draw(self.config.connect_latency, false, on, digest);
+        let model = Sampler::of(self.config.connect_latency);
+        let both = Duration::from_nanos(self.draw(model, false, on, digest));
         let there = both / 2;
         (there, both.saturating_sub(there))
     }
 
     /// The base latency of a pair of addresses that has none yet.
     pub(super) fn pair_latency(&mut self, on: Occasion, digest: &mut Digest) -> Duration {
-        self.draw(self.config.pair_latency, false, on, digest)
+        Duration::from_nanos(self.draw(Sampler::of(self.config.pair_latency), false, on, digest))
     }
 
     /// Whether pairs of addresses have a base latency.
@@ -251,29 +328,37 @@ impl Faults {
         self.config.pair_latency != LatencyModel::fixed(Duration::ZERO)
     }
 
-    /// How long a segment, a FIN or a RST travels, from the write call to the reader.
-    pub(super) fn segment_latency(
-        &mut self,
-        way: Way,
-        on: Occasion,
-        digest: &mut Digest,
-    ) -> Duration {
-        let write = self.draw(self.config.write_latency, way.stable, on, digest);
-        let read = self.draw(self.config.read_latency, way.stable, on, digest);
-        let jitter = nanos(self.config.pair_latency_jitter);
+    /// How many nanoseconds a segment, a FIN or a RST travels, from the write call to the reader.
+    #[inline]
+    pub(super) fn segment_nanos(&mut self, way: &Way, on: Occasion, digest: &mut Digest) -> u64 {
+        match self.latencies.fixed {
+            Some(fixed) if way.is_plain() => fixed,
+            _ => self.drawn_nanos(way, on, digest),
+        }
+    }
+
+    fn drawn_nanos(&mut self, way: &Way, on: Occasion, digest: &mut Digest) -> u64 {
+        let Latencies {
+            write,
+            read,
+            jitter,
+            ..
+        } = self.latencies;
+        let write = self.draw(write, way.stable, on, digest);
+        let read = self.draw(read, way.stable, on, digest);
         let jitter = match jitter {
-            0 => Duration::ZERO,
-            most => Duration::from_nanos(self.latency.between(0, most, digest)),
+            0 => 0,
+            most => self.latency.between(0, most, digest),
         };
-        let latency = [read, way.base, way.delay, jitter]
+        let nanos = [read, nanos(way.base), nanos(way.delay), jitter]
             .into_iter()
-            .fold(write, Duration::saturating_add);
-        if way.stable { latency / 10 } else { latency }
+            .fold(write, u64::saturating_add);
+        if way.stable { nanos / 10 } else { nanos }
     }
 
     /// How a segment travels that TCP would send again.
-    pub(super) fn travel(&mut self, way: Way, on: Occasion, digest: &mut Digest) -> Travel {
-        let latency = self.segment_latency(way, on, digest);
+    pub(super) fn travel(&mut self, way: &Way, on: Occasion, digest: &mut Digest) -> Travel {
+        let latency = self.segment_nanos(way, on, digest);
         if way.stable || self.chances.packet_loss.is_off() {
             return Travel::Arrives(latency);
         }
@@ -282,48 +367,37 @@ impl Faults {
             let chance = self.chances.packet_loss;
             let lost = chance.happens(self.stream(FaultKind::PacketLoss), digest);
             if !(lost && self.fires(FaultKind::PacketLoss, on, digest)) {
-                return Travel::Arrives(latency.saturating_add(delay));
+                return Travel::Arrives(latency.saturating_add(nanos(delay)));
             }
             delay += RETRANSMISSION_TIMEOUT * (1 << loss);
         }
         Travel::Lost(delay)
     }
 
-    /// How long the news of a reader's progress takes to a sender that waits for room.
-    pub(super) fn window_latency(
-        &mut self,
-        way: Way,
-        on: Occasion,
-        digest: &mut Digest,
-    ) -> Duration {
-        let latency = self.draw(self.config.read_latency, way.stable, on, digest);
-        if way.stable { latency / 10 } else { latency }
+    /// How many nanoseconds the news of a reader's progress takes to a sender that waits for room.
+    pub(super) fn window_nanos(&mut self, way: &Way, on: Occasion, digest: &mut Digest) -> u64 {
+        let nanos = self.draw(self.latencies.read, way.stable, on, digest);
+        if way.stable { nanos / 10 } else { nanos }
     }
 
-    /// A latency; never from the tail if it is one of a `stable` connection.
-    fn draw(
-        &mut self,
-        model: LatencyModel,
-        stable: bool,
-        on: Occasion,
-        digest: &mut Digest,
-    ) -> Duration {
-        let (min, max) = match model {
-            LatencyModel::Uniform { min, max } if min == max => return min,
-            LatencyModel::Uniform { min, max } => (min, max),
-            LatencyModel::LongTail { min, max, .. } if stable => (min, max),
-            LatencyModel::LongTail { min, max, tail } => {
-                let stream = self.stream(FaultKind::LongTail);
-                stream.expect((1 << 32) / u64::from(LONG_TAIL_ONE_IN));
-                let is_tail = stream.below(LONG_TAIL_ONE_IN, digest) == 0;
-                if is_tail && self.fires(FaultKind::LongTail, on, digest) {
-                    (max, tail)
-                } else {
-                    (min, max)
-                }
-            }
+    /// A latency in nanoseconds; never from the tail if it is one of a `stable` connection.
+    fn draw(&mut self, from: Sampler, stable: bool, on: Occasion, digest: &mut Digest) -> u64 {
+        let Sampler { min, max, tail } = from;
+        if from.is_fixed() {
+            return min;
+        }
+        let (min, max) = match tail {
+            Some(tail) if !stable && self.is_tail(on, digest) => (max, tail),
+            _ => (min, max),
         };
-        Duration::from_nanos(self.latency.between(nanos(min), nanos(max), digest))
+        self.latency.between(min, max, digest)
+    }
+
+    fn is_tail(&mut self, on: Occasion, digest: &mut Digest) -> bool {
+        let stream = self.stream(FaultKind::LongTail);
+        stream.expect((1 << 32) / u64::from(LONG_TAIL_ONE_IN));
+        let is_tail = stream.below(LONG_TAIL_ONE_IN, digest) == 0;
+        is_tail && self.fires(FaultKind::LongTail, on, digest)
     }
 
     pub(super) fn fires(&mut self, kind: FaultKind, on: Occasion, digest: &mut Digest) -> bool {

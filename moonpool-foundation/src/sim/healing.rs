@@ -37,8 +37,8 @@ impl World {
             return;
         }
         let way = pipe.way;
-        let latency = self.faults.segment_latency(way, on, &mut self.digest);
-        let soon = self.after(latency);
+        let nanos = self.faults.segment_nanos(&way, on, &mut self.digest);
+        let soon = self.clock.after_nanos(nanos);
         let Some(connection) = self.network.connections.get_mut(id) else {
             return;
         };

@@ -27,15 +27,6 @@ pub(super) struct Goes {
     closes: Option<(CloseDirection, Ending)>,
 }
 
-impl Goes {
-    pub(super) fn on(bytes: usize) -> Self {
-        Self {
-            bytes,
-            closes: None,
-        }
-    }
-}
-
 impl World {
     /// A read of up to `available` bytes that are there.
     pub(super) fn meet_read(&mut self, id: ConnectionId, side: Side, available: usize) -> Meets {

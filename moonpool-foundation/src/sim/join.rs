@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
-use super::executor::{TASK_DONE, TASK_PANIC, TaskKey};
-use super::wakes::{HomeWaker, TaskMeta};
+use super::executor::{self, TASK_DONE, TaskKey};
+use super::wakes::{self, HomeWaker, TaskMeta};
 use crate::task::{JoinError, panic_message};
 use crate::wait::{self, WaitReason};
 
@@ -91,7 +91,7 @@ pin_project! {
             // A cell aborts the whole process if a destructor panics in it.
             let dropped = catch_unwind(AssertUnwindSafe(|| this.future.set(None)));
             if let Err(payload) = dropped {
-                TASK_PANIC.set(Some(panic_message(&*payload)));
+                executor::note_panic(panic_message(&*payload));
             }
         }
     }
@@ -121,12 +121,15 @@ impl<F: Future> Future for Tracked<F> {
             (Arc::clone(&home), home.into())
         });
         let mut cx = Context::from_waker(waker);
-        let result = match catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))) {
+        wakes::begin_poll(waker, this.meta);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx)));
+        wakes::end_poll();
+        let result = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(output)) => Ok(output),
             Err(payload) => {
                 let message = panic_message(&*payload);
-                TASK_PANIC.set(Some(message.clone()));
+                executor::note_panic(message.clone());
                 Err(JoinError::Panicked(message))
             }
         };

@@ -116,6 +116,11 @@ impl Links {
         met.map(Block::obstacle)
     }
 
+    /// Whether anything stands anywhere.
+    pub(super) fn has_blocks(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
     fn meets(&self, block: Block, stable: bool) -> bool {
         let stands = |cause| self.blocks.contains_key(&(block, cause));
         stands(Cause::Call) || (!stable && stands(Cause::Chance))

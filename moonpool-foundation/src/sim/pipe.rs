@@ -1,10 +1,12 @@
 //! One direction of a connection: the bytes in it, the segments under way, and what it waits for.
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
 
+use super::byte_queue::ByteQueue;
 use super::clock::SimInstant;
 use super::digest::Digest;
 use super::events::EventKey;
@@ -16,7 +18,7 @@ use super::faults::Way;
 /// others are under way. So a byte is copied in once and out once.
 #[derive(Debug, Default)]
 pub(super) struct Pipe {
-    pub(super) bytes: VecDeque<u8>,
+    pub(super) bytes: ByteQueue,
     pub(super) delivered: usize,
     pub(super) segments: VecDeque<Segment>,
     /// The arrival of the first segment.
@@ -113,10 +115,19 @@ impl Pipe {
         }
     }
 
+    /// Takes the first `count` bytes of `slices` into the send buffer.
+    pub(super) fn accept(&mut self, count: usize, slices: &[IoSlice<'_>]) {
+        let mut left = count;
+        for slice in slices {
+            let count = left.min(slice.len());
+            self.bytes.extend(&slice[..count]);
+            left -= count;
+        }
+    }
+
     /// The next `count` bytes under way reach the reader.
     pub(super) fn deliver_bytes(&mut self, count: usize, digest: &mut Digest) {
-        let (front, back) = self.bytes.as_slices();
-        digest.fold_pair(front, back, self.delivered..self.delivered + count);
+        digest.fold_bytes(&self.bytes.as_slice()[self.delivered..self.delivered + count]);
         self.delivered += count;
     }
 
@@ -130,11 +141,8 @@ impl Pipe {
 
     /// Moves delivered bytes to a reader who has room for `count`.
     pub(super) fn read(&mut self, count: usize, buffer: &mut ReadBuf<'_>) {
-        let (front, back) = self.bytes.as_slices();
-        let from_front = count.min(front.len());
-        buffer.put_slice(&front[..from_front]);
-        buffer.put_slice(&back[..count - from_front]);
-        self.bytes.drain(..count);
+        buffer.put_slice(&self.bytes.as_slice()[..count]);
+        self.bytes.take(count);
         self.delivered -= count;
     }
 

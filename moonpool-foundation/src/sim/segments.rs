@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use super::breakage::{Breakage, UNACKNOWLEDGED_LIMIT};
 use super::clock::SimInstant;
-use super::connections::{ConnectionId, EndState, Side};
+use super::connections::{Connection, ConnectionId, EndState, Side};
 use super::faults::{Segmentation, Travel};
 use super::links::Obstacle;
 use super::pipe::{Carries, Segment, Waits};
-use super::world::{Event, World};
+use super::world::{Event, World, class_of_traffic};
 
 impl World {
     /// Sends accepted bytes: in one segment, in two, or with those under way.
     pub(super) fn send_bytes(&mut self, id: ConnectionId, from: Side, bytes: usize) {
+        if !self.faults.splits_writes() {
+            self.send(id, from, Carries::Bytes(bytes));
+            return;
+        }
         let on = self.occasion(id);
         let Some(connection) = self.network.connections.get_mut(id) else {
             return;
@@ -41,16 +45,14 @@ impl World {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return SimInstant::NEVER;
         };
-        let way = connection.pipe(from).way;
+        let way = &connection.pipe(from).way;
         let travel = match carries {
             // Nobody sends a RST again.
-            Carries::Reset => {
-                Travel::Arrives(self.faults.segment_latency(way, on, &mut self.digest))
-            }
+            Carries::Reset => Travel::Arrives(self.faults.segment_nanos(way, on, &mut self.digest)),
             Carries::Bytes(_) | Carries::Fin => self.faults.travel(way, on, &mut self.digest),
         };
         match travel {
-            Travel::Arrives(latency) => self.after(latency),
+            Travel::Arrives(nanos) => self.clock.after_nanos(nanos),
             Travel::Lost(delay) => {
                 self.give_up_after(id, from, delay);
                 SimInstant::NEVER
@@ -60,7 +62,42 @@ impl World {
 
     /// Puts a segment behind those under way.
     pub(super) fn send(&mut self, id: ConnectionId, from: Side, carries: Carries) {
-        let earliest = self.arrival(id, from, carries);
+        if carries == Carries::Reset || self.faults.loses_segments() {
+            let earliest = self.arrival(id, from, carries);
+            self.send_to_arrive(id, from, carries, earliest);
+            return;
+        }
+        // The common case, in one look at the connection.
+        let on = self.occasion(id);
+        let Some(connection) = self.network.connections.get_mut(id) else {
+            return;
+        };
+        let pipe = &mut connection.pipes[from.index()];
+        let nanos = self.faults.segment_nanos(&pipe.way, on, &mut self.digest);
+        let earliest = self.clock.after_nanos(nanos);
+        let at = earliest.max(pipe.last_arrival.next());
+        if at == SimInstant::NEVER || !pipe.segments.is_empty() {
+            self.send_to_arrive(id, from, carries, earliest);
+            return;
+        }
+        pipe.last_arrival = at;
+        pipe.segments.push_back(Segment { at, carries });
+        let class = class_of_traffic(self.only_drivers_ran, self.clock, at);
+        let event = Event::Segment {
+            connection: id,
+            from,
+        };
+        pipe.event = Some(self.events.push(at, class, event));
+        pipe.waits_for = Waits::Arrival;
+    }
+
+    fn send_to_arrive(
+        &mut self,
+        id: ConnectionId,
+        from: Side,
+        carries: Carries,
+        earliest: SimInstant,
+    ) {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return;
         };
@@ -127,9 +164,9 @@ impl World {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return;
         };
-        let way = connection.pipe(from).way;
-        let latency = self.faults.window_latency(way, on, &mut self.digest);
-        let at = self.after(latency);
+        let way = &connection.pipe(from).way;
+        let nanos = self.faults.window_nanos(way, on, &mut self.digest);
+        let at = self.clock.after_nanos(nanos);
         self.await_first_segment(id, from, at);
     }
 
@@ -145,8 +182,8 @@ impl World {
         let way = pipe.way;
         if let Some(first) = pipe.segments.front().map(|segment| segment.at) {
             let on = self.occasion(id);
-            let latency = self.faults.window_latency(way, on, &mut self.digest);
-            let at = first.max(self.after(latency));
+            let nanos = self.faults.window_nanos(&way, on, &mut self.digest);
+            let at = first.max(self.clock.after_nanos(nanos));
             self.await_first_segment(id, from, at);
         }
     }
@@ -225,7 +262,8 @@ impl World {
         {
             self.events.remove(event);
         }
-        self.wakes.extend(connection.end(from).writer.take());
+        let waits = connection.end(from).writer.take();
+        self.wake_if(waits);
     }
 
     /// The acknowledgement of `count` delivered bytes sets out.
@@ -241,8 +279,48 @@ impl World {
         }
     }
 
+    /// The first segment of `from` arrives: bytes for a reader with room, with nothing in the way,
+    /// as nearly always. False if it is not so plain.
+    fn deliver_plainly(&mut self, id: ConnectionId, from: Side) -> bool {
+        if self.network.links.has_blocks() {
+            return false;
+        }
+        let room = self.faults.receive_buffer_bytes();
+        let spares_bits = self.faults.spares_bits();
+        let Some(connection) = self.network.connections.get_mut(id) else {
+            return false;
+        };
+        let is_plain = connection.cut.is_none() && (spares_bits || connection.is_stable());
+        let [sender, receiver] = Connection::both_ends(&mut connection.ends, from);
+        let pipe = &mut connection.pipes[from.index()];
+        let Some(Carries::Bytes(count)) = pipe.segments.front().map(|segment| segment.carries)
+        else {
+            return false;
+        };
+        let fits = pipe.delivered == 0 || pipe.delivered + count <= room;
+        if !is_plain || !fits || receiver.state != EndState::Open || pipe.has_timeout() {
+            return false;
+        }
+        let waits = [receiver.reader.take(), sender.writer.take()];
+        pipe.event = None;
+        pipe.deliver_bytes(count, &mut self.digest);
+        pipe.unacknowledged = 0;
+        pipe.segments.pop_front();
+        let next = pipe.segments.front().map(|next| next.at);
+        let [reader, writer] = waits;
+        self.wake_if(reader);
+        self.wake_if(writer);
+        if let Some(at) = next {
+            self.await_first_segment(id, from, at.max(self.clock.next()));
+        }
+        true
+    }
+
     /// The first segment of `from` arrives.
     pub(super) fn deliver_segment(&mut self, id: ConnectionId, from: Side) {
+        if self.deliver_plainly(id, from) {
+            return;
+        }
         let room = self.faults.receive_buffer_bytes();
         if let Some(connection) = self.network.connections.get_mut(id) {
             connection.pipe(from).event = None;
@@ -301,8 +379,8 @@ impl World {
             let pipe = connection.pipe(from);
             pipe.deliver_bytes(count, &mut self.digest);
             pipe.segments.pop_front();
-            self.wakes
-                .extend(connection.end(from.other()).reader.take());
+            let waits = connection.end(from.other()).reader.take();
+            self.wake_if(waits);
         }
         self.send_acknowledgement(id, from, count);
     }
@@ -312,8 +390,8 @@ impl World {
             let pipe = connection.pipe(from);
             pipe.ended = true;
             pipe.segments.pop_front();
-            self.wakes
-                .extend(connection.end(from.other()).reader.take());
+            let waits = connection.end(from.other()).reader.take();
+            self.wake_if(waits);
         }
         self.send_acknowledgement(id, from, 0);
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::breakage::SimConnection;
+use super::clock::SimInstant;
 use super::executor::{PendingTask, SchedulePolicy};
 use super::process::{Death, Factory, LifeState, ProcessAddressError, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
@@ -417,7 +418,8 @@ impl SimWorld {
 
     /// How much virtual time a run may use; `None`, the default, sets no limit.
     pub fn set_time_budget(&self, budget: Option<Duration>) {
-        self.shared.with(|world| world.time_budget = budget);
+        let ends = budget.map_or(SimInstant::NEVER, |budget| SimInstant::ZERO.after(budget));
+        self.shared.with(|world| world.budget_ends = ends);
     }
 
     /// How often one task may be polled at one instant before that counts as a livelock. One

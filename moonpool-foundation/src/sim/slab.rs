@@ -10,6 +10,12 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    /// That of the first entry ever.
+    pub(crate) const FIRST: Self = Self {
+        index: 0,
+        generation: 0,
+    };
+
     /// For digests, traces and reports.
     pub(crate) fn number(self) -> u64 {
         (u64::from(self.generation) << 32) | u64::from(self.index)

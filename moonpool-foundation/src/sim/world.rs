@@ -25,7 +25,7 @@ use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
-use super::wakes::TaskRole;
+use super::wakes::{TaskRole, Waiter};
 use super::{SimWorld, context, executor};
 use crate::chaos::assertions::{self, Tally};
 use crate::chaos::buggify::Buggify;
@@ -73,7 +73,8 @@ pub(crate) struct World {
     /// To be logged when nobody borrows the world.
     pub(super) notices: Vec<Notice>,
     pub(super) events_processed: u64,
-    pub(super) time_budget: Option<Duration>,
+    /// No event is processed after it.
+    pub(super) budget_ends: SimInstant,
     pub(super) livelock_limit: u64,
     /// Nothing but background events was left, and no task but transport drivers ran since.
     pub(super) only_drivers_ran: bool,
@@ -116,7 +117,7 @@ impl World {
             wakes: Vec::new(),
             notices: Vec::new(),
             events_processed: 0,
-            time_budget: None,
+            budget_ends: SimInstant::NEVER,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
             only_drivers_ran: false,
             turns: PollCount::default(),
@@ -142,30 +143,35 @@ impl World {
                 | Event::ConnectArrives(_)
                 | Event::ConnectAnswered(_)
         );
-        // Whoever caused it was a driver, and so will be whoever it wakes first. Where there are many
-        // of them, some such event is queued at any time. One that is late is waited for.
-        let is_soon = at <= self.clock.after(KEEPALIVE_FLIGHT);
-        let class = if self.only_drivers_ran && is_traffic && is_soon {
-            EventClass::Background
-        } else {
-            EventClass::Foreground
-        };
+        let only_drivers_ran = self.only_drivers_ran && is_traffic;
+        let class = class_of_traffic(only_drivers_ran, self.clock, at);
         self.events.push(at, class, event)
     }
 
-    /// Moves the clock to the next event and applies it. A closure is handed back, to be called
-    /// without a borrow of the world.
-    pub(super) fn apply_next_event(&mut self) -> Option<Box<dyn FnOnce()>> {
-        let (at, event) = self.events.pop()?;
+    /// Moves the clock to the next event, which was just popped, and applies it. A closure is handed
+    /// back, to be called without a borrow of the world.
+    pub(super) fn apply_event(
+        &mut self,
+        at: SimInstant,
+        event: Event,
+    ) -> Option<Box<dyn FnOnce()>> {
         assert!(at >= self.clock, "virtual time never goes back");
         self.clock = at;
         self.events_processed += 1;
         self.digest.fold(at.as_nanos());
         event.fold_into(&mut self.digest);
-        let described = self.trace.is_on().then(|| format!("{event:?}"));
-        let mut call = None;
+        if !self.trace.is_on() {
+            return self.handle_event(event);
+        }
+        let described = format!("{event:?}");
+        let call = self.handle_event(event);
+        self.record(None, described);
+        call
+    }
+
+    fn handle_event(&mut self, event: Event) -> Option<Box<dyn FnOnce()>> {
         match event {
-            Event::Wake(waker) => self.wakes.push(waker),
+            Event::Wake(waiter) => self.wake(waiter),
             Event::Segment { connection, from } => self.deliver_segment(connection, from),
             Event::Break {
                 connection,
@@ -182,13 +188,27 @@ impl World {
             Event::Lift(block, cause) => self.lift(block, cause),
             Event::ConnectArrives(attempt) => self.connect_arrives(attempt),
             Event::ConnectAnswered(attempt) => self.connect_answered(attempt),
-            Event::Call(closure) => call = Some(closure),
+            Event::Call(closure) => return Some(closure),
             Event::Mark(_) => {}
         }
-        if let Some(what) = described {
-            self.record(None, what);
+        None
+    }
+
+    /// Wakes a task at once, and anybody else when nobody borrows the world.
+    #[inline]
+    pub(super) fn wake(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Task(key) => self.executor.wake(key),
+            Waiter::Other(waker) => self.wakes.push(waker),
         }
-        call
+    }
+
+    /// Wakes whoever waits, if anybody does.
+    #[inline]
+    pub(super) fn wake_if(&mut self, waiter: Option<Waiter>) {
+        if let Some(waiter) = waiter {
+            self.wake(waiter);
+        }
     }
 
     /// What the ledger is told of a fault that meets `connection` now.
@@ -236,6 +256,23 @@ impl World {
     }
 }
 
+/// Whether traffic that sets out now and arrives then keeps the run alive.
+///
+/// If only drivers ran, whoever caused it was one, and so will be whoever it wakes first. Where there
+/// are many of them, some such event is queued at any time. One that is late is waited for.
+#[inline]
+pub(super) fn class_of_traffic(
+    only_drivers_ran: bool,
+    now: SimInstant,
+    at: SimInstant,
+) -> EventClass {
+    if only_drivers_ran && at <= now.after(KEEPALIVE_FLIGHT) {
+        EventClass::Background
+    } else {
+        EventClass::Foreground
+    }
+}
+
 impl Shared {
     pub(super) fn new(seed: u64, config: NetworkConfiguration) -> Rc<Self> {
         Rc::new(Self {
@@ -276,45 +313,28 @@ impl Shared {
         result
     }
 
+    /// As [`with`](Self::with), if what `owner` does still counts.
+    pub(crate) fn with_live<R>(
+        &self,
+        owner: ProcessRef,
+        f: impl FnOnce(&mut World) -> R,
+    ) -> Option<R> {
+        self.with(|world| world.processes.is_live(owner).then(|| f(world)))
+    }
+
     pub(crate) fn instant(&self) -> SimInstant {
         self.world.borrow().clock
     }
 
     /// A sleep of `owner` from now, as long as it says.
     pub(crate) fn sleep(self: &Rc<Self>, owner: ProcessRef, duration: Duration) -> SleepFuture {
-        SleepFuture::starting_now(self.downgrade(), owner, duration, EventClass::Foreground)
+        let (now, class) = (self.instant(), EventClass::Foreground);
+        SleepFuture::starting_at(now, self.downgrade(), owner, duration, class)
     }
 
     /// Reads the clock of `owner`'s process.
     pub(crate) fn timer(&self, owner: ProcessRef) -> SimInstant {
         self.with(|world| world.timer(owner))
-    }
-
-    pub(crate) fn arm_timer(&self, at: SimInstant, class: EventClass, waker: &Waker) -> EventKey {
-        let waker = self.register(waker);
-        self.with(|world| world.events.push(at, class, Event::Wake(waker)))
-    }
-
-    /// Lets a queued timer wake `waker`. False if it has fired.
-    pub(crate) fn rearm_timer(&self, key: EventKey, waker: &Waker) -> bool {
-        let same = self.with(|world| match world.events.get_mut(key) {
-            Some(Event::Wake(armed)) => Some(armed.will_wake(waker)),
-            _ => None,
-        });
-        match same {
-            None => false,
-            Some(true) => true,
-            Some(false) => {
-                let waker = self.register(waker);
-                let replaced = self.with(|world| {
-                    world
-                        .events
-                        .get_mut(key)
-                        .map(|event| std::mem::replace(event, Event::Wake(waker)))
-                });
-                replaced.is_some()
-            }
-        }
     }
 
     pub(crate) fn disarm_timer(&self, key: EventKey) {

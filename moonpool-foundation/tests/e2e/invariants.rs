@@ -1,6 +1,7 @@
 //! What a client and a server publish, and what they assert on the way.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use moonpool_foundation::chaos::oracle::{ReceiverLog, SenderLog};
@@ -73,22 +74,36 @@ impl Sender {
 }
 
 /// Publishes what arrives.
-pub(crate) struct Receiver(ReceiverLog);
+pub(crate) struct Receiver {
+    log: ReceiverLog,
+    /// Reliable messages by sender, stream and number.
+    seen: RefCell<BTreeSet<(String, u64, u64)>>,
+}
 
 impl Receiver {
     pub(crate) fn new(registry: &StateRegistry, name: &str) -> Self {
-        Self(ReceiverLog::new(registry, name))
+        Self {
+            log: ReceiverLog::new(registry, name),
+            seen: RefCell::default(),
+        }
     }
 
     /// A message arrived on `stream`, as [`ReceiverLog::reliable_received`] has it.
     pub(crate) fn handle_message(&self, stream: u64, bytes: &Bytes) -> TestMessage {
         let message = TestMessage::from_bytes(bytes);
         if message.is_reliable {
-            self.0
+            let key = (message.sender.clone(), stream, message.number);
+            let is_new = self.seen.borrow_mut().insert(key);
+            always_assert!(
+                receiver_no_duplicates,
+                is_new,
+                "{message:?} came twice on stream {stream}"
+            );
+            self.log
                 .reliable_received(&message.sender, stream, message.number);
         } else {
             sometimes_assert!(an_unreliable_packet_arrived, true, "nothing was in its way");
-            self.0
+            self.log
                 .unreliable_received(&message.sender, stream, message.number);
         }
         message

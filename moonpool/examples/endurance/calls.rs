@@ -9,8 +9,14 @@ use crate::ledger::Ledger;
 use crate::service::{self, Memory, Pace, ensure_ends_at_zero, ensure_settled};
 use crate::{Failure, Scale, ensure, row};
 
+/// Ledgers, one after the other: many, so that none is large.
+const PARTS: u64 = 100;
+
+/// Calls in flight at one time.
+const IN_FLIGHT: usize = 256;
+
 pub(crate) async fn run(scale: Scale, providers: &TokioProviders) -> Result<(), Failure> {
-    let calls: u64 = scale.pick(1_000_000, 20_000);
+    let calls: u64 = scale.pick(10_000_000, 20_000);
     let memory = Memory::new();
     let executed = Rc::new(Cell::new(0));
     let count = Rc::clone(&executed);
@@ -19,19 +25,22 @@ pub(crate) async fn run(scale: Scale, providers: &TokioProviders) -> Result<(), 
     let address = server.local_address().ok_or("the server has no address")?;
     let client = service::client(providers);
     let began = providers.time().now();
-    for part in 0..10 {
+    for part in 1..=PARTS {
         // A ledger for each part, so that what it takes is not taken for the library's.
         let ledger = Rc::new(Ledger::default());
-        let (seen, goal) = (Rc::clone(&ledger), calls / 10);
+        let (seen, goal) = (Rc::clone(&ledger), calls / PARTS);
         let is_over = move || seen.begun() >= goal;
-        service::call_until(providers, &client, address, &ledger, is_over).await?;
+        service::call_until(providers, &client, address, &ledger, IN_FLIGHT, is_over).await?;
         let replies = u64::try_from(ledger.replies())?;
         ensure(replies == goal, || {
             format!("{replies} replies to {goal} calls")
         })?;
         drop(ledger);
-        if part == 0 {
+        if part == PARTS / 10 {
             memory.note_warm();
+        }
+        if part.is_multiple_of(PARTS / 10) {
+            memory.show(&format!("{} calls", part * goal));
         }
     }
     let took = providers.time().now() - began;

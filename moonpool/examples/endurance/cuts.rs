@@ -34,7 +34,15 @@ pub(crate) async fn run(scale: Scale, providers: &TokioProviders) -> Result<(), 
     let (client, ledger) = (service::client(providers), Rc::new(Ledger::default()));
     let seen = Rc::clone(&cuts);
     let is_over = move || seen.get() >= goal;
-    service::call_until(providers, &client, proxied, &ledger, is_over).await?;
+    service::call_until(
+        providers,
+        &client,
+        proxied,
+        &ledger,
+        service::IN_FLIGHT,
+        is_over,
+    )
+    .await?;
     let peer = client.get_or_open_peer(&proxied)?.metrics();
     ensure_ends_at_zero("the client", &client).await?;
     ensure_ends_at_zero("the server", &server).await?;

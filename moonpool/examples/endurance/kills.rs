@@ -50,7 +50,15 @@ pub(crate) async fn run(scale: Scale, providers: &TokioProviders) -> Result<(), 
         let seen = Rc::clone(&seen);
         move || seen.get() == u64::MAX
     };
-    service::call_until(providers, &client, address, &ledger, is_over).await?;
+    service::call_until(
+        providers,
+        &client,
+        address,
+        &ledger,
+        service::IN_FLIGHT,
+        is_over,
+    )
+    .await?;
     let mut server = killer.await??;
     let answered = ledger.replies();
     ensure_ends_at_zero("the client", &client).await?;

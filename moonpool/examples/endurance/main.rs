@@ -8,7 +8,7 @@
 //! - `cuts`: a proxy resets the connection 1,000 times, at random bytes, under 64 calls in flight.
 //! - `kills`: the server is a process of its own, killed and started again 10 times.
 //! - `connects`: 100,000 connects with Hello, one call or none, and an orderly close.
-//! - `calls`: 1,000,000 calls.
+//! - `calls`: 10,000,000 calls, 256 at a time.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -13,7 +13,7 @@ use crate::{Failure, ensure, row};
 
 const WORK: UID = UID::new(0xE4D0, 0);
 
-/// Calls in flight at one time.
+/// Calls in flight at one time, where connections break under them.
 pub(crate) const IN_FLIGHT: usize = 64;
 
 /// What connections get to write what is queued.
@@ -119,15 +119,16 @@ pub(crate) async fn call(transport: &Transport, server: NetworkAddress, ledger: 
     ending
 }
 
-/// Calls without a pause, `IN_FLIGHT` at a time, until `is_over`.
+/// Calls without a pause, `in_flight` at a time, until `is_over`.
 pub(crate) async fn call_until(
     providers: &TokioProviders,
     transport: &Rc<Transport>,
     server: NetworkAddress,
     ledger: &Rc<Ledger>,
+    in_flight: usize,
     is_over: impl Fn() -> bool + Clone + 'static,
 ) -> Result<(), Failure> {
-    let lanes: Vec<_> = (0..IN_FLIGHT)
+    let lanes: Vec<_> = (0..in_flight)
         .map(|_| {
             let (transport, ledger) = (Rc::clone(transport), Rc::clone(ledger));
             let (time, is_over) = (*providers.time(), is_over.clone());
@@ -208,6 +209,13 @@ fn resident() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
+fn mebibytes(bytes: Option<u64>) -> String {
+    match bytes {
+        Some(bytes) => format!("{:.1} MiB", bytes as f64 / (1024.0 * 1024.0)),
+        None => "unknown".to_owned(),
+    }
+}
+
 /// Resident memory before the work, after its first tenth, and after all of it. What is cached and
 /// pooled is there after the first tenth; what grows from then on is lost.
 #[derive(Debug)]
@@ -228,15 +236,19 @@ impl Memory {
         self.warm.set(resident());
     }
 
+    /// Says what it is now.
+    pub(crate) fn show(&self, after: &str) {
+        row(
+            &format!("resident memory after {after}"),
+            mebibytes(resident()),
+        );
+    }
+
     pub(crate) fn finish(&self) -> Result<(), Failure> {
         let after = resident();
-        let show = |bytes: Option<u64>| match bytes {
-            Some(bytes) => format!("{:.1} MiB", bytes as f64 / (1024.0 * 1024.0)),
-            None => "unknown".to_owned(),
-        };
-        row("resident memory before", show(self.before));
-        row("resident memory after a tenth", show(self.warm.get()));
-        row("resident memory after", show(after));
+        row("resident memory before", mebibytes(self.before));
+        row("resident memory after a tenth", mebibytes(self.warm.get()));
+        row("resident memory after", mebibytes(after));
         let (Some(warm), Some(after)) = (self.warm.get(), after) else {
             return Ok(());
         };

@@ -117,10 +117,29 @@ pub(crate) fn on_tokio<Fut: Future>(
 /// first two seeds run twice, and have to agree in every step.
 #[cfg(feature = "sim")]
 pub(crate) fn in_simulation<Fut: Future>(seeds: u64, body: impl Fn(Hosts<SimProviders>) -> Fut) {
+    in_simulation_over(&reachable(), seeds, body);
+}
+
+/// The same over a network without any fault, for bytes that nobody sends again.
+#[cfg(feature = "sim")]
+pub(crate) fn in_faultless_simulation<Fut: Future>(
+    seeds: u64,
+    body: impl Fn(Hosts<SimProviders>) -> Fut,
+) {
+    in_simulation_over(&NetworkConfiguration::disabled(), seeds, body);
+}
+
+#[cfg(feature = "sim")]
+fn in_simulation_over<Fut: Future>(
+    network: &NetworkConfiguration,
+    seeds: u64,
+    body: impl Fn(Hosts<SimProviders>) -> Fut,
+) {
     for seed in 0..seeds {
-        let digest = simulate(seed, &body);
+        let digest = simulate_over(network, seed, &body);
         if seed < 2 {
-            assert_eq!(simulate(seed, &body), digest, "seed {seed} does not repeat");
+            let again = simulate_over(network, seed, &body);
+            assert_eq!(again, digest, "seed {seed} does not repeat");
         }
     }
 }
@@ -137,7 +156,16 @@ fn reachable() -> NetworkConfiguration {
 
 #[cfg(feature = "sim")]
 pub(crate) fn simulate<Fut: Future>(seed: u64, body: &impl Fn(Hosts<SimProviders>) -> Fut) -> u64 {
-    let world = SimWorld::new_with_network_config_and_seed(reachable(), seed).unwrap();
+    simulate_over(&reachable(), seed, body)
+}
+
+#[cfg(feature = "sim")]
+fn simulate_over<Fut: Future>(
+    network: &NetworkConfiguration,
+    seed: u64,
+    body: &impl Fn(Hosts<SimProviders>) -> Fut,
+) -> u64 {
+    let world = SimWorld::new_with_network_config_and_seed(network.clone(), seed).unwrap();
     world.set_time_budget(Some(Duration::from_secs(600)));
     let (server, client) = (world.add_process("server"), world.add_process("client"));
     let hosts = Hosts {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use moonpool::ReplyError;
+use moonpool::{ReplyError, always_assert, sometimes_assert};
 
 use super::messages::{Action, Done};
 
@@ -20,12 +20,23 @@ pub(crate) enum Outcome {
 pub(crate) struct RpcInvariants {
     sent: BTreeMap<u64, Option<Action>>,
     outcomes: BTreeMap<u64, Outcome>,
+    /// Servers die, and drop promises that they were not told to drop.
+    servers_die: bool,
 }
 
 impl RpcInvariants {
+    /// Of a client whose servers may die.
+    pub(crate) fn with_dying_servers(servers_die: bool) -> Self {
+        Self {
+            servers_die,
+            ..Self::default()
+        }
+    }
+
     /// `None`: to a token that nobody has.
     pub(crate) fn sent(&mut self, id: u64, action: Option<Action>) {
         assert!(self.sent.insert(id, action).is_none(), "id {id} twice");
+        sometimes_assert!(rpc_request_sent, true, "a client asked");
     }
 
     pub(crate) fn ended(&mut self, client: &str, id: u64, result: Result<Done, ReplyError>) {
@@ -44,9 +55,27 @@ impl RpcInvariants {
     }
 
     fn resolve(&mut self, id: u64, outcome: Outcome) {
-        assert!(self.sent.contains_key(&id), "a phantom reply for {id}");
+        let sent = self.sent.get(&id).copied();
+        always_assert!(
+            no_phantom_rpc_response,
+            sent.is_some(),
+            "a reply came for {id}, which was never sent"
+        );
+        let is_broken = outcome == Outcome::Failed(ReplyError::BrokenPromise);
+        always_assert!(
+            no_phantom_broken_promise,
+            !is_broken || self.servers_die || sent == Some(Some(Action::DropPromise)),
+            "nobody dropped the promise of {id}"
+        );
+        sometimes_assert!(rpc_broken_promise_path, is_broken, "a client learned of it");
+        let is_answered = outcome == Outcome::Answered;
+        sometimes_assert!(rpc_success_path, is_answered, "a client got its answer");
         let before = self.outcomes.insert(id, outcome);
-        assert_eq!(before, None, "{id} is resolved twice");
+        always_assert!(
+            rpc_single_resolution,
+            before.is_none(),
+            "{id} is resolved twice, before as {before:?}"
+        );
     }
 
     /// Without failures, the outcome is what was asked for.

@@ -55,6 +55,18 @@ impl Weights {
         ..Self::HAPPY_PATH
     };
 
+    pub(crate) const ERRORS: Self = Self {
+        answers: 10,
+        late_answers: 10,
+        dropped: 20,
+        refused: 10,
+        nowhere: 10,
+        awaits: 20,
+        timeouts: 20,
+        forgotten: 10,
+        pauses: 5,
+    };
+
     pub(crate) const EVERYTHING: Self = Self {
         answers: 30,
         late_answers: 10,

@@ -9,7 +9,7 @@ use moonpool::foundation::{
 
 use super::local::{endpoint_lifecycle_workload, local_delivery_workload};
 use super::operations::Weights;
-use super::workloads::{ClientPlan, ServerPlan, client, server};
+use super::workloads::{ClientPlan, ServerPlan, assert_held, client, server};
 
 /// What all clients of all seeds saw together.
 #[derive(Clone, Default)]
@@ -24,7 +24,24 @@ struct Scenario {
     seeds: u64,
     server: ServerPlan,
     client: ClientPlan,
+    /// What some seed has to reach.
+    reached: &'static [&'static str],
 }
+
+/// Of requests that cross from one node to another.
+const MULTI_NODE: &[&str] = &[
+    "multi_node_server_listening",
+    "multi_node_server_received_request",
+    "multi_node_server_sent_response",
+    "multi_node_client_sent_request",
+    "multi_node_has_clients",
+    "multi_node_has_servers",
+    "multi_node_requests_sent",
+    "multi_node_responses_sent",
+];
+
+/// Of those whose answers fail to come, as well.
+const MULTI_NODE_ERRORS: &[&str] = &["multi_node_server_dropped_promise", "rpc_timeout_path"];
 
 impl Scenario {
     /// `clients` x `servers`, where nothing fails.
@@ -39,6 +56,15 @@ impl Scenario {
                 weights,
                 undisturbed: true,
             },
+            reached: MULTI_NODE,
+        }
+    }
+
+    /// The same, where errors are reached.
+    fn reaching_errors(self) -> Self {
+        Self {
+            reached: MULTI_NODE_ERRORS,
+            ..self
         }
     }
 
@@ -83,7 +109,7 @@ impl Scenario {
                 },
             );
         }
-        builder.run().assert_passed();
+        assert_held(&builder.run(), self.reached);
         let (answered, lost) = (&totals.answered, &totals.maybe_delivered);
         (
             answered.load(Ordering::Relaxed),
@@ -110,6 +136,19 @@ fn test_endpoint_lifecycle() {
         .assert_passed();
 }
 
+/// What stays in a process is not touched by what happens to the network.
+#[test]
+fn slow_simulation_local_delivery_and_endpoint_lifecycle() {
+    SimulationBuilder::new()
+        .with_network_config(NetworkConfiguration::chaos())
+        .with_seed_range(0..100)
+        .shutdown_after_all()
+        .register_providers_workload("messages", local_delivery_workload::<SimProviders>)
+        .register_providers_workload("endpoints", endpoint_lifecycle_workload::<SimProviders>)
+        .run()
+        .assert_passed();
+}
+
 #[test]
 fn test_rpc_basic_request_response() {
     let (answered, lost) = Scenario::undisturbed(1, 1, 100, Weights::HAPPY_PATH).run();
@@ -130,7 +169,8 @@ fn test_multi_node_rpc_1x1() {
 
 #[test]
 fn test_multi_node_rpc_2x1() {
-    Scenario::undisturbed(2, 1, 100, Weights::EVERYTHING).run();
+    let scenario = Scenario::undisturbed(2, 1, 100, Weights::EVERYTHING);
+    scenario.reaching_errors().run();
 }
 
 #[test]

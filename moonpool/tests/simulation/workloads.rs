@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use moonpool::foundation::{SimulationMetrics, SimulationResult, WorkloadTopology};
+use moonpool::foundation::{
+    SimulationMetrics, SimulationReport, SimulationResult, WorkloadTopology,
+};
 use moonpool::{
     Endpoint, FlowTransport, FlowTransportBuilder, JsonCodec, NetworkAddress, Providers,
     RandomProvider, ReplyError, ReplyFuture, ReplyPromise, TaskProvider, TimeProvider,
-    TransportStats, UID, select, send_request,
+    TransportStats, UID, select, send_request, sometimes_assert,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -58,6 +60,8 @@ pub(crate) async fn server<P: Providers>(
         let death = if is_last { Duration::MAX / 4 } else { death };
         let builder = FlowTransportBuilder::from_providers(&providers).local_address(address);
         let transport = builder.build_listening().await.unwrap();
+        sometimes_assert!(multi_node_server_listening, true, "it can be called");
+        sometimes_assert!(multi_node_has_clients, clients > 0, "on other nodes");
         match serve(&providers, &transport, &mut record, clients, death).await {
             End::EveryoneLeft => {
                 transport.shutdown(GRACE).await;
@@ -107,7 +111,24 @@ async fn serve<P: Providers>(
     }
 }
 
-fn execute<P: Providers>(providers: &P, request: Work, reply: ReplyPromise<Done, JsonCodec>) {
+pub(crate) fn execute<P: Providers>(
+    providers: &P,
+    request: Work,
+    reply: ReplyPromise<Done, JsonCodec>,
+) {
+    sometimes_assert!(rpc_server_received_request, true, "a handler has it");
+    sometimes_assert!(
+        multi_node_server_received_request,
+        true,
+        "from another node"
+    );
+    let drops = request.action == Action::DropPromise;
+    sometimes_assert!(rpc_promise_dropped, drops, "as it was told");
+    sometimes_assert!(multi_node_server_dropped_promise, drops, "as it was told");
+    let answers = request.action == Action::Answer;
+    sometimes_assert!(rpc_response_sent, answers, "at once");
+    sometimes_assert!(multi_node_server_sent_response, answers, "to another node");
+    sometimes_assert!(multi_node_responses_sent, answers, "by one server at least");
     let done = Done {
         client: request.client,
         id: request.id,
@@ -136,7 +157,7 @@ pub(crate) struct ClientPlan {
 }
 
 /// A client's view of one server.
-struct Target<P: Providers> {
+pub(crate) struct Target<P: Providers> {
     name: String,
     address: NetworkAddress,
     transport: Rc<Transport<P>>,
@@ -170,10 +191,11 @@ impl<P: Providers> Target<P> {
         };
         let reply = self.call(token, work).unwrap();
         self.invariants.sent(id, action);
+        sometimes_assert!(multi_node_client_sent_request, true, "to another node");
         self.pending.push_back((id, reply));
     }
 
-    async fn perform(&mut self, id: u64, op: ClientOp) {
+    pub(crate) async fn perform(&mut self, id: u64, op: ClientOp) {
         match op {
             ClientOp::Send(action) => self.send(id, Some(action)),
             ClientOp::SendNowhere => self.send(id, None),
@@ -185,7 +207,10 @@ impl<P: Providers> Target<P> {
                 let limit = Duration::from_millis(millis);
                 match self.time.timeout(limit, reply).await {
                     Ok(result) => self.invariants.ended(&self.name, id, result),
-                    Err(_elapsed) => self.invariants.given_up(id),
+                    Err(_elapsed) => {
+                        sometimes_assert!(rpc_timeout_path, true, "a client waited long enough");
+                        self.invariants.given_up(id);
+                    }
                 }
             }
             ClientOp::Forget => {
@@ -196,6 +221,44 @@ impl<P: Providers> Target<P> {
             }
             ClientOp::Pause { millis } => self.time.sleep(Duration::from_millis(millis)).await,
         }
+    }
+
+    /// One for each server.
+    pub(crate) fn all(
+        providers: &P,
+        topology: &WorkloadTopology,
+        transport: &Rc<Transport<P>>,
+        servers_die: bool,
+    ) -> Vec<Self> {
+        let servers = topology.get_peers_with_prefix("server").into_iter();
+        let targets = servers.map(|(_, ip)| Self {
+            name: format!("client at {}", topology.my_ip),
+            address: NetworkAddress::new(ip.parse().unwrap(), PORT),
+            transport: transport.clone(),
+            time: providers.time().clone(),
+            pending: VecDeque::new(),
+            invariants: RpcInvariants::with_dying_servers(servers_die),
+        });
+        targets.collect()
+    }
+
+    /// What servers know this client by.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn server_ip(&self) -> String {
+        self.address.ip.to_string()
+    }
+
+    pub(crate) async fn await_all(&mut self) {
+        while !self.pending.is_empty() {
+            self.await_oldest().await;
+        }
+    }
+
+    pub(crate) fn check_against(&self, executed: &[u64]) {
+        self.invariants.check_against(executed);
     }
 
     async fn await_oldest(&mut self) {
@@ -222,9 +285,7 @@ impl<P: Providers> Target<P> {
     }
 
     async fn finish(&mut self, plan: &ClientPlan) {
-        while !self.pending.is_empty() {
-            self.await_oldest().await;
-        }
+        self.await_all().await;
         let client = self.name.clone();
         let executed: Vec<u64> = self.insist(AUDIT, Audit { client }).await.unwrap();
         self.invariants.check_against(&executed);
@@ -253,23 +314,22 @@ pub(crate) async fn client<P: Providers>(
 ) -> Seen {
     let random = providers.random().clone();
     let transport = FlowTransportBuilder::from_providers(&providers).build();
-    let mut targets: Vec<Target<P>> = topology
-        .get_peers_with_prefix("server")
-        .into_iter()
-        .map(|(_, ip)| Target {
-            name: format!("client at {}", topology.my_ip),
-            address: NetworkAddress::new(ip.parse().unwrap(), PORT),
-            transport: transport.clone(),
-            time: providers.time().clone(),
-            pending: VecDeque::new(),
-            invariants: RpcInvariants::default(),
-        })
-        .collect();
+    let mut targets = Target::all(&providers, &topology, &transport, !plan.undisturbed);
     for id in 0..u64::from(plan.operations) {
         let pick = random.random_range(0..targets.len());
         let op = plan.weights.draw(&random);
         targets[pick].perform(id, op).await;
     }
+    sometimes_assert!(
+        multi_node_has_servers,
+        !targets.is_empty(),
+        "on other nodes"
+    );
+    sometimes_assert!(
+        multi_node_requests_sent,
+        plan.operations > 0,
+        "by one client at least"
+    );
     let mut seen = Seen {
         answered: 0,
         maybe_delivered: 0,
@@ -298,4 +358,15 @@ pub(crate) fn check_gauges(stats: &TransportStats) {
         stats.tasks,
     ];
     assert_eq!(gauges, [0; 10], "left after shutdown: {stats:?}");
+}
+
+/// The campaign passed, and each of these held in some seed.
+pub(crate) fn assert_held(report: &SimulationReport, names: &[&str]) {
+    report.assert_passed();
+    for name in names {
+        let results = report.assertion_results.iter();
+        let held = results.filter(|result| result.name == *name);
+        let held = held.map(|result| result.held).sum::<u64>();
+        assert!(held > 0, "{name} was missed: {report}");
+    }
 }

@@ -3,6 +3,7 @@
 
 mod transfer;
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -71,6 +72,9 @@ pub(super) struct Driver<T, TP> {
     time: T,
     task: TP,
     max_payload: usize,
+    /// Until when nothing is to be decided, unless a handle or the stream changes something: what
+    /// the last turn ended with.
+    settled_until: Cell<Option<Duration>>,
     log: PeerLog,
     #[cfg_attr(
         not(feature = "metrics"),
@@ -150,6 +154,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             time,
             task,
             max_payload,
+            settled_until: Cell::new(None),
             log: PeerLog::new(Rc::default()),
             guard,
         }
@@ -241,6 +246,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     ) where
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
+        connection.reader.share(Rc::clone(&kept.reads));
         let mut is_known = self.handle.is_connected();
         let ended = poll_fn(|cx| {
             // A newer connection fences this one: nothing more is read from it.
@@ -374,11 +380,17 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         S: tokio::io::AsyncRead + AsyncWrite + Unpin,
     {
         self.handle.begin_turn(cx);
+        self.handle.state().begin_turn();
         // A turn may end in the middle of what is there to read.
         let mut budget = if buggify!() { 1 } else { TURN_BYTES };
         loop {
             let now = self.time.now();
-            match self.decide(now) {
+            let action = if self.is_settled(now) {
+                Action::Wait
+            } else {
+                self.decide(now)
+            };
+            match action {
                 Action::Disconnect(cause) => return Poll::Ready(cause),
                 Action::Finish => return Poll::Ready(ConnectionError::Closed),
                 Action::Shutdown => connection.needs_shutdown = true,
@@ -394,7 +406,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if let Err(cause) = self.poll_last(cx, connection) {
                 return Poll::Ready(cause);
             }
-            if read == Progress::OutOfBudget || written == Progress::OutOfBudget {
+            let has_more = read == Progress::OutOfBudget || written == Progress::OutOfBudget;
+            if has_more || self.handle.state().awaits_turn() {
                 // Still scheduled: others go first, then this task is polled again.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -403,6 +416,13 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Whether the last turn left nothing to decide, and nothing has changed but what the stream may
+    /// bring.
+    fn is_settled(&self, now: Duration) -> bool {
+        let until = self.settled_until.take();
+        !self.handle.is_dirty() && until.is_some_and(|until| now < until)
     }
 
     /// What the state wants done now. Passes on what it has to report.
@@ -447,6 +467,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         if is_due || timer.poll(cx, now, timeouts).is_ready() || self.handle.take_dirty() {
             return false;
         }
+        self.settled_until
+            .set(Some(timeouts.next().unwrap_or(Duration::MAX)));
         self.handle.end_turn();
         #[cfg(feature = "metrics")]
         self.guard.publish();

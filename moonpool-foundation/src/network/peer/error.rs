@@ -108,6 +108,15 @@ pub enum ConnectionError {
     /// The other end ended its half of the stream, without a Close frame.
     #[error("the other end ended the connection")]
     Ended,
+    /// A packet is larger than what the transport's connections may still read into. The session
+    /// goes on with the next connection.
+    #[error("no memory for {bytes} more bytes of a packet: connections may hold {limit} together")]
+    NoMemory {
+        /// Bytes that reading it takes.
+        bytes: usize,
+        /// What all connections may hold.
+        limit: usize,
+    },
     /// The other end closed the session in order.
     #[error("the other end closed the session")]
     RemoteClosed,

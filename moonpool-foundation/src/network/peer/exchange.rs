@@ -65,6 +65,18 @@ enum Session {
     Established(UID),
 }
 
+/// When an acknowledgement that is due leaves by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum AckTurn {
+    #[default]
+    AtOnce,
+    /// In the driver's next turn: what was received may be answered until then, and the answers
+    /// carry it.
+    Next,
+    /// One that is due waits for the next turn.
+    Waits,
+}
+
 /// The session's state on the current connection, and what outlives it.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -79,6 +91,7 @@ pub(super) struct Exchange {
     next_expected: u64,
     unacked_packets: u32,
     unacked_bytes: usize,
+    ack_turn: AckTurn,
     pong: Option<u64>,
     ping: Option<u64>,
     /// A ping was laid out on this connection, and nothing answered it yet.
@@ -102,6 +115,7 @@ impl Exchange {
             next_expected: 1,
             unacked_packets: 0,
             unacked_bytes: 0,
+            ack_turn: AckTurn::default(),
             pong: None,
             ping: None,
             awaits_pong: false,
@@ -147,6 +161,7 @@ impl Exchange {
     pub(super) fn handle_closed(&mut self) {
         self.unacked_packets = 0;
         self.unacked_bytes = 0;
+        self.ack_turn = AckTurn::AtOnce;
         self.pong = None;
         self.ping = None;
         self.awaits_pong = false;
@@ -451,12 +466,32 @@ impl Exchange {
     pub(super) fn handle_ack_laid_out(&mut self) {
         self.unacked_packets = 0;
         self.unacked_bytes = 0;
+        if self.ack_turn == AckTurn::Waits {
+            self.ack_turn = AckTurn::Next;
+        }
+    }
+
+    /// The driver has its turn, and will have another one soon if
+    /// [`awaits_turn`](Self::awaits_turn) says so.
+    pub(super) fn begin_turn(&mut self) {
+        self.ack_turn = match self.ack_turn {
+            AckTurn::Waits => AckTurn::AtOnce,
+            AckTurn::AtOnce | AckTurn::Next => AckTurn::Next,
+        };
+    }
+
+    /// Whether an acknowledgement leaves by itself in the driver's next turn, if no packet carries
+    /// it until then.
+    pub(super) fn awaits_turn(&self) -> bool {
+        self.ack_turn == AckTurn::Waits
     }
 
     /// Lays out an acknowledgement by itself, if one is due that no packet carried.
     pub(super) fn lay_out_ack(&mut self, outbox: &mut Outbox) {
         let is_due = self.unacked_packets >= ACK_PACKETS || self.unacked_bytes >= ACK_BYTES;
-        if is_due || (self.unacked_packets > 0 && buggify!()) {
+        if is_due && self.ack_turn != AckTurn::AtOnce {
+            self.ack_turn = AckTurn::Waits;
+        } else if is_due || (self.unacked_packets > 0 && buggify!()) {
             outbox.push_control(WellKnownToken::Ack, &self.next_expected.to_le_bytes());
             self.handle_ack_laid_out();
         }

@@ -215,7 +215,10 @@ impl Frame {
             put(&mut self.head, HEADER_SIZE + 8, &ack.to_le_bytes());
         }
         let checked = self.head.get(8..).unwrap_or_default();
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(checked), &self.body);
+        let mut checksum = crc32c::crc32c(checked);
+        if !self.body.is_empty() {
+            checksum = crc32c::crc32c_append(checksum, &self.body);
+        }
         let length = u32::try_from(size).unwrap_or(u32::MAX);
         put(&mut self.head, 0, &length.to_le_bytes());
         put(&mut self.head, 4, &checksum.to_le_bytes());
@@ -301,6 +304,11 @@ impl Batch {
 
     pub(super) fn is_empty(&self) -> bool {
         self.frames.is_empty()
+    }
+
+    /// Pieces of memory that its frames are in.
+    pub(super) fn slice_count(&self) -> usize {
+        self.slices
     }
 
     pub(super) fn has_room(&self) -> bool {

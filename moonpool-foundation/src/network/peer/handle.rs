@@ -1,5 +1,7 @@
 //! [`PeerHandle`]: what callers hold, without type parameters.
 
+mod answers;
+
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;
@@ -223,21 +225,6 @@ impl PeerHandle {
         let admitted = self.state().admit_reliable(0, terms.account);
         let (head, body) = self.encode(true, token, terms, encode, admitted)?;
         Ok(self.push_reliable(head, body, terms)?)
-    }
-
-    /// Reserves room for one answer in the current session; sending it, or the session's end, gives
-    /// the room back. `None` while as many answers are owed, or as many of them or of their bytes
-    /// held, as the configuration allows.
-    #[must_use]
-    pub fn reserve_answer(&self) -> Option<AnswerSlot> {
-        self.state().reserve_answer()
-    }
-
-    /// Gives reserved room back, for an answer that will not come. Sending the answer does that by
-    /// itself.
-    pub fn release_answer(&self, slot: AnswerSlot) {
-        self.state().release_answer(slot);
-        self.signal();
     }
 
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
@@ -509,6 +496,11 @@ impl PeerHandle {
             .waker
             .set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
         self.0.is_scheduled.set(true);
+    }
+
+    /// Whether a handle changed something since the last [`take_dirty`](Self::take_dirty).
+    pub(super) fn is_dirty(&self) -> bool {
+        self.0.is_dirty.get()
     }
 
     /// Whether a handle changed something since the last call.

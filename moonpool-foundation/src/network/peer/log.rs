@@ -56,6 +56,7 @@ fn level_of(cause: &ConnectionError) -> Level {
         ConnectionError::Connect { .. }
         | ConnectionError::TimedOut { .. }
         | ConnectionError::Lost { .. }
+        | ConnectionError::NoMemory { .. }
         | ConnectionError::Silent { .. }
         | ConnectionError::Ended
         | ConnectionError::RemoteClosed

@@ -5,6 +5,7 @@
 //! per peer does it (`driver.rs`). It refuses to know what the packets mean.
 
 mod backoff;
+mod budget;
 mod config;
 mod driver;
 mod error;

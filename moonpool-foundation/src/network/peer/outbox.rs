@@ -219,12 +219,13 @@ impl Outbox {
     /// the other end takes.
     pub(super) fn lay_out_next(&mut self, now: Duration, ack: u64, max_payload: usize) -> LaidOut {
         self.drop_expired_front(now);
-        let (relayed, queued) = match self.relay.pop_front() {
-            Some(frame) => (Some(frame), None),
-            None => (None, self.queue.pop_front()),
+        let is_relayed = !self.relay.is_empty();
+        let line = if is_relayed {
+            &mut self.relay
+        } else {
+            &mut self.queue
         };
-        let is_relayed = relayed.is_some();
-        let Some(mut frame) = relayed.or(queued) else {
+        let Some(frame) = line.front_mut() else {
             return LaidOut::Nothing;
         };
         let is_sequenced = self.sequenced && frame.is_reliable();
@@ -234,42 +235,53 @@ impl Outbox {
             HEADER_SIZE
         };
         let is_too_large = frame.size() - front > max_payload;
-        match frame.kind() {
-            FrameKind::Reliable if is_too_large => {
-                self.counters.not_delivered += 1;
-                let id = frame.id;
-                if is_relayed {
-                    let saved = frame.become_skip();
-                    self.count_saved(frame.terms.account, saved);
-                    self.relay.push_front(frame);
-                } else {
-                    self.release(&frame);
+        let kind = frame.kind();
+        match kind {
+            FrameKind::Reliable if is_too_large => return self.withdraw_front(is_relayed),
+            FrameKind::Unreliable if is_too_large => {
+                if let Some(frame) = line.pop_front() {
+                    self.drop_unreliable(&frame);
                 }
-                LaidOut::Withdrawn(id)
+                return LaidOut::Unreliable;
             }
             FrameKind::Reliable | FrameKind::Skip => {
                 if is_sequenced && !is_relayed {
                     frame.sequence = self.next_sequence;
                     self.next_sequence += 1;
                 }
-                if frame.is_reliable() {
+                if kind == FrameKind::Reliable {
                     frame.write_remaining(now, front);
                 }
                 frame.lay_out(ack);
-                self.counters.packets_resent += u64::from(is_relayed && frame.is_reliable());
-                self.batch.push(frame);
-                LaidOut::Reliable
+                self.counters.packets_resent +=
+                    u64::from(is_relayed && kind == FrameKind::Reliable);
             }
-            FrameKind::Unreliable if is_too_large => {
-                self.drop_unreliable(&frame);
-                LaidOut::Unreliable
-            }
-            FrameKind::Unreliable | FrameKind::Control => {
-                frame.lay_out(0);
-                self.batch.push(frame);
-                LaidOut::Unreliable
-            }
+            FrameKind::Unreliable | FrameKind::Control => frame.lay_out(0),
         }
+        if let Some(frame) = line.pop_front() {
+            self.batch.push(frame);
+        }
+        match kind {
+            FrameKind::Reliable | FrameKind::Skip => LaidOut::Reliable,
+            FrameKind::Unreliable | FrameKind::Control => LaidOut::Unreliable,
+        }
+    }
+
+    /// The packet that is next is larger than the other end takes: it vanishes, or becomes an empty
+    /// frame if it has a number.
+    fn withdraw_front(&mut self, is_relayed: bool) -> LaidOut {
+        self.counters.not_delivered += 1;
+        if is_relayed && let Some(frame) = self.relay.front_mut() {
+            let (id, account) = (frame.id, frame.terms.account);
+            let saved = frame.become_skip();
+            self.count_saved(account, saved);
+            return LaidOut::Withdrawn(id);
+        }
+        let Some(frame) = self.queue.pop_front() else {
+            return LaidOut::Nothing;
+        };
+        self.release(&frame);
+        LaidOut::Withdrawn(frame.id)
     }
 
     /// The batch, to write from it; [`put_back`](Self::put_back) has to follow before anything else.

@@ -1,5 +1,7 @@
 //! Bytes in, packets out: one growing buffer, many packets per read, no copy of a payload.
 
+use std::rc::Rc;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::messaging::UID;
@@ -7,11 +9,18 @@ use crate::messaging::WireError;
 use crate::messaging::wire::{HEADER_SIZE, PacketHeader, packet_length};
 use crate::sometimes_assert;
 
+use super::budget::SharedBudget;
+use super::error::ConnectionError;
+
 /// Bytes of the buffer at first.
 const FIRST_READ: usize = 4 * 1024;
 
 /// Bytes that are read at once at most, unless one packet is larger.
 const LARGEST_READ: usize = 128 * 1024;
+
+/// A buffer that has room for this part of a read is read into once more. While a payload of the last
+/// read is still with its receiver, more room means a new buffer.
+const ENOUGH: usize = 4;
 
 /// Collects a stream's bytes until packets are complete.
 ///
@@ -22,6 +31,10 @@ pub(super) struct PacketReader {
     buffer: BytesMut,
     max_payload: usize,
     read_size: usize,
+    /// What all connections of the transport read into, if this is one of a transport's.
+    budget: Option<Rc<SharedBudget>>,
+    /// What it counts as there: the most that the buffer was asked to hold.
+    charged: usize,
 }
 
 impl PacketReader {
@@ -30,6 +43,64 @@ impl PacketReader {
             buffer: BytesMut::new(),
             max_payload,
             read_size: FIRST_READ,
+            budget: None,
+            charged: 0,
+        }
+    }
+
+    /// What is read into counts against this, from the next read on.
+    pub(super) fn share(&mut self, budget: Rc<SharedBudget>) {
+        debug_assert!(self.budget.is_none(), "it counts against one budget");
+        self.budget = Some(budget);
+    }
+
+    /// Counts the memory that the next read takes. While memory is short reads are small, and a
+    /// packet that needs more than there is ends the connection.
+    ///
+    /// # Errors
+    /// [`ConnectionError::NoMemory`].
+    pub(super) fn make_room(&mut self) -> Result<(), ConnectionError> {
+        let missing = self.missing();
+        let (held, charged) = (self.buffer.len(), self.charged);
+        let more = |read_size| (held + missing.max(read_size)).saturating_sub(charged);
+        let Some(budget) = self.budget.as_ref().filter(|_| more(self.read_size) > 0) else {
+            return Ok(());
+        };
+        if budget.is_short() || !budget.fits(more(self.read_size)) {
+            self.read_size = FIRST_READ;
+        }
+        let more = more(self.read_size);
+        // The first bytes of a packet are always read: only one that is larger is refused.
+        if more > FIRST_READ && !budget.fits(more) {
+            let limit = budget.limit();
+            return Err(ConnectionError::NoMemory { bytes: more, limit });
+        }
+        budget.add(more);
+        self.charged += more;
+        Ok(())
+    }
+
+    /// There is nothing to read. What a busy connection keeps for its next read is let go of while
+    /// memory is short: it may be a long time until then.
+    pub(super) fn handle_blocked(&mut self) {
+        if self.charged <= FIRST_READ || !self.buffer.is_empty() {
+            return;
+        }
+        if let Some(budget) = &self.budget
+            && budget.is_short()
+        {
+            budget.remove(self.charged);
+            self.charged = 0;
+            self.read_size = FIRST_READ;
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// Bytes that the packet which has begun still lacks.
+    fn missing(&self) -> usize {
+        match packet_length(&self.buffer, self.max_payload) {
+            Ok(Some(length)) => length.saturating_sub(self.buffer.len()),
+            Ok(None) | Err(_) => 0,
         }
     }
 
@@ -40,11 +111,21 @@ impl PacketReader {
 
     /// The buffer to append to, with room for the next read.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
-        let missing = match packet_length(&self.buffer, self.max_payload) {
-            Ok(Some(length)) => length.saturating_sub(self.buffer.len()),
-            Ok(None) | Err(_) => 0,
+        let missing = self.missing();
+        let (held, room) = (
+            self.buffer.len(),
+            self.buffer.capacity() - self.buffer.len(),
+        );
+        // What a large packet still lacks is read into the room that was made for it: more would move
+        // all of it, to read a little of what follows.
+        let enough = if missing > 0 && held >= self.read_size {
+            missing
+        } else {
+            missing.max(self.read_size / ENOUGH)
         };
-        self.buffer.reserve(missing.max(self.read_size));
+        if room < enough {
+            self.buffer.reserve(missing.max(self.read_size));
+        }
         &mut self.buffer
     }
 
@@ -83,6 +164,14 @@ impl PacketReader {
     }
 }
 
+impl Drop for PacketReader {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.budget {
+            budget.remove(self.charged);
+        }
+    }
+}
+
 /// A packet's token, its payload, and the block that holds it.
 pub(super) type RawPacket<'a> = (UID, &'a [u8], &'a Bytes);
 
@@ -104,13 +193,16 @@ impl Block {
             return Ok(None);
         }
         let header = PacketHeader::deserialize(rest)?;
-        let Some(payload) = rest.get(HEADER_SIZE..header.length as usize) else {
+        let Some((packet, payload)) = rest
+            .get(..header.length as usize)
+            .and_then(|packet| Some((packet, packet.get(HEADER_SIZE..)?)))
+        else {
             return Err(WireError::InvalidLength {
                 length: header.length as usize,
                 expected: rest.len(),
             });
         };
-        if let Err(error) = header.verify(payload) {
+        if let Err(error) = header.verify_packet(packet) {
             sometimes_assert!(
                 checksum_caught_corruption,
                 true,
@@ -143,6 +235,75 @@ mod tests {
     fn append(reader: &mut PacketReader, bytes: &[u8]) {
         reader.buffer().extend_from_slice(bytes);
         reader.handle_read(bytes.len());
+    }
+
+    /// A reader of packets up to 1 MB, and the beginning of one that is so large.
+    fn half_packet(budget: &Rc<SharedBudget>) -> Result<PacketReader, ConnectionError> {
+        let mut reader = PacketReader::new(1_000_000);
+        reader.share(Rc::clone(budget));
+        reader.make_room()?;
+        append(&mut reader, &1_000_000_u32.to_le_bytes());
+        assert_eq!(reader.next_block().unwrap().map(|_| ()), None);
+        reader.make_room()?;
+        reader.buffer();
+        Ok(reader)
+    }
+
+    #[test]
+    fn half_packets_take_no_more_than_the_budget_and_give_it_back() {
+        let budget = Rc::new(SharedBudget::new(4_500_000));
+        for _round in 0..3 {
+            let readers: Vec<_> = (0..10).map(|_| half_packet(&budget)).collect();
+            let taken = readers.iter().filter(|reader| reader.is_ok()).count();
+            assert_eq!(taken, 4);
+            let refused = readers.into_iter().find_map(Result::err);
+            assert!(
+                matches!(refused, Some(ConnectionError::NoMemory { .. })),
+                "{refused:?}"
+            );
+        }
+        assert!(budget.fits(4_500_000));
+    }
+
+    #[test]
+    fn small_packets_are_read_although_the_budget_is_used_up() {
+        let budget = Rc::new(SharedBudget::new(1_100_000));
+        let _half = half_packet(&budget).unwrap();
+        let mut reader = PacketReader::new(1_000_000);
+        reader.share(Rc::clone(&budget));
+        for _ in 0..1_000 {
+            reader.make_room().unwrap();
+            append(&mut reader, &serialize_packet(UID::new(1, 1), &[7; 2_000]));
+            assert_eq!(read_all(&mut reader).unwrap().len(), 1);
+            reader.handle_blocked();
+        }
+        assert!(reader.buffer().capacity() <= 2 * FIRST_READ);
+    }
+
+    #[test]
+    fn an_idle_reader_keeps_its_buffer_until_memory_is_short() {
+        let busy = |budget: &Rc<SharedBudget>| {
+            let mut reader = PacketReader::new(1_000_000);
+            reader.share(Rc::clone(budget));
+            for _ in 0..20 {
+                reader.make_room().unwrap();
+                let room = reader.read_size;
+                append(
+                    &mut reader,
+                    &serialize_packet(UID::new(1, 1), &vec![7; room]),
+                );
+                read_all(&mut reader).unwrap();
+            }
+            reader
+        };
+        let budget = Rc::new(SharedBudget::new(1_000_000));
+        let mut reader = busy(&budget);
+        reader.handle_blocked();
+        assert!(reader.charged >= LARGEST_READ);
+        budget.add(600_000);
+        reader.handle_blocked();
+        assert_eq!((reader.charged, reader.buffer.capacity()), (0, 0));
+        assert!(busy(&budget).charged <= 2 * FIRST_READ, "reads are small");
     }
 
     #[test]

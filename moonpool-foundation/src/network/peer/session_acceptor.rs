@@ -13,6 +13,7 @@ use crate::network::NetworkProvider;
 use crate::task::{JoinHandle, TaskProvider};
 use crate::time::TimeProvider;
 
+use super::budget::SharedBudget;
 use super::config::PeerConfig;
 use super::driver::{Connection, Driver};
 use super::error::{ConnectionError, ProtocolError};
@@ -124,6 +125,8 @@ struct Shared<N: NetworkProvider, T, TP> {
     next_greeting: Cell<u64>,
     limits: Cell<AcceptLimits>,
     connections: Rc<Cell<usize>>,
+    /// What connections read into.
+    reads: RefCell<Rc<SharedBudget>>,
     /// What strangers may cause to be logged.
     log_limit: Rc<LogLimit>,
 }
@@ -154,9 +157,30 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
             next_greeting: Cell::new(0),
             limits: Cell::default(),
             connections: Rc::default(),
+            reads: RefCell::new(Rc::new(SharedBudget::new(usize::MAX))),
             log_limit: Rc::default(),
         });
         Self { shared }
+    }
+
+    /// All sessions together hold about so many bytes of answers and refusals at most: each of them
+    /// what is still free, so that those which do not read leave room for those which do. To be
+    /// called before there are any.
+    #[must_use]
+    pub fn with_answer_budget(self, bytes: usize) -> Self {
+        self.shared.hub.borrow_mut().limit_answers(bytes);
+        self
+    }
+
+    /// All connections together read into about so many bytes at most: their buffers, and packets
+    /// that are not complete. Beyond half of it reads are small and buffers are not kept; a connection
+    /// whose packet does not fit is dropped, and its session goes on with the next. To be called
+    /// before there are any.
+    #[must_use]
+    pub fn with_read_budget(self, bytes: usize) -> Self {
+        let budget = Rc::new(SharedBudget::new(bytes));
+        self.shared.reads.replace(budget);
+        self
     }
 
     /// The peer that dials this address. There must be none that serves it.
@@ -428,6 +452,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> Shared<N, T, TP> {
         let kept = Kept {
             keeper: self.this.clone(),
             peer: handle.id(),
+            reads: Rc::clone(&self.reads.borrow()),
         };
         let driver = driver.link(self.network.clone(), slot, kept);
         let driver = self.task.spawn_driver(task_name(&handle), driver);

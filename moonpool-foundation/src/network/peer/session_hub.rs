@@ -1,11 +1,13 @@
 //! The peers of one transport, and what a Hello does to them. Pure: the time and random ids are
 //! arguments, and connections stay with the caller.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::collections::HashMap;
 use crate::messaging::{NetworkAddress, UID};
 
+use super::budget::SharedBudget;
 use super::config::PeerConfig;
 use super::error::ConnectionError;
 use super::handle::PeerHandle;
@@ -69,6 +71,7 @@ pub(super) struct SessionHub {
     peers: HashMap<PeerId, PeerHandle>,
     /// Takes over from the peer that is being closed.
     heir: Option<PeerHandle>,
+    budget: Rc<SharedBudget>,
 }
 
 impl SessionHub {
@@ -79,7 +82,14 @@ impl SessionHub {
             identity,
             peers: HashMap::default(),
             heir: None,
+            budget: Rc::new(SharedBudget::new(usize::MAX)),
         }
+    }
+
+    /// What sessions hold for their other ends counts against a budget of so many bytes. To be
+    /// called before there are any.
+    pub(super) fn limit_answers(&mut self, bytes: usize) {
+        self.budget = Rc::new(SharedBudget::new(bytes));
     }
 
     /// How many sessions there may be from now on.
@@ -93,6 +103,7 @@ impl SessionHub {
 
     /// Takes a peer in that dials this address.
     pub(super) fn open(&mut self, peer: PeerHandle, address: &NetworkAddress) {
+        peer.state().share_answers(Rc::clone(&self.budget));
         self.table.open(peer.id(), address);
         self.peers.insert(peer.id(), peer);
     }
@@ -179,7 +190,8 @@ impl SessionHub {
         evicted: Option<PeerId>,
         contested: Option<PeerHandle>,
     ) -> Admitted {
-        let state = PeerState::of_session(self.config.clone(), self.identity);
+        let mut state = PeerState::of_session(self.config.clone(), self.identity);
+        state.share_answers(Rc::clone(&self.budget));
         let peer = PeerHandle::new(arrival.new_peer, arrival.name, state);
         let begin = Attachment::Begin(arrival.new_session);
         let attached = peer

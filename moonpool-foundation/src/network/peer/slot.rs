@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
+use super::budget::SharedBudget;
 use super::driver::Connection;
 use super::packet::PeerId;
 
@@ -84,6 +85,8 @@ pub(super) trait Keeper {
 pub(super) struct Kept {
     pub(super) keeper: Weak<dyn Keeper>,
     pub(super) peer: PeerId,
+    /// What the connections of the transport read into.
+    pub(super) reads: Rc<SharedBudget>,
 }
 
 impl Kept {

@@ -1,9 +1,11 @@
 //! What a reliable packet is sent under: until when it is of use, and which limit it counts against.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
+use super::budget::SharedBudget;
 use super::config::PeerConfig;
 use super::frame::Frame;
 
@@ -94,6 +96,8 @@ pub(super) struct Answers {
     session: u32,
     /// No answer that is held expires earlier, as far as is known.
     next_expiry: Option<Duration>,
+    /// What all sessions of the transport hold, if this is one of a transport's.
+    budget: Option<Rc<SharedBudget>>,
 }
 
 impl Answers {
@@ -107,13 +111,32 @@ impl Answers {
             refusals: Held::default(),
             session: 0,
             next_expiry: None,
+            budget: None,
         }
+    }
+
+    /// From now on what is held counts against this, too. To be called before anything is held.
+    pub(super) fn share(&mut self, budget: Rc<SharedBudget>) {
+        debug_assert_eq!(self.held(), (0, 0), "what is held is in no account");
+        self.budget = Some(budget);
+    }
+
+    /// Whether there is room for the bytes of an answer.
+    pub(super) fn has_room(&self) -> bool {
+        self.answers.bytes < self.bytes_limit && self.has_share()
+    }
+
+    fn has_share(&self) -> bool {
+        let (_, bytes) = self.held();
+        self.budget
+            .as_ref()
+            .is_none_or(|budget| budget.has_room(bytes))
     }
 
     /// Promises to take one answer.
     pub(super) fn reserve(&mut self) -> Option<AnswerSlot> {
         let in_use = self.reserved + self.answers.frames;
-        if in_use >= self.packets_limit || self.answers.bytes >= self.bytes_limit {
+        if in_use >= self.packets_limit || !self.has_room() {
             return None;
         }
         self.reserved += 1;
@@ -127,7 +150,7 @@ impl Answers {
     }
 
     pub(super) fn accepts_refusal(&self) -> bool {
-        self.refusals.frames < self.refusals_limit
+        self.refusals.frames < self.refusals_limit && self.has_share()
     }
 
     /// Whether as many are held as half of the limit.
@@ -139,6 +162,9 @@ impl Answers {
     pub(super) fn handle_grown(&mut self, account: Account, bytes: usize) {
         if let Some(held) = self.of(account) {
             held.bytes += bytes;
+            if let Some(budget) = &self.budget {
+                budget.add(bytes);
+            }
         }
     }
 
@@ -175,6 +201,9 @@ impl Answers {
         if let Some(held) = self.of(frame.terms.account) {
             held.frames += 1;
             held.bytes += frame.size();
+            if let Some(budget) = &self.budget {
+                budget.add(frame.size());
+            }
             if let Some(expiry) = frame.terms.expiry {
                 let next = self.next_expiry.map_or(expiry.at, |at| at.min(expiry.at));
                 self.next_expiry = Some(next);
@@ -186,6 +215,7 @@ impl Answers {
         if let Some(held) = self.of(frame.terms.account) {
             held.frames -= 1;
             held.bytes -= frame.size();
+            self.release(frame.size());
         }
         if self.answers.frames == 0 && self.refusals.frames == 0 {
             self.next_expiry = None;
@@ -196,6 +226,13 @@ impl Answers {
     pub(super) fn handle_saved(&mut self, account: Account, bytes: usize) {
         if let Some(held) = self.of(account) {
             held.bytes -= bytes;
+            self.release(bytes);
+        }
+    }
+
+    fn release(&self, bytes: usize) {
+        if let Some(budget) = &self.budget {
+            budget.remove(bytes);
         }
     }
 
@@ -220,5 +257,12 @@ impl Answers {
             Account::Answer(_) => Some(&mut self.answers),
             Account::Refusal => Some(&mut self.refusals),
         }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let (_, bytes) = self.held();
+        self.release(bytes);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
@@ -13,10 +13,12 @@ use super::state::Timeouts;
 
 pin_project! {
     /// The timer of one class of deadlines. It is armed for the next one, or an earlier one that there
-    /// was: most deadlines move on with every packet, and a timer that fires early is cheaper than one
-    /// that is armed anew each time.
+    /// was: most deadlines move on, or come and go, with every packet, and a timer that fires early,
+    /// or for nothing, is cheaper than one that is armed anew each time.
     struct Alarm<S> {
         at: Option<Duration>,
+        // Whom the sleep wakes: it is asked again only by another task, or once its time has come.
+        waker: Option<Waker>,
         #[pin]
         sleep: Option<S>,
     }
@@ -26,6 +28,7 @@ impl<S: Future<Output = ()>> Alarm<S> {
     fn new() -> Self {
         Self {
             at: None,
+            waker: None,
             sleep: None,
         }
     }
@@ -33,26 +36,39 @@ impl<S: Future<Output = ()>> Alarm<S> {
     fn poll(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
+        now: Duration,
         next: Option<Duration>,
         sleep_until: impl FnOnce(Duration) -> S,
     ) -> Poll<()> {
         let mut this = self.project();
         let is_early_enough = match (*this.at, next) {
             (Some(armed), Some(next)) => armed <= next,
-            (None, None) => true,
-            _ => false,
+            (_, None) => true,
+            (None, Some(_)) => false,
         };
         if !is_early_enough {
             *this.at = next;
+            *this.waker = None;
             this.sleep.set(next.map(sleep_until));
+        }
+        let is_registered = this
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_registered && this.at.is_none_or(|at| now < at) {
+            return Poll::Pending;
         }
         let Some(sleep) = this.sleep.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
         if sleep.poll(cx).is_pending() {
+            if !is_registered {
+                *this.waker = Some(cx.waker().clone());
+            }
             return Poll::Pending;
         }
         *this.at = None;
+        *this.waker = None;
         this.sleep.set(None);
         Poll::Ready(())
     }
@@ -87,10 +103,10 @@ impl<T: TimeProvider> Timer<T> {
     ) -> Poll<()> {
         let this = self.project();
         let time = this.time;
-        let ordinary = this.ordinary.poll(cx, timeouts.ordinary, |at| {
+        let ordinary = this.ordinary.poll(cx, now, timeouts.ordinary, |at| {
             time.sleep(at.saturating_sub(now))
         });
-        let background = this.background.poll(cx, timeouts.background, |at| {
+        let background = this.background.poll(cx, now, timeouts.background, |at| {
             time.background_sleep(at.saturating_sub(now))
         });
         if ordinary.is_ready() || background.is_ready() {

@@ -23,9 +23,14 @@ struct Inner {
 impl Waiters {
     /// Wakes everyone who waits. No borrow is held while a waker runs.
     pub(super) fn wake_all(&self) {
-        let woken = std::mem::take(&mut self.inner.borrow_mut().wakers);
-        for (_, waker) in woken {
+        let mut woken = std::mem::take(&mut self.inner.borrow_mut().wakers);
+        for (_, waker) in woken.drain(..) {
             waker.wake();
+        }
+        // The memory goes back for the next time, unless a wake has needed some meanwhile.
+        let mut inner = self.inner.borrow_mut();
+        if inner.wakers.capacity() == 0 {
+            inner.wakers = woken;
         }
     }
 

@@ -68,11 +68,17 @@ impl AsyncRead for SimTcpStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(world) = self.world.live(self.owner) else {
+        let Some(world) = self.world.upgrade() else {
             return Poll::Pending;
         };
         let before = buffer.filled().len();
-        match world.with(|world| world.read(self.id, self.side, buffer, cx.waker())) {
+        let asked = world.with_live(self.owner, |world| {
+            world.read(self.id, self.side, buffer, cx.waker())
+        });
+        let Some(asked) = asked else {
+            return Poll::Pending;
+        };
+        match asked {
             Asked::Ready(result) => {
                 let read = result.as_ref().map(|()| buffer.filled().len() - before);
                 self.log("read", read);
@@ -105,10 +111,16 @@ impl AsyncWrite for SimTcpStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Some(world) = self.world.live(self.owner) else {
+        let Some(world) = self.world.upgrade() else {
             return Poll::Pending;
         };
-        match world.with(|world| world.write(self.id, self.side, slices, cx.waker())) {
+        let asked = world.with_live(self.owner, |world| {
+            world.write(self.id, self.side, slices, cx.waker())
+        });
+        let Some(asked) = asked else {
+            return Poll::Pending;
+        };
+        match asked {
             Asked::Ready(result) => {
                 self.log("write", result.as_ref().copied());
                 return Poll::Ready(result);

@@ -23,6 +23,12 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls that wait for their replies at one time, unless the builder is told otherwise.
 const DEFAULT_MAX_CALLS: usize = 1_048_576;
 
+/// Bytes of answers held for all sessions together, unless the builder is told otherwise.
+const DEFAULT_MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes that all connections read into together, unless the builder is told otherwise.
+const DEFAULT_MAX_READ_BYTES: usize = 256 * 1024 * 1024;
+
 /// Makes a [`FlowTransport`], listening or not.
 ///
 /// ```
@@ -54,6 +60,8 @@ pub struct FlowTransportBuilder<N, T, TP> {
     accept_limits: AcceptLimits,
     default_timeout: Option<Duration>,
     max_calls: usize,
+    max_answer_bytes: usize,
+    max_read_bytes: usize,
     verify: Verify,
     call_chain: CallChain,
 }
@@ -79,6 +87,8 @@ where
             accept_limits: AcceptLimits::default(),
             default_timeout: Some(DEFAULT_TIMEOUT),
             max_calls: DEFAULT_MAX_CALLS,
+            max_answer_bytes: DEFAULT_MAX_ANSWER_BYTES,
+            max_read_bytes: DEFAULT_MAX_READ_BYTES,
             verify: Verify::default(),
             call_chain: CallChain::default(),
         }
@@ -142,6 +152,27 @@ where
     /// refused with `TransportError::TooManyCalls`.
     pub fn max_pending_calls(mut self, calls: usize) -> Self {
         self.max_calls = calls;
+        self
+    }
+
+    /// How many bytes of answers and refusals may be held for all sessions together, 256 MiB by
+    /// default: those that are not written, and those whose arrival the other end has not confirmed.
+    /// A session may hold as much as is still free, and not more than
+    /// [`PeerConfig::answer_bytes`]: clients that do not read leave room for those that do. Requests
+    /// on a session beyond that are answered with `Overloaded`, without being executed; those that
+    /// wait in a stream are, too.
+    pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
+        self.max_answer_bytes = bytes;
+        self
+    }
+
+    /// How many bytes all connections may read into together, 256 MiB by default: their buffers, of up
+    /// to 128 KiB each while they are busy, and packets that are not complete. Beyond half of it
+    /// reads are small and nothing is kept for the next; a connection whose packet does not fit is
+    /// dropped, and its session goes on with the next connection. Room for 4 KiB per connection is
+    /// never refused.
+    pub fn max_read_bytes(mut self, bytes: usize) -> Self {
+        self.max_read_bytes = bytes;
         self
     }
 
@@ -239,12 +270,15 @@ where
             incarnation: UID::new(self.task.internal_random(), self.task.internal_random()),
             endpoint_nonce: self.task.internal_random(),
             call_nonce: self.task.internal_random(),
+            hash_seed: self.task.internal_random(),
             limits: Limits {
                 payload_bytes: self.peer_config.max_payload_bytes as usize,
                 local_packets: self.peer_config.reliable_packets,
                 local_bytes: self.peer_config.reliable_bytes,
                 local_answers: self.peer_config.answer_packets,
                 calls: self.max_calls,
+                answer_bytes: self.max_answer_bytes,
+                read_bytes: self.max_read_bytes,
             },
             clock: Box::new(move || time.now()),
             verify: self.verify.clone(),

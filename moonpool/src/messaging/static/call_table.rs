@@ -186,9 +186,9 @@ impl CallTable {
         self.lists.get(&peer)?.patience
     }
 
-    /// When [`next_due`](Self::next_due) has something to say.
+    /// When [`next_due`](Self::next_due) is to be asked; it may have nothing to say then.
     pub(crate) fn next_look(&self) -> Option<Look> {
-        let (at, _) = self.looks.first()?;
+        let at = self.looks.next_at()?;
         let is_certain = self.bounded > 0;
         Some(Look { at, is_certain })
     }
@@ -240,11 +240,7 @@ impl CallTable {
     /// The call whose time to be looked at came first, if it came. One that is not ended by it has
     /// to get its next look with [`look_again`](Self::look_again).
     pub(crate) fn next_due(&mut self, now: Duration) -> Option<Due> {
-        let (at, key) = self.looks.first()?;
-        if at > now {
-            return None;
-        }
-        self.looks.remove(key);
+        let key = self.looks.take_due(now)?;
         let call = self.calls.get(key)?;
         let (terms, sent) = (call.terms, sent(call.place));
         let token = UID::new(self.nonce, key.to_bits());

@@ -22,7 +22,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use moonpool_foundation::network::peer::{PeerConfigError, PeerHandle, PeerSink};
 use moonpool_foundation::wait::{self, WaitReason};
-use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownId, WellKnownToken};
+use moonpool_foundation::{
+    Endpoint, NetworkAddress, UID, WellKnownId, WellKnownToken, sometimes_assert,
+};
 use moonpool_traits::CodecError;
 
 use calls::Looks;
@@ -56,6 +58,8 @@ pub(crate) struct CoreParams {
     pub(crate) endpoint_nonce: u64,
     /// The upper half of reply tokens.
     pub(crate) call_nonce: u64,
+    /// What the hashes of tokens start from that other ends chose: none of them learns it.
+    pub(crate) hash_seed: u64,
     pub(crate) limits: Limits,
     /// The time, as the transport's provider tells it.
     pub(crate) clock: Box<dyn Fn() -> Duration>,
@@ -74,6 +78,10 @@ pub(crate) struct Limits {
     pub(crate) local_answers: usize,
     /// Calls that may wait at one time.
     pub(crate) calls: usize,
+    /// Bytes of answers that all sessions may hold together.
+    pub(crate) answer_bytes: usize,
+    /// Bytes that all connections may read into together.
+    pub(crate) read_bytes: usize,
 }
 
 /// How far the transport has come in its life.
@@ -125,7 +133,7 @@ pub(crate) struct Core {
     start_local: RefCell<Option<Rc<dyn Fn()>>>,
     /// Further addresses that turned out to lead here.
     own_addresses: RefCell<BTreeSet<(IpAddr, u16)>>,
-    limits: Limits,
+    pub(crate) limits: Limits,
     /// Those who wait for room.
     pub(crate) room: Room,
     clock: Box<dyn Fn() -> Duration>,
@@ -153,7 +161,7 @@ impl Core {
                 endpoints: RefCell::new(endpoints),
                 calls: RefCell::new(CallTable::new(params.call_nonce, params.limits.calls)),
                 looks: RefCell::default(),
-                open_requests: RefCell::default(),
+                open_requests: RefCell::new(OpenRequests::new(params.hash_seed)),
                 peers: RefCell::new(PeerTable::new()),
                 failures: RefCell::new(FailureTable::new()),
                 opener: RefCell::new(None),
@@ -414,6 +422,7 @@ impl Core {
     /// send meanwhile waits for the next turn and other tasks get theirs.
     pub(crate) fn poll_local(&self, cx: &mut Context<'_>) -> Poll<()> {
         let queued = self.local.borrow().len();
+        let (found, not_found) = self.counters.found();
         for _ in 0..queued {
             let next = self.local.borrow_mut().pop();
             let Some((token, packet)) = next else {
@@ -421,6 +430,13 @@ impl Core {
             };
             self.dispatch(token, Packet::Local(&packet));
         }
+        let now = self.counters.found();
+        sometimes_assert!(endpoint_found_local, now.0 > found, "in this process");
+        sometimes_assert!(
+            endpoint_not_found_local,
+            now.1 > not_found,
+            "in this process"
+        );
         self.note_local_room();
         if self.is_closed() {
             return Poll::Ready(());
@@ -452,7 +468,17 @@ impl Core {
     /// Ends everything: peers at once, calls with what is known of them, the local task.
     pub(crate) fn finish_close(&self) {
         self.begin_close();
-        self.phase.set(Phase::Closed);
+        if self.phase.replace(Phase::Closed) != Phase::Closed {
+            self.counters.note_coverage();
+            let was_reused = self.peers.borrow().was_reused();
+            sometimes_assert!(
+                peer_reused,
+                was_reused,
+                "a later message took the same peer"
+            );
+        }
+        let waiting = self.calls.borrow().waiting();
+        sometimes_assert!(reply_queue_closed, waiting > 0, "while calls waited");
         let callers = self.end_all_calls();
         let peers = self.peers.borrow_mut().drain();
         drop(peers);

@@ -1,115 +1,104 @@
-//! When each call is to be looked at next: an indexed heap, so that a call that ends takes its entry
-//! along. Pure.
+//! When each call is to be looked at next: a heap in which the entry of a call that ended stays
+//! behind, since nearly every call ends long before its time. Pure.
 //!
-//! Memory is that of the largest number of calls at one time; adding and removing allocate nothing
-//! once that was reached, and cost O(log n). Entries of the same time come in the order in which
-//! they were added.
+//! Entries that were left behind never outnumber the others by more than [`SPARE`]: adding and
+//! removing are O(1) for deadlines that come in order, O(log n) else, and allocate nothing once
+//! the memory for the largest number of calls at one time is there. Entries of the same time come
+//! in the order in which they were added.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::slot_table::SlotKey;
 
-/// Where a slot without an entry is.
-const NOWHERE: u32 = u32::MAX;
+/// Entries without a call that are kept in any case: clearing out fewer is not worth it.
+const SPARE: usize = 64;
 
-#[derive(Clone, Copy, Debug)]
+/// The order of a slot without an entry.
+const NONE: u64 = u64::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     at: Duration,
-    /// Counts the entries: which of two at the same time comes first.
+    /// Counts the entries: which of two at the same time comes first, and which of a slot's is the
+    /// one that counts.
     order: u64,
     key: SlotKey,
-}
-
-impl Entry {
-    fn is_before(&self, other: &Self) -> bool {
-        (self.at, self.order) < (other.at, other.order)
-    }
 }
 
 /// See the [module's documentation](self). Each slot has at most one entry.
 #[derive(Debug, Default)]
 pub(crate) struct DeadlineQueue {
-    /// A binary heap, the earliest first.
-    heap: Vec<Entry>,
-    /// Where the entry of each slot is in the heap.
-    places: Vec<u32>,
+    /// The earliest first, those that were left behind among them.
+    heap: BinaryHeap<Reverse<Entry>>,
+    /// The order of each slot's entry.
+    orders: Vec<u64>,
+    /// Slots with an entry.
+    len: usize,
     next_order: u64,
 }
 
 impl DeadlineQueue {
-    /// The earliest entry.
-    pub(crate) fn first(&self) -> Option<(Duration, SlotKey)> {
-        self.heap.first().map(|entry| (entry.at, entry.key))
+    /// When [`take_due`](Self::take_due) is to be asked next: no entry is earlier. There may be none
+    /// at this very time. `None`: there is no entry.
+    pub(crate) fn next_at(&self) -> Option<Duration> {
+        self.heap.peek().map(|Reverse(entry)| entry.at)
     }
 
     /// Sets when the slot is to be looked at, in place of an earlier setting.
     pub(crate) fn set(&mut self, key: SlotKey, at: Duration) {
-        self.remove(key);
         let index = key.index as usize;
-        if self.places.len() <= index {
-            self.places.resize(index + 1, NOWHERE);
+        if self.orders.len() <= index {
+            self.orders.resize(index + 1, NONE);
         }
         let order = self.next_order;
         self.next_order += 1;
-        self.heap.push(Entry { at, order, key });
-        self.rise(self.heap.len() - 1);
+        if std::mem::replace(&mut self.orders[index], order) == NONE {
+            self.len += 1;
+        }
+        self.heap.push(Reverse(Entry { at, order, key }));
+        self.clear_out();
     }
 
     /// Takes the slot's entry out, if it has one.
     pub(crate) fn remove(&mut self, key: SlotKey) {
-        let Some(place) = self.places.get_mut(key.index as usize) else {
+        let Some(order) = self.orders.get_mut(key.index as usize) else {
             return;
         };
-        let at = std::mem::replace(place, NOWHERE) as usize;
-        if at >= self.heap.len() {
-            return;
-        }
-        debug_assert_eq!(self.heap[at].key, key, "a slot's entry goes with its value");
-        self.heap.swap_remove(at);
-        if at < self.heap.len() {
-            let at = self.rise(at);
-            self.sink(at);
+        if std::mem::replace(order, NONE) != NONE {
+            self.len -= 1;
+            self.clear_out();
         }
     }
 
-    /// Moves an entry towards the front as far as it belongs. Gives where it is then.
-    fn rise(&mut self, mut at: usize) -> usize {
-        while at > 0 {
-            let parent = (at - 1) / 2;
-            if !self.heap[at].is_before(&self.heap[parent]) {
-                break;
+    /// Takes the earliest entry out, if its time has come.
+    pub(crate) fn take_due(&mut self, now: Duration) -> Option<SlotKey> {
+        while let Some(Reverse(entry)) = self.heap.peek().filter(|first| first.0.at <= now) {
+            let entry = *entry;
+            self.heap.pop();
+            if self.is_current(&entry) {
+                self.remove(entry.key);
+                return Some(entry.key);
             }
-            self.heap.swap(at, parent);
-            self.note_place(at);
-            at = parent;
         }
-        self.note_place(at);
-        at
+        None
     }
 
-    /// Moves an entry towards the end as far as it belongs.
-    fn sink(&mut self, mut at: usize) {
-        loop {
-            let mut first = at;
-            for child in [2 * at + 1, 2 * at + 2] {
-                if child < self.heap.len() && self.heap[child].is_before(&self.heap[first]) {
-                    first = child;
-                }
-            }
-            if first == at {
-                break;
-            }
-            self.heap.swap(at, first);
-            self.note_place(at);
-            at = first;
-        }
-        self.note_place(at);
+    fn is_current(&self, entry: &Entry) -> bool {
+        self.orders.get(entry.key.index as usize) == Some(&entry.order)
     }
 
-    fn note_place(&mut self, at: usize) {
-        let index = self.heap[at].key.index as usize;
-        // The slots are at most 2^32, each with one entry.
-        self.places[index] = u32::try_from(at).unwrap_or(NOWHERE);
+    /// Lets go of what was left behind, when that is most of the heap.
+    fn clear_out(&mut self) {
+        if self.len == 0 {
+            self.heap.clear();
+        } else if self.heap.len() > 2 * self.len + SPARE {
+            let orders = &self.orders;
+            self.heap.retain(|Reverse(entry)| {
+                orders.get(entry.key.index as usize) == Some(&entry.order)
+            });
+        }
     }
 }
 
@@ -129,45 +118,57 @@ mod tests {
         }
     }
 
-    fn pop(queue: &mut DeadlineQueue) -> Option<(u64, u32)> {
-        let (at, key) = queue.first()?;
-        queue.remove(key);
-        Some((u64::try_from(at.as_millis()).unwrap(), key.index))
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
     }
 
     #[test]
     fn entries_come_by_time_and_then_in_the_order_they_were_added() {
         let mut queue = DeadlineQueue::default();
         for (index, at) in [(0, 5), (1, 3), (2, 5), (3, 3), (4, 9)] {
-            queue.set(key(index), Duration::from_millis(at));
+            queue.set(key(index), ms(at));
         }
         queue.remove(key(4));
         queue.remove(key(4));
         queue.remove(key(77));
-        let all: Vec<_> = std::iter::from_fn(|| pop(&mut queue)).collect();
-        assert_eq!(all, [(3, 1), (3, 3), (5, 0), (5, 2)]);
+        let due = |queue: &mut DeadlineQueue, at| queue.take_due(ms(at)).map(|key| key.index);
+        assert_eq!(due(&mut queue, 2), None);
+        let all: Vec<_> = std::iter::from_fn(|| due(&mut queue, 100)).collect();
+        assert_eq!(all, [1, 3, 0, 2]);
     }
 
     #[test]
     fn calls_that_come_and_go_need_no_more_memory() {
         let mut queue = DeadlineQueue::default();
         for round in 0..10_000_u32 {
-            queue.set(key(round % 8), Duration::from_millis(u64::from(round)));
+            queue.set(key(round % 8), ms(u64::from(round)));
             queue.remove(key((round + 5) % 8));
         }
-        assert!(queue.heap.capacity() <= 16 && queue.places.len() == 8);
+        assert!(queue.heap.capacity() <= 4 * SPARE && queue.orders.len() == 8);
+    }
+
+    #[test]
+    fn a_queue_without_entries_has_no_time() {
+        let mut queue = DeadlineQueue::default();
+        queue.set(key(0), ms(5));
+        queue.set(key(1), ms(6));
+        queue.remove(key(0));
+        queue.remove(key(1));
+        assert_eq!(queue.next_at(), None);
     }
 
     proptest! {
         /// Against a model: a map from slot to time.
         #[test]
-        fn the_queue_agrees_with_its_model(ops in vec((0_u32..20, prop::option::of(0_u64..50)), 1..200)) {
+        fn the_queue_agrees_with_its_model(
+            ops in vec((0_u32..20, prop::option::of(0_u64..50)), 1..400)
+        ) {
             let mut queue = DeadlineQueue::default();
             let mut model = BTreeMap::new();
             for (index, at) in ops {
                 match at {
                     Some(at) => {
-                        queue.set(key(index), Duration::from_millis(at));
+                        queue.set(key(index), ms(at));
                         model.insert(index, at);
                     }
                     None => {
@@ -175,17 +176,20 @@ mod tests {
                         model.remove(&index);
                     }
                 }
-                let earliest = model.values().min().copied();
-                let first = queue.first().map(|(at, key)| (at, model[&key.index]));
-                prop_assert_eq!(first.map(|(at, _)| at), earliest.map(Duration::from_millis));
-                prop_assert_eq!(first.map(|(_, at)| at), earliest);
+                let earliest = model.values().min().copied().map(ms);
+                prop_assert_eq!(queue.next_at().is_some(), earliest.is_some());
+                prop_assert!(queue.next_at() <= earliest);
+                prop_assert!(queue.heap.len() <= 2 * model.len() + SPARE);
             }
-            let mut left: Vec<_> = std::iter::from_fn(|| pop(&mut queue)).collect();
-            let mut expected: Vec<_> = model.into_iter().map(|(index, at)| (at, index)).collect();
-            prop_assert!(left.is_sorted_by_key(|(at, _)| *at));
-            left.sort_unstable();
-            expected.sort_unstable();
-            prop_assert_eq!(left, expected);
+            for now in 0..50 {
+                let mut due: Vec<_> =
+                    std::iter::from_fn(|| queue.take_due(ms(now))).map(|key| key.index).collect();
+                due.sort_unstable();
+                let expected: Vec<_> =
+                    model.iter().filter(|(_, at)| **at == now).map(|(index, _)| *index).collect();
+                prop_assert_eq!(due, expected);
+            }
+            prop_assert_eq!(queue.next_at(), None);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use moonpool_foundation::collections::HashMap;
-use moonpool_foundation::{UID, WELL_KNOWN_RESERVED_COUNT, WellKnownId};
+use moonpool_foundation::{UID, WELL_KNOWN_RESERVED_COUNT, WellKnownId, sometimes_assert};
 
 use super::receivers::MessageReceiver;
 use super::slot_table::{SlotKey, SlotTable};
@@ -123,6 +123,7 @@ impl EndpointMap {
     ) -> Result<Option<Receiver>, InvalidToken> {
         if token.is_well_known() {
             let id = WellKnownId::of(token).ok_or(InvalidToken::NotWellKnown { token })?;
+            sometimes_assert!(well_known_registered, true, "under a token that all know");
             return Ok(self.well_known[id.index()].replace(receiver));
         }
         if token.first == self.nonce {
@@ -139,7 +140,13 @@ impl EndpointMap {
             return self.well_known[WellKnownId::of(*token)?.index()].as_ref();
         }
         if token.first == self.nonce {
-            return self.allocated.get(SlotKey::from_bits(token.second));
+            let found = self.allocated.get(SlotKey::from_bits(token.second));
+            sometimes_assert!(
+                dynamic_lookup_found,
+                found.is_some(),
+                "a token of the map's choice"
+            );
+            return found;
         }
         self.chosen.get(token)
     }
@@ -148,12 +155,16 @@ impl EndpointMap {
     /// take it for granted that they are there.
     pub fn remove(&mut self, token: &UID) -> Option<Receiver> {
         if token.is_well_known() {
+            sometimes_assert!(well_known_removal_rejected, true, "others rely on it");
             return None;
         }
-        if token.first == self.nonce {
-            return self.allocated.remove(SlotKey::from_bits(token.second));
-        }
-        self.chosen.remove(token)
+        let removed = if token.first == self.nonce {
+            self.allocated.remove(SlotKey::from_bits(token.second))
+        } else {
+            self.chosen.remove(token)
+        };
+        sometimes_assert!(endpoint_deregistered, removed.is_some(), "it was there");
+        removed
     }
 
     /// Ends all registrations of users, well-known ones too, and gives back the receivers.

@@ -15,6 +15,7 @@ use moonpool_foundation::network::peer::{
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
+    sometimes_assert,
 };
 use moonpool_traits::CodecError;
 
@@ -104,7 +105,9 @@ where
             session_identity(&core),
             core.sink(),
             Rc::new(AcceptedPeers(Rc::downgrade(&core))),
-        );
+        )
+        .with_answer_budget(core.limits.answer_bytes)
+        .with_read_budget(core.limits.read_bytes);
         let transport = Rc::new(Self {
             core,
             time,
@@ -210,6 +213,7 @@ where
             let address = *address;
             return Err(TransportError::NoDestination { address });
         }
+        sometimes_assert!(remote_peer_path, true, "a message to another process");
         let id = self.core.peers.borrow_mut().next_id();
         tracing::debug!(%address, %id, "opening a peer");
         let peer = self.sessions.dial(address, id);
@@ -218,6 +222,7 @@ where
         peers.insert(&handle, Some(address), true, Box::new(peer));
         drop(peers);
         self.core.handle_serving(address, &handle);
+        sometimes_assert!(peer_created, true, "it dials");
         Ok(handle)
     }
 
@@ -293,6 +298,11 @@ where
     /// Starts the task that delivers packets to this process itself, unless it runs.
     pub(crate) fn start_local_delivery(&self) {
         if self.local_task.borrow().is_none() {
+            sometimes_assert!(
+                local_delivery_path,
+                true,
+                "a message to this process itself"
+            );
             let core = Rc::downgrade(&self.core);
             let deliver = poll_fn(move |cx| match core.upgrade() {
                 Some(core) => core.poll_local(cx),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use moonpool_foundation::wait::{self, WaitReason};
-use moonpool_foundation::{Endpoint, UID, WellKnownToken};
+use moonpool_foundation::{Endpoint, UID, WellKnownToken, sometimes_assert};
 use moonpool_traits::MessageCodec;
 use serde::de::DeserializeOwned;
 
@@ -47,7 +47,8 @@ pub struct QueueStats {
     pub received: u64,
     /// Not decodable; requests among them were answered with [`ReplyError::Serialization`].
     pub malformed: u64,
-    /// Refused because the queue was full.
+    /// Refused because the queue was full, or, when their turn came, because the caller's session
+    /// held more answers than it may.
     pub overloaded: u64,
     /// Refused because the queue was closed.
     pub refused: u64,
@@ -95,6 +96,8 @@ struct State<T> {
     /// Receivers that wait, in order of arrival, each once.
     waiters: VecDeque<(u64, Waker)>,
     next_waiter: u64,
+    /// A message woke one of them.
+    has_notified: bool,
 }
 
 /// A message, where its answer goes, and the bytes it counts for.
@@ -127,6 +130,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
                 closed: false,
                 waiters: VecDeque::new(),
                 next_waiter: 0,
+                has_notified: false,
             }),
             limits,
             stats: Cell::default(),
@@ -178,7 +182,25 @@ impl<T, C> NetNotifiedQueue<T, C> {
 
     /// The next message, if one is there, with the route for its answer if it is a request.
     pub fn try_recv_request(&self) -> Option<(T, Option<ReplyRoute>)> {
-        self.state.borrow_mut().take()
+        loop {
+            let request = self.state.borrow_mut().take()?;
+            if let Some(request) = self.keep(request) {
+                return Some(request);
+            }
+        }
+    }
+
+    /// The request, unless its caller's session holds more answers by now than it may: it was
+    /// admitted when nobody could know how large the answers to those before it would be.
+    fn keep(&self, (message, reply): (T, Option<ReplyRoute>)) -> Option<(T, Option<ReplyRoute>)> {
+        match reply {
+            Some(reply) if !reply.has_room() => {
+                self.count(|stats| stats.overloaded += 1);
+                reply.send_error(&ReplyError::Overloaded);
+                None
+            }
+            reply => Some((message, reply)),
+        }
     }
 
     /// Takes in no more messages; those that are queued can still be received. Requests that
@@ -186,7 +208,9 @@ impl<T, C> NetNotifiedQueue<T, C> {
     pub fn close(&self) {
         let waiters = {
             let mut state = self.state.borrow_mut();
-            state.closed = true;
+            if !std::mem::replace(&mut state.closed, true) {
+                state.note_coverage(self.stats.get());
+            }
             std::mem::take(&mut state.waiters)
         };
         for (_, waker) in waiters {
@@ -230,11 +254,13 @@ impl<T, C> NetNotifiedQueue<T, C> {
         waiter: &mut Option<u64>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<(T, Option<ReplyRoute>)>> {
+        let request = self.try_recv_request();
         let (result, unused) = {
             let mut state = self.state.borrow_mut();
-            if let Some(request) = state.take() {
-                (Poll::Ready(Some(request)), state.leave(waiter))
+            if request.is_some() {
+                (Poll::Ready(request), state.leave(waiter))
             } else if state.closed {
+                sometimes_assert!(queue_closed_empty, true, "there will be no more");
                 (Poll::Ready(None), state.leave(waiter))
             } else {
                 (Poll::Pending, state.wait(waiter, cx.waker()))
@@ -298,6 +324,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
             let mut state = self.state.borrow_mut();
             state.bytes += received.bytes;
             state.messages.push_back(received);
+            state.has_notified |= !state.waiters.is_empty();
             state.waiters.pop_front()
         };
         if let Some((_, waker)) = waiter {
@@ -343,6 +370,7 @@ where
             }),
             Err(error) => {
                 self.count(|stats| stats.malformed += 1);
+                sometimes_assert!(deserialization_failed, true, "the message was no message");
                 tracing::debug!(%token, %error, "a message could not be decoded");
                 if let Some(reply) = reply {
                     reply.send_error(&ReplyError::serialization("request", &error));
@@ -376,6 +404,25 @@ impl<T, C> fmt::Debug for NetNotifiedQueue<T, C> {
 }
 
 impl<T> State<T> {
+    /// Says what a queue that is closed has done. Asked once, at its end: nothing of it costs the path
+    /// of a message anything.
+    fn note_coverage(&self, stats: QueueStats) {
+        let received = stats.received;
+        let was_taken = received > self.messages.len() as u64;
+        sometimes_assert!(
+            deserialization_success,
+            received > 0,
+            "a message was decoded"
+        );
+        sometimes_assert!(message_available, was_taken, "a receiver got a message");
+        sometimes_assert!(recv_pending, self.next_waiter > 0, "a receiver had to wait");
+        sometimes_assert!(
+            waker_notified,
+            self.has_notified,
+            "a message woke a receiver"
+        );
+    }
+
     fn take(&mut self) -> Option<(T, Option<ReplyRoute>)> {
         let received = self.messages.pop_front()?;
         self.bytes -= received.bytes;

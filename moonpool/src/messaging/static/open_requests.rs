@@ -1,11 +1,11 @@
 //! The requests that were admitted and are not answered: whether their callers still wait. Pure;
 //! wakers are handed out for the caller to use once no borrow is held.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 use std::task::{Poll, Waker};
 
 use moonpool_foundation::UID;
-use moonpool_foundation::collections::HashMap;
+use moonpool_foundation::collections::{HashMap, SeededHashMap, seeded_hash_map};
 use moonpool_foundation::network::peer::{AnswerSlot, PeerId};
 
 #[derive(Debug, Default)]
@@ -19,24 +19,34 @@ struct Open {
 /// it was answered, or its session ended.
 ///
 /// Bounded by the slots for answers: each entry has one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OpenRequests {
     /// By peer and reply token. A session's table stays until the session ends, so that requests
-    /// that come one by one do not make it anew each time. Ordered, because the other end chooses
-    /// the tokens: it could choose such as collide in a map with a fixed hasher.
+    /// that come one by one do not make it anew each time.
     sessions: HashMap<PeerId, Session>,
     len: usize,
+    hash_seed: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Session {
     /// One of its slots, by which it can be told whether the session is over; none if they are this
     /// process's own requests.
     slot: Option<AnswerSlot>,
-    requests: BTreeMap<UID, Open>,
+    /// The other end chooses the tokens: with a hasher that it knew it could choose such as collide.
+    requests: SeededHashMap<UID, Open>,
 }
 
 impl OpenRequests {
+    /// No request, in tables whose hashes start from `hash_seed`.
+    pub(crate) fn new(hash_seed: u64) -> Self {
+        Self {
+            sessions: HashMap::default(),
+            len: 0,
+            hash_seed,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -49,12 +59,16 @@ impl OpenRequests {
         reply_token: UID,
         slot: Option<AnswerSlot>,
     ) -> bool {
-        let session = self.sessions.entry(peer).or_default();
-        if session.requests.contains_key(&reply_token) {
+        let seed = self.hash_seed;
+        let session = self.sessions.entry(peer).or_insert_with(|| Session {
+            slot: None,
+            requests: seeded_hash_map(seed),
+        });
+        let Entry::Vacant(place) = session.requests.entry(reply_token) else {
             return false;
-        }
+        };
+        place.insert(Open::default());
         session.slot = slot;
-        session.requests.insert(reply_token, Open::default());
         self.len += 1;
         true
     }
@@ -136,8 +150,11 @@ impl OpenRequests {
     }
 }
 
+/// In the order of the tokens.
 fn wakers(session: Session) -> impl Iterator<Item = Waker> {
-    session.requests.into_values().filter_map(|open| open.waker)
+    let mut requests: Vec<_> = session.requests.into_iter().collect();
+    requests.sort_unstable_by_key(|(token, _)| *token);
+    requests.into_iter().filter_map(|(_, open)| open.waker)
 }
 
 #[cfg(test)]
@@ -154,7 +171,7 @@ mod tests {
 
     #[test]
     fn only_its_own_session_cancels_a_request() {
-        let mut requests = OpenRequests::default();
+        let mut requests = OpenRequests::new(7);
         assert!(requests.begin(A, TOKEN, None));
         assert!(waits(&mut requests, A, TOKEN));
         assert!(requests.cancel(PeerId(2), TOKEN).is_none());
@@ -166,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_session_cancels_its_requests_and_no_others() {
-        let mut requests = OpenRequests::default();
+        let mut requests = OpenRequests::new(7);
         let other = PeerId(2);
         for peer in [A, other] {
             for number in 0..3 {
@@ -185,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_reply_token_that_is_used_twice_is_noticed() {
-        let mut requests = OpenRequests::default();
+        let mut requests = OpenRequests::new(7);
         assert!(requests.begin(A, TOKEN, None));
         assert!(!requests.begin(A, TOKEN, None));
         assert_eq!(requests.len(), 1);

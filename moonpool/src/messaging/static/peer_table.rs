@@ -33,6 +33,8 @@ pub(crate) struct PeerTable {
     peers: BTreeMap<PeerId, PeerEntry>,
     by_destination: HashMap<Destination, Serving>,
     next_id: u64,
+    /// A destination was asked for again.
+    was_reused: bool,
 }
 
 impl PeerTable {
@@ -41,6 +43,7 @@ impl PeerTable {
             peers: BTreeMap::new(),
             by_destination: HashMap::default(),
             next_id: 1,
+            was_reused: false,
         }
     }
 
@@ -57,6 +60,7 @@ impl PeerTable {
     pub(crate) fn open(&mut self, address: &NetworkAddress) -> Option<(PeerHandle, bool)> {
         let serving = self.by_destination.get_mut(&(address.ip, address.port))?;
         let is_first = !std::mem::replace(&mut serving.is_opened, true);
+        self.was_reused |= !is_first;
         Some((serving.handle.clone(), is_first))
     }
 
@@ -141,6 +145,11 @@ impl PeerTable {
     /// Number of connections that were accepted and carry a session.
     pub(crate) fn accepted_connections(&self) -> usize {
         self.handles().filter(|handle| handle.is_accepted()).count()
+    }
+
+    /// Whether local code has asked for an address that a peer served already.
+    pub(crate) fn was_reused(&self) -> bool {
+        self.was_reused
     }
 
     /// Number of peers, accepted ones included.

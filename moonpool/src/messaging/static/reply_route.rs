@@ -11,7 +11,7 @@ use moonpool_foundation::network::peer::{
     Account, AnswerSlot, Expiry, PacketTerms, PeerHandle, PeerId,
 };
 use moonpool_foundation::wait::{self, WaitReason};
-use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownToken};
+use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownToken, sometimes_assert};
 use moonpool_traits::{CodecError, MessageCodec};
 use serde::Serialize;
 
@@ -170,6 +170,15 @@ impl ReplyRoute {
             polled
         })
         .await;
+    }
+
+    /// Whether the caller's session may hold the bytes of an answer. One that does not read what it
+    /// asked for is not worth the work of making more.
+    pub(crate) fn has_room(&self) -> bool {
+        match &self.way {
+            Way::Peer(peer) => peer.has_answer_room(),
+            Way::Local | Way::Promise(_) | Way::Used => true,
+        }
     }
 
     fn peer(&self) -> Option<PeerId> {
@@ -376,6 +385,7 @@ impl Drop for ReplyRoute {
             if let Some(core) = self.core.upgrade() {
                 core.counters.broken_promises.add();
             }
+            sometimes_assert!(broken_promise_detected, true, "it was dropped unanswered");
             self.send_error_once(&ReplyError::BrokenPromise);
         }
     }

@@ -6,7 +6,7 @@
 //! time.
 
 /// The lower half of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SlotKey {
     pub(crate) index: u32,
     pub(crate) generation: u32,

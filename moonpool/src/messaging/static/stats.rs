@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use moonpool_foundation::sometimes_assert;
+
 /// A transport's gauges and counters at one moment. After
 /// [`shutdown`](super::FlowTransport::shutdown) every gauge is 0. Counters start at 0 with the
 /// transport.
@@ -118,6 +120,27 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    /// Messages that found a receiver, and those that found none.
+    pub(crate) fn found(&self) -> (u64, u64) {
+        let delivered = self.messages_received.count();
+        (delivered, self.endpoint_not_found.count())
+    }
+
+    /// Says what a transport that ends has done. Asked once, at its end: nothing of it costs the path
+    /// of a message anything.
+    pub(crate) fn note_coverage(&self) {
+        let (delivered, undelivered) = self.found();
+        sometimes_assert!(dispatch_success, delivered > 0, "a receiver got a message");
+        sometimes_assert!(
+            dispatch_undelivered,
+            undelivered > 0,
+            "nobody had the token"
+        );
+        let (sent, received) = (self.replies_sent.count(), self.replies_received.count());
+        sometimes_assert!(reply_sent, sent > 0, "a promise was kept, or broken");
+        sometimes_assert!(reply_received, received > 0, "a call ended with an answer");
+    }
+
     /// The counters, with gauges of 0.
     pub(crate) fn snapshot(&self) -> TransportStats {
         TransportStats {

@@ -11,10 +11,25 @@ use super::{Connection, Driver, Progress, TURN_BYTES, WRITE_FAILURE};
 use crate::buggify_with_prob;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::exchange::Inbound;
-use crate::network::peer::frame::BATCH_SLICES;
+use crate::network::peer::frame::{BATCH_SLICES, Batch};
 use crate::network::peer::packet::ReceivedPacket;
 use crate::task::TaskProvider;
 use crate::time::TimeProvider;
+
+/// Pieces of memory that an ordinary write has at most.
+const FEW_SLICES: usize = 8;
+
+/// Writes as much of the batch as `SLICES` pieces hold.
+fn write_batch<const SLICES: usize, S: AsyncWrite + Unpin>(
+    cx: &mut Context<'_>,
+    stream: &mut S,
+    batch: &Batch,
+) -> Poll<io::Result<usize>> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let count = batch.slices(&mut slices);
+    let pieces = slices.get(..count).unwrap_or_default();
+    Pin::new(stream).poll_write_vectored(cx, pieces)
+}
 
 impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// Reads and hands out packets until nothing more is there, or nothing more is taken.
@@ -35,9 +50,13 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if *budget == 0 {
                 return Ok(Progress::OutOfBudget);
             }
+            connection.reader.make_room()?;
             let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
             match read {
-                Poll::Pending => return Ok(Progress::Blocked),
+                Poll::Pending => {
+                    connection.reader.handle_blocked();
+                    return Ok(Progress::Blocked);
+                }
                 Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
                 Poll::Ready(Ok(bytes)) => {
                     *budget = budget.saturating_sub(bytes);
@@ -111,10 +130,12 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 self.handle.state().put_back(batch, 0);
                 return Err(ConnectionError::lost(&io::ErrorKind::BrokenPipe.into()));
             }
-            let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
-            let count = batch.slices(&mut slices);
-            let pieces = slices.get(..count).unwrap_or_default();
-            let written = Pin::new(&mut connection.stream).poll_write_vectored(cx, pieces);
+            // Most writes carry few packets, and a table of them all has to be filled in first.
+            let written = if batch.slice_count() <= FEW_SLICES {
+                write_batch::<FEW_SLICES, _>(cx, &mut connection.stream, &batch)
+            } else {
+                write_batch::<BATCH_SLICES, _>(cx, &mut connection.stream, &batch)
+            };
             let bytes = match &written {
                 Poll::Ready(Ok(bytes)) => *bytes,
                 Poll::Ready(Err(_)) | Poll::Pending => 0,

@@ -1,9 +1,11 @@
 //! Packets that expire, and what is held for the other end's sake.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::Outbox;
 use crate::messaging::UID;
+use crate::network::peer::budget::SharedBudget;
 use crate::network::peer::terms::{Account, AnswerSlot};
 
 /// How long at least passes between two looks for expired answers.
@@ -45,6 +47,16 @@ impl Outbox {
     /// Whether the slot is of the current session.
     pub(in crate::network::peer) fn is_current(&self, slot: AnswerSlot) -> bool {
         self.answers.is_of_session(slot)
+    }
+
+    /// What is held for the other end counts against this, too.
+    pub(in crate::network::peer) fn share_answers(&mut self, budget: Rc<SharedBudget>) {
+        self.answers.share(budget);
+    }
+
+    /// Whether there is room for the bytes of one more answer.
+    pub(in crate::network::peer) fn has_answer_room(&self) -> bool {
+        self.answers.has_room()
     }
 
     /// Promises to take one answer.

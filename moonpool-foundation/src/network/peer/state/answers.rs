@@ -1,8 +1,11 @@
 //! Room for what the other end is owed.
 
+use std::rc::Rc;
+
 use crate::messaging::UID;
 
 use super::{PeerState, Refusal};
+use crate::network::peer::budget::SharedBudget;
 use crate::network::peer::terms::{Account, AnswerSlot};
 
 /// Bytes of a refusal's payload at most: refusals of one burst share packets up to this size.
@@ -42,6 +45,16 @@ impl PeerState {
     /// Gives a promised answer's room back: it will not come.
     pub(in crate::network::peer) fn release_answer(&mut self, slot: AnswerSlot) {
         self.outbox.release_answer(slot);
+    }
+
+    /// What is held for the other end counts against this, too.
+    pub(in crate::network::peer) fn share_answers(&mut self, budget: Rc<SharedBudget>) {
+        self.outbox.share_answers(budget);
+    }
+
+    /// Whether there is room for the bytes of one more answer.
+    pub(in crate::network::peer) fn has_answer_room(&self) -> bool {
+        self.outbox.has_answer_room()
     }
 
     /// Promises to take one answer.

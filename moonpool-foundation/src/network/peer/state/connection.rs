@@ -219,6 +219,19 @@ impl PeerState {
         };
     }
 
+    /// The driver has its turn.
+    pub(in crate::network::peer) fn begin_turn(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.begin_turn();
+        }
+    }
+
+    /// Whether the driver has to have another turn, after everybody who can go on now: what they
+    /// send may carry an acknowledgement that is due.
+    pub(in crate::network::peer) fn awaits_turn(&self) -> bool {
+        self.exchange.as_ref().is_some_and(Exchange::awaits_turn)
+    }
+
     /// Lays out what can be written now. The batch is to be written from;
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
     pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {

@@ -43,6 +43,11 @@ pub(in crate::network::peer) struct Timeouts {
 }
 
 impl Timeouts {
+    /// The earlier of the two.
+    pub(in crate::network::peer) fn next(&self) -> Option<Duration> {
+        [self.ordinary, self.background].into_iter().flatten().min()
+    }
+
     pub(super) fn add(&mut self, class: Class, at: Option<Duration>) {
         let known = match class {
             Class::Ordinary => &mut self.ordinary,

@@ -1,0 +1,132 @@
+//! An oracle for calls: servers of every kind, callers that call in every way, under every fault of the
+//! simulator, and a ledger outside of them all that knows whether an outcome is true.
+//!
+//! `ORACLE_SEEDS=10000 cargo test --release -p moonpool --test simulation rpc_oracle` is the long form;
+//! it prints how often each outcome was seen.
+//!
+//! A handler that panics is not here: a panic of a task fails a seed, because it is a bug. What its
+//! caller is told is tested on real TCP.
+
+use std::time::Duration;
+
+use moonpool::foundation::{
+    Attrition, Leftovers, Phases, SeedReport, SimProviders, SimulationBuilder, SimulationReport,
+    WorkloadTopology,
+};
+
+#[path = "rpc_oracle/client.rs"]
+mod client;
+#[path = "rpc_oracle/coverage.rs"]
+mod coverage;
+#[path = "rpc_oracle/ledger.rs"]
+mod ledger;
+#[path = "rpc_oracle/protocol.rs"]
+mod protocol;
+#[path = "rpc_oracle/server.rs"]
+mod server;
+#[path = "rpc_oracle/trouble.rs"]
+mod trouble;
+
+use client::Character;
+use coverage::Tally;
+use protocol::Girth;
+pub(crate) use protocol::SimTransport;
+
+/// Seeds if `ORACLE_SEEDS` says nothing: each outcome is found in some of them.
+const SEEDS: u64 = 60;
+/// How many of those run again with one worker.
+const AGAIN: u64 = 15;
+
+fn seeds() -> u64 {
+    let given = std::env::var("ORACLE_SEEDS");
+    given.map_or(SEEDS, |seeds| seeds.parse().unwrap())
+}
+
+/// As wide as what is drawn from it in each seed.
+fn attrition() -> Attrition {
+    let millis = |min, max| Duration::from_millis(min)..=Duration::from_millis(max);
+    Attrition {
+        probability: 0.3,
+        interval: millis(100, 3_000),
+        max_dead: 2,
+        downtime: millis(100, 10_000),
+        reboot: millis(1, 1_000),
+        grace: millis(10, 3_000),
+        pause: millis(10, 8_000),
+        ..Attrition::default()
+    }
+}
+
+fn campaign(tally: &Tally) -> SimulationBuilder {
+    let mut builder = SimulationBuilder::new()
+        .use_random_config()
+        .shutdown_after_all()
+        .phases(Phases {
+            chaos: trouble::TROUBLE_ENDS + Duration::from_secs(1)..Duration::from_secs(20),
+            ..Phases::default()
+        })
+        .attrition(attrition())
+        .coverage(["simulation::rpc_oracle"]);
+    for (name, girth) in [
+        ("server-1", Girth::Wide),
+        ("server-2", Girth::Narrow),
+        ("server-3", Girth::Wide),
+    ] {
+        builder = builder.process(
+            name,
+            move |providers: SimProviders, topology: WorkloadTopology| {
+                server::serve(providers, topology, girth)
+            },
+        );
+    }
+    for (name, girth, is_friend, pause_millis) in [
+        ("client-1", Girth::Wide, true, 600),
+        ("client-2", Girth::Narrow, false, 600),
+        ("client-3", Girth::Wide, false, 300),
+        ("client-4", Girth::Wide, true, 30),
+    ] {
+        let character = Character {
+            girth,
+            is_friend,
+            pause_millis,
+        };
+        let tally = tally.clone();
+        builder = builder.register_providers_workload(name, move |providers, topology| {
+            client::call(providers, topology, character, tally.clone())
+        });
+    }
+    builder.register_providers_workload("trouble", trouble::make)
+}
+
+fn digests(seeds: &[SeedReport]) -> Vec<(u64, u64)> {
+    let seeds = seeds.iter();
+    seeds.map(|seed| (seed.seed, seed.metrics.digest)).collect()
+}
+
+fn run(jobs: usize, seeds: u64) -> SimulationReport {
+    let tally = Tally::default();
+    let report = campaign(&tally).with_seed_range(0..seeds).jobs(jobs).run();
+    let seconds = report.metrics.wall_time.as_secs_f64();
+    println!("{report}");
+    tally.print();
+    let rate = report.iterations as f64 / seconds;
+    println!(
+        "{jobs} jobs: {} seeds, {rate:.1} seeds/s",
+        report.iterations
+    );
+    report
+}
+
+#[test]
+fn slow_simulation_the_outcome_of_every_call_is_true() {
+    let report = run(2, seeds());
+    report.assert_passed();
+    for seed in &report.individual_metrics {
+        assert_eq!(seed.leftovers, Leftovers::default(), "seed {}", seed.seed);
+    }
+    let again = run(1, seeds().min(AGAIN)).individual_metrics;
+    assert_eq!(
+        digests(&again),
+        digests(&report.individual_metrics[..again.len()])
+    );
+}
