@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::clock::SimInstant;
-use super::events::{EventClass, EventQueue};
+use super::events::{EventClass, EventQueue, Popped};
 
 /// An event queue outside a world. Times are nanoseconds.
 #[derive(Debug, Default)]
@@ -18,7 +18,9 @@ impl QueueProbe {
 
     /// Takes the earliest event out, with its time.
     pub fn pop(&mut self) -> Option<(u64, u64)> {
-        let (at, event) = self.0.pop()?;
-        Some((at.as_nanos(), event))
+        match self.0.pop_by(SimInstant::NEVER) {
+            Popped::Event(at, event) => Some((at.as_nanos(), event)),
+            Popped::Later(_) | Popped::Nothing => None,
+        }
     }
 }
