@@ -74,8 +74,8 @@ pub enum RegisterError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// As many packets or bytes wait for the peer as its configuration allows. Wait for
-    /// `PeerHandle::ready`, or shed load.
+    /// As many packets or bytes wait for the peer, or for this process itself, as the configuration
+    /// allows. Wait for [`FlowTransport::ready`](crate::FlowTransport::ready), or shed load.
     #[error("the queue to the peer is full")]
     QueueFull,
     /// The message is larger than this end, or the other one, takes. Split it, or raise the limit

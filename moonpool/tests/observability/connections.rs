@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use moonpool::{
-    ConnectionError, Endpoint, JsonCodec, NetworkProvider, Providers, ReplyError, TimeProvider,
-    UID, observability, send_request,
+    ConnectionError, Endpoint, JsonCodec, NetworkProvider, PeerConfig, Providers, ReplyError,
+    ReplyFuture, TimeProvider, UID, observability, send_request,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::Level;
@@ -16,7 +16,9 @@ use crate::common::{Hosts, shut_down};
 captured_in_both_worlds! {
     connects_and_their_ends_are_said_with_their_cause: 5;
     a_call_that_was_never_sent_is_explained: 5;
+    an_address_that_is_never_reachable_is_said_ever_more_rarely: 5;
     a_stranger_who_speaks_no_moonpool_is_warned_of_within_limits: 3;
+    connections_beyond_the_limit_are_warned_of_ever_more_rarely: 3;
 }
 
 const TOKEN: UID = UID::new(0x0B5F, 1);
@@ -95,12 +97,39 @@ async fn a_call_that_was_never_sent_is_explained<P: Providers>(hosts: Hosts<P>) 
             .field(observability::peer_fields::CAUSE)
             .starts_with("cannot connect: ")
     );
-    // Said ever more rarely, not for each of the attempts.
-    let quiet = failed
-        .iter()
-        .filter(|said| said.level == Level::DEBUG)
-        .count();
-    assert!(failed.len() < 3 || quiet > 0, "{failed:?}");
+    shut_down::<P>(&client).await;
+}
+
+async fn an_address_that_is_never_reachable_is_said_ever_more_rarely<P: Providers>(
+    hosts: Hosts<P>,
+) {
+    let server = hosts.serve().await;
+    let address = server.local_address().unwrap();
+    shut_down::<P>(&server).await;
+    drop(server);
+    let config = PeerConfig {
+        initial_backoff: Duration::from_millis(1),
+        max_backoff: Duration::from_millis(1),
+        patience: None,
+        ..PeerConfig::default()
+    };
+    let client = hosts.client_builder().peer_config(config).build();
+    let waiting: ReplyFuture<u32, _> =
+        send_request(&client, &Endpoint::new(address, TOKEN), 1, JsonCodec).unwrap();
+    hosts.until(|| events("no connection").len() >= 9).await;
+    drop(waiting);
+    for (said, number) in events("no connection").iter().zip(1_u32..) {
+        assert_eq!(
+            said.field(observability::peer_fields::FAILURES),
+            number.to_string()
+        );
+        let expected = if number.is_power_of_two() {
+            Level::INFO
+        } else {
+            Level::DEBUG
+        };
+        assert_eq!(said.level, expected, "failure {number}");
+    }
     shut_down::<P>(&client).await;
 }
 
@@ -138,5 +167,28 @@ async fn a_stranger_who_speaks_no_moonpool_is_warned_of_within_limits<P: Provide
             .contains(':')
     );
     hosts.client.time().sleep(Duration::from_millis(1)).await;
+    shut_down::<P>(&server).await;
+}
+
+async fn connections_beyond_the_limit_are_warned_of_ever_more_rarely<P: Providers>(
+    hosts: Hosts<P>,
+) {
+    let server = hosts.server_builder().max_incoming_connections(0);
+    let server = server.build_listening().await.unwrap();
+    let address = server.local_address().unwrap().socket_addr().to_string();
+    while server.stats().accept_refused < 9 {
+        let mut stream = hosts.client.network().connect(&address).await.unwrap();
+        let mut answer = Vec::new();
+        // Closed at once, or reset.
+        let read = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty(), "{read:?}");
+    }
+    let said = events("too many connections");
+    let refused: Vec<_> = said
+        .iter()
+        .map(|said| said.field(observability::peer_fields::REFUSED))
+        .collect();
+    assert_eq!(refused, ["1", "2", "4", "8"]);
+    assert!(said.iter().all(|said| said.level == Level::WARN));
     shut_down::<P>(&server).await;
 }

@@ -9,7 +9,10 @@ use ::metrics::{
     SharedString, Unit, with_local_recorder,
 };
 use moonpool::observability::metrics as names;
-use moonpool::{JsonCodec, Providers, ReplyError, Serving, TimeProvider, define_interface};
+use moonpool::{
+    Endpoint, JsonCodec, PeerConfig, Providers, QueueLimits, ReplyError, ReplyFuture,
+    RequestStream, Serving, TimeProvider, UID, define_interface, send_request,
+};
 
 use crate::common::{Hosts, on_tokio, shut_down};
 
@@ -195,6 +198,47 @@ fn calls_handlers_and_peers_are_measured_in_simulation() {
         crate::common::simulate(1, &some_calls);
     });
     check(&kept);
+}
+
+/// One that nobody may send, one that finds no room for its answer, and one that finds none in its
+/// stream's queue.
+async fn some_refusals<P: Providers>(hosts: Hosts<P>) {
+    let config = PeerConfig {
+        answer_packets: 2,
+        ..PeerConfig::default()
+    };
+    let server = hosts.server_builder().peer_config(config);
+    let server = server.build_listening().await.unwrap();
+    let address = server.local_address().unwrap();
+    let private = server.register_private_handler::<u32, _>(UID::new(0x510_0001, 1), JsonCodec);
+    let limits = QueueLimits {
+        messages: 1,
+        ..QueueLimits::default()
+    };
+    let mut crowded = RequestStream::<u32, _>::with_limits(JsonCodec, limits);
+    crowded.make_dynamic_endpoint(&server).unwrap();
+    let roomy = server.register_handler::<u32, _>(UID::new(0x510_0002, 1), JsonCodec);
+    let client = hosts.connect();
+    let ask = |stream: &RequestStream<u32, JsonCodec>| -> ReplyFuture<u32, _> {
+        let token = stream.endpoint().unwrap().token;
+        send_request(&client, &Endpoint::new(address, token), 1, JsonCodec).unwrap()
+    };
+    assert_eq!(ask(&private).await, Err(ReplyError::Unauthorized));
+    let first = ask(&crowded);
+    assert_eq!(ask(&crowded).await, Err(ReplyError::Overloaded));
+    let second = ask(&roomy);
+    assert_eq!(ask(&roomy).await, Err(ReplyError::Overloaded));
+    drop((first, second));
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+#[test]
+fn refused_messages_are_counted_by_their_reason() {
+    let kept = Kept::default();
+    with_local_recorder(&kept, || on_tokio(some_refusals));
+    let refused = |reason| kept.value(&format!("{} reason={reason}", names::REQUESTS_REFUSED));
+    assert_eq!((refused("unauthorized"), refused("overloaded")), (1.0, 2.0));
 }
 
 #[cfg(feature = "sim")]

@@ -33,6 +33,7 @@ in_both_worlds! {
     promises_count_as_calls_that_wait: 5;
     a_server_hands_the_duty_for_a_request_on: 20;
     a_duty_handed_on_ends_with_its_caller: 20;
+    a_promise_within_a_request_ends_with_its_deadline: 20;
 }
 
 const TOKEN: UID = UID::new(0xE3BD, 1);
@@ -399,4 +400,19 @@ async fn a_duty_handed_on_ends_with_its_caller<P: Providers>(hosts: Hosts<P>) {
     relaying.await.unwrap();
     assert_eq!(front.stats().pending_calls, 0);
     shut_all_down::<P>(&[&client, &front]).await;
+}
+
+async fn a_promise_within_a_request_ends_with_its_deadline<P: Providers>(hosts: Hosts<P>) {
+    let server = hosts.serve().await;
+    let requests = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let call = server.call(&endpoint::<P>(&server), 1_u32, JsonCodec);
+    let call = call.timeout(SECOND / 10).send::<u32>().unwrap();
+    let received = requests.recv_with_transport::<_, _, _, u32>(&server);
+    let (_, reply) = received.await.unwrap();
+    let promise = server.promise::<u32, _>(JsonCodec).timeout(None);
+    let (_, answer) = promise.within(&reply).open().unwrap();
+    assert_eq!(answer.await, Err(ReplyError::Timeout));
+    assert_eq!(call.await, Err(ReplyError::Timeout));
+    drop(reply);
+    shut_all_down::<P>(&[&server]).await;
 }

@@ -10,6 +10,14 @@ pub mod fields {
     /// Why a connection, or the attempt to get one, ended: a
     /// [`ConnectionError`](crate::network::peer::ConnectionError).
     pub const CAUSE: &str = "cause";
+    /// What an attempt connects to, as it was given to the network provider.
+    pub const TARGET: &str = "target";
+    /// How many connections the peer has had; of `too many connections`: how many there are.
+    pub const CONNECTIONS: &str = "connections";
+    /// How many attempts in a row have failed.
+    pub const FAILURES: &str = "failures";
+    /// How many connections were closed at once, since the transport was made.
+    pub const REFUSED: &str = "refused";
     /// How many warnings of the same kind were left out since the last one.
     pub const SUPPRESSED: &str = "suppressed";
     /// Packets of the ended session that surely did not arrive.

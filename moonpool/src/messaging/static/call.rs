@@ -289,10 +289,9 @@ where
     Req: Serialize,
     C: MessageCodec,
 {
-    let mut record = CallRecord::begin(transport.core(), endpoint, options.name());
+    let record = CallRecord::begin(transport.core(), endpoint, options.name());
     let started = {
-        let span = record.span().clone();
-        let _entered = span.enter();
+        let _entered = record.span().enter();
         start(transport, endpoint, options, &request, &codec)
     };
     match started {

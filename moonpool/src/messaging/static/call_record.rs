@@ -3,6 +3,7 @@
 //! With nobody listening each is a few words that are never looked at: the clock is not read, and
 //! nothing is formatted or allocated.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,13 +21,18 @@ use crate::observability::{GIVEN_UP, OK, fields};
 
 /// One call, from its start to its outcome. Dropped before that, it was given up.
 pub(crate) struct CallRecord {
-    core: Rc<Core>,
     span: Span,
     /// `None`: nobody wants to know, or the outcome was told.
-    started: Option<Duration>,
-    attempt: u32,
+    started: Cell<Option<Started>>,
+    attempt: Cell<u32>,
     #[cfg(feature = "metrics")]
     metrics: Rc<CallMetrics>,
+}
+
+struct Started {
+    at: Duration,
+    /// For the clock, and the gauge of calls in flight.
+    core: Rc<Core>,
 }
 
 impl CallRecord {
@@ -45,10 +51,12 @@ impl CallRecord {
         );
         let is_wanted = cfg!(feature = "metrics") || !span.is_disabled();
         Self {
-            core: core.clone(),
             span,
-            started: is_wanted.then(|| core.now()),
-            attempt: 1,
+            started: Cell::new(is_wanted.then(|| Started {
+                at: core.now(),
+                core: core.clone(),
+            })),
+            attempt: Cell::new(1),
             #[cfg(feature = "metrics")]
             metrics: core.instruments.begin_call(name),
         }
@@ -61,28 +69,27 @@ impl CallRecord {
 
     /// An attempt with this number is being made.
     #[inline]
-    pub(crate) fn note_attempt(&mut self, attempt: u32) {
-        if attempt != self.attempt {
-            self.attempt = attempt;
+    pub(crate) fn note_attempt(&self, attempt: u32) {
+        if attempt != self.attempt.replace(attempt) {
             self.span.record(fields::ATTEMPT, attempt);
         }
     }
 
     /// The outcome is known.
-    pub(crate) fn end(&mut self, outcome: Result<(), &ReplyError>) {
+    pub(crate) fn end(&self, outcome: Result<(), &ReplyError>) {
         self.end_as(outcome_name(outcome));
     }
 
     /// The call is over like this.
     #[inline]
-    pub(crate) fn end_as(&mut self, outcome: &'static str) {
-        let Some(started) = self.started.take() else {
+    pub(crate) fn end_as(&self, outcome: &'static str) {
+        let Some(Started { at, core }) = self.started.take() else {
             return;
         };
-        let duration = self.core.now().saturating_sub(started);
+        let duration = core.now().saturating_sub(at);
         record_end(&self.span, outcome, duration);
         #[cfg(feature = "metrics")]
-        self.metrics.end(&self.core.instruments, outcome, duration);
+        self.metrics.end(&core.instruments, outcome, duration);
     }
 }
 

@@ -114,7 +114,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    fn poll(&mut self, cx: &mut Context<'_>, record: &mut CallRecord) -> Poll<Outcome> {
+    fn poll(&mut self, cx: &mut Context<'_>, record: &CallRecord) -> Poll<Outcome> {
         let (polled, attempt) = match self {
             Self::Once(call) => return Pin::new(call).poll(cx),
             Self::Retrying(call, retrying) => {
@@ -164,9 +164,8 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let span = this.record.span().clone();
-        let _entered = span.enter();
-        let outcome = std::task::ready!(this.work.poll(cx, &mut this.record));
+        let _entered = this.record.span().enter();
+        let outcome = std::task::ready!(this.work.poll(cx, &this.record));
         let decoded = outcome.and_then(|bytes| {
             this.codec
                 .decode(&bytes)
