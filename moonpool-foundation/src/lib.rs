@@ -116,6 +116,10 @@ pub use runner::{
 pub use runner::{
     SimulationMetrics, TokioReport, TokioRunReport, TokioRunner, Verdict, WorkloadTopology,
 };
+/// What `bench/` measures by itself. Not part of the API.
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use sim::QueueProbe;
 #[cfg(feature = "sim")]
 pub use sim::{
     CloseDirection, CloseReason, ConnectionSide, Host, KillKind, Leftovers, PendingTask,

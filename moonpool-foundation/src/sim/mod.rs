@@ -38,6 +38,7 @@ mod network_faults;
 mod notices;
 mod pipe;
 mod process;
+mod queue_probe;
 mod random_config;
 mod rng;
 mod segments;
@@ -73,6 +74,8 @@ pub use fault_scripts::{
 pub use faults::CloseDirection;
 pub use network_faults::Host;
 pub use process::{KillKind, ProcessAddressError, ProcessId};
+#[doc(hidden)]
+pub use queue_probe::QueueProbe;
 pub use sim_world::{Leftovers, SimProcess, SimWorld};
 pub use sleep::SleepFuture;
 pub use trace::{TraceMode, TraceStep};

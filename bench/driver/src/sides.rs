@@ -1,0 +1,212 @@
+//! The programs that are compared: how each is built, by itself, and run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    Moonpool,
+    Floor,
+    Turmoil,
+    Madsim,
+    Tarpc,
+    Tonic,
+    Capnp,
+}
+
+/// Where the ends of a work run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// One process of one thread, on one core.
+    OneCore,
+    /// As many threads as it starts, on two cores.
+    TwoCores,
+    /// A server process on one core and a client process on the other.
+    TwoProcesses,
+}
+
+impl Side {
+    pub fn package(self) -> &'static str {
+        match self {
+            Self::Moonpool => "bench-moonpool",
+            Self::Floor => "bench-floor",
+            Self::Turmoil => "bench-turmoil",
+            Self::Madsim => "bench-madsim",
+            Self::Tarpc => "bench-tarpc",
+            Self::Tonic => "bench-tonic",
+            Self::Capnp => "bench-capnp",
+        }
+    }
+
+    /// madsim replaces parts of its users' crates under a cfg of its own: nothing it shares with other sides
+    /// may be built with that.
+    fn target_directory(self) -> PathBuf {
+        match self {
+            Self::Madsim => workspace().join("target/madsim"),
+            _ => workspace().join("target"),
+        }
+    }
+
+    pub fn program(self) -> PathBuf {
+        self.target_directory().join("release").join(self.package())
+    }
+
+    fn build(self) -> Result<(), String> {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let mut command = Command::new(cargo);
+        command.current_dir(workspace());
+        command.args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--release",
+            "--package",
+            self.package(),
+        ]);
+        command.arg("--target-dir").arg(self.target_directory());
+        if self == Self::Madsim {
+            command.env("RUSTFLAGS", "--cfg madsim");
+        }
+        let status = command
+            .status()
+            .map_err(|error| format!("cargo: {error}"))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("{} did not build", self.package()))
+        }
+    }
+}
+
+pub fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// One invocation of cargo for each: features of one side's dependencies do not reach another's.
+pub fn build(sides: impl Iterator<Item = Side>) -> Result<(), String> {
+    for side in sides.collect::<BTreeSet<_>>() {
+        eprintln!("building {}", side.package());
+        side.build()?;
+    }
+    Ok(())
+}
+
+/// What a run printed.
+pub type Figures = BTreeMap<String, f64>;
+
+/// `program work n=count parameters`, pinned as the layout says.
+pub fn run(
+    side: Side,
+    layout: Layout,
+    work: &str,
+    parameters: &[String],
+    count: u64,
+) -> Result<Figures, String> {
+    let count = format!("n={count}");
+    match layout {
+        Layout::OneCore | Layout::TwoCores => {
+            let cores = if layout == Layout::OneCore {
+                last_core()
+            } else {
+                both_cores()
+            };
+            let mut command = pinned(&cores, side);
+            command.arg(work).arg(count).args(parameters);
+            finish(command)
+        }
+        Layout::TwoProcesses => {
+            let mut server = Server::start(side, parameters)?;
+            let mut command = pinned(&last_core(), side);
+            command.args(["tcp-client", &count]).args(parameters);
+            command.arg(format!("address={}", server.address));
+            command.arg(format!("server={}", server.process.id()));
+            let figures = finish(command);
+            server.stop();
+            figures
+        }
+    }
+}
+
+/// Runs to the end. What takes longer than two minutes is no figure but a fault, and is ended.
+fn finish(run: Command) -> Result<Figures, String> {
+    let mut command = Command::new("timeout");
+    command
+        .args(["--kill-after=5", "120"])
+        .arg(run.get_program())
+        .args(run.get_args());
+    for (name, _) in run.get_envs() {
+        command.env_remove(name);
+    }
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let status = output.status;
+        return Err(format!("{command:?} ended with {status}: {said}"));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let pair = |line: &str| {
+        let (name, value) = line.split_once('=')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    Ok(text.lines().filter_map(pair).collect())
+}
+
+/// The server's half of a side, in a process of its own.
+struct Server {
+    process: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(side: Side, parameters: &[String]) -> Result<Self, String> {
+        let mut command = pinned("0", side);
+        command
+            .arg("tcp-server")
+            .args(parameters)
+            .stdout(Stdio::piped());
+        let mut process = command
+            .spawn()
+            .map_err(|error| format!("{command:?}: {error}"))?;
+        let mut line = String::new();
+        if let Some(output) = process.stdout.take() {
+            let read = BufReader::new(output).read_line(&mut line);
+            read.map_err(|error| format!("{command:?}: {error}"))?;
+        }
+        let address = line.trim().trim_start_matches("address=").to_owned();
+        Ok(Self { process, address })
+    }
+
+    fn stop(&mut self) {
+        // It may have ended by itself, which the client has told then.
+        let _ended = self.process.kill();
+        let _status = self.process.wait();
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn last_core() -> String {
+    (cores() - 1).to_string()
+}
+
+fn both_cores() -> String {
+    format!("0,{}", last_core())
+}
+
+fn pinned(cores: &str, side: Side) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", cores]).arg(side.program());
+    // A seed or a limit left over in the shell must not change one side alone.
+    for (name, _) in std::env::vars() {
+        if name.starts_with("MOONPOOL_") || name.starts_with("MADSIM_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command
+}

@@ -1,0 +1,147 @@
+//! What a person reads, and what a program reads.
+
+use serde_json::{Value, json};
+
+use crate::measure::Measured;
+use crate::rows::{Goal, Kind, Row};
+
+/// How many times better `value` is than `other`.
+fn ratio(row: &Row, value: f64, other: f64) -> f64 {
+    if row.figure.more_is_better() {
+        value / other
+    } else {
+        other / value
+    }
+}
+
+fn best(row: &Row, measured: &[Measured], kind: Kind) -> Option<f64> {
+    let figures = row.systems.iter().zip(measured);
+    let figures = figures.filter(|(system, _)| system.kind == kind);
+    let medians = figures.map(|(_, measured)| measured.median());
+    if row.figure.more_is_better() {
+        medians.reduce(f64::max)
+    } else {
+        medians.reduce(f64::min)
+    }
+}
+
+fn median_of(row: &Row, measured: &[Measured], name: &str) -> Option<f64> {
+    let position = row.systems.iter().position(|system| system.name == name)?;
+    Some(measured[position].median())
+}
+
+/// Whether a goal is met; `None` if what it compares with was not measured.
+fn met(row: &Row, measured: &[Measured], goal: &Goal, value: f64) -> Option<bool> {
+    Some(match *goal {
+        Goal::BestPeer(times) => ratio(row, value, best(row, measured, Kind::Peer)?) >= times,
+        Goal::Floor(times) => ratio(row, value, best(row, measured, Kind::Floor)?) >= times,
+        Goal::Against(name, times) => ratio(row, value, median_of(row, measured, name)?) >= times,
+        Goal::AtLeast(least) => value >= least,
+        Goal::AtMost(most) => value <= most,
+    })
+}
+
+fn goal_text(goal: &Goal) -> String {
+    match *goal {
+        Goal::BestPeer(times) => format!(">= {times} x best peer"),
+        Goal::Floor(times) => format!(">= {times} x floor"),
+        Goal::Against(name, times) => format!(">= {times} x {name}"),
+        Goal::AtLeast(least) => format!(">= {least}"),
+        Goal::AtMost(most) => format!("<= {most}"),
+    }
+}
+
+/// One object for each system of the row.
+pub fn json(row: &Row, measured: &[Measured]) -> Vec<Value> {
+    let best_peer = best(row, measured, Kind::Peer);
+    let floor = best(row, measured, Kind::Floor);
+    let figures = row.systems.iter().zip(measured);
+    let object = |(system, figures): (&crate::rows::System, &Measured)| {
+        let value = figures.median();
+        let against = |other: Option<f64>| other.map(|other| ratio(row, value, other));
+        let goals: Vec<String> = system.goals.iter().map(goal_text).collect();
+        let met: Option<Vec<bool>> = system
+            .goals
+            .iter()
+            .map(|goal| met(row, measured, goal, value))
+            .collect();
+        let met = met.filter(|met| !met.is_empty());
+        json!({
+            "work": row.name,
+            "title": row.title,
+            "system": system.name,
+            "kind": system.kind.name(),
+            "value": value,
+            "unit": row.figure.unit(),
+            "more_is_better": row.figure.more_is_better(),
+            "rounds": figures.values.len(),
+            "spread": figures.spread(),
+            "ratio_to_best_peer": against(best_peer),
+            "ratio_to_floor": against(floor),
+            "target": if goals.is_empty() { Value::Null } else { goals.join(", ").into() },
+            "met": met.map(|met| met.iter().all(|met| *met)),
+        })
+    };
+    figures.map(object).collect()
+}
+
+pub fn print(row: &Row, measured: &[Measured]) {
+    println!("\n{}: {}", row.name, row.title);
+    for object in json(row, measured) {
+        let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
+        let number = |key: &str| object[key].as_f64();
+        let times = |key: &str| number(key).map_or("-".to_owned(), |times| format!("{times:.2}"));
+        let verdict = match object["met"].as_bool() {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "",
+        };
+        println!(
+            "  {:<26} {:>14} {:<14} +-{:>3.0} %  best peer x {:>7}  floor x {:>6}  {} {verdict}",
+            text("system"),
+            readable(number("value").unwrap_or(f64::NAN)),
+            text("unit"),
+            number("spread").unwrap_or(f64::NAN) * 50.0,
+            times("ratio_to_best_peer"),
+            times("ratio_to_floor"),
+            text("target"),
+        );
+    }
+}
+
+/// Four significant digits, thousands apart.
+fn readable(value: f64) -> String {
+    if !value.is_finite() {
+        return "-".to_owned();
+    }
+    if value < 1000.0 {
+        let digits = (3 - value.abs().max(1e-3).log10().floor() as i32).clamp(0, 6) as usize;
+        return format!("{value:.digits$}");
+    }
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+pub fn summary(figures: &[Value]) {
+    let judged = figures.iter().filter(|figure| figure["met"].is_boolean());
+    let (met, missed): (Vec<_>, Vec<_>) =
+        judged.partition(|figure| figure["met"].as_bool() == Some(true));
+    println!(
+        "\ntargets met: {} of {}",
+        met.len(),
+        met.len() + missed.len()
+    );
+    for figure in missed {
+        println!(
+            "  not met: {} {} ({})",
+            figure["work"], figure["system"], figure["target"]
+        );
+    }
+}
