@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use moonpool::foundation::{
-    Attrition, Leftovers, Phases, SeedReport, SimProviders, SimulationBuilder, SimulationReport,
+    Attrition, FaultKind, Leftovers, NetworkConfiguration, Phases, SeedReport, SimProviders, SimulationBuilder, SimulationReport,
     WorkloadTopology,
 };
 
@@ -34,6 +34,8 @@ pub(crate) use protocol::SimTransport;
 
 /// Seeds if `ORACLE_SEEDS` says nothing: each outcome is found in some of them.
 const SEEDS: u64 = 60;
+/// To so many of them there is one without any fault.
+const CALM: u64 = 4;
 /// How many of those run again with one worker.
 const AGAIN: u64 = 15;
 
@@ -57,16 +59,29 @@ fn attrition() -> Attrition {
     }
 }
 
-fn campaign(tally: &Tally) -> SimulationBuilder {
-    let mut builder = SimulationBuilder::new()
-        .use_random_config()
-        .shutdown_after_all()
-        .phases(Phases {
-            chaos: trouble::TROUBLE_ENDS + Duration::from_secs(1)..Duration::from_secs(20),
-            ..Phases::default()
-        })
-        .attrition(attrition())
-        .coverage(["simulation::rpc_oracle"]);
+/// What happens to a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weather {
+    /// Every fault there is.
+    Chaos,
+    /// No fault, and nobody ends before the callers have: no connection may break.
+    Calm,
+}
+
+fn campaign(weather: Weather, tally: &Tally) -> SimulationBuilder {
+    let builder = SimulationBuilder::new().shutdown_after_all();
+    let mut builder = match weather {
+        Weather::Calm => builder.with_network_config(NetworkConfiguration::disabled()),
+        Weather::Chaos => builder
+            .use_random_config()
+            .phases(Phases {
+                chaos: trouble::TROUBLE_ENDS + Duration::from_secs(1)..Duration::from_secs(20),
+                ..Phases::default()
+            })
+            .attrition(attrition())
+            .coverage(["simulation::rpc_oracle"])
+            .register_providers_workload("trouble", trouble::make),
+    };
     for (name, girth) in [
         ("server-1", Girth::Wide),
         ("server-2", Girth::Narrow),
@@ -95,7 +110,7 @@ fn campaign(tally: &Tally) -> SimulationBuilder {
             client::call(providers, topology, character, tally.clone())
         });
     }
-    builder.register_providers_workload("trouble", trouble::make)
+    builder
 }
 
 fn digests(seeds: &[SeedReport]) -> Vec<(u64, u64)> {
@@ -103,9 +118,11 @@ fn digests(seeds: &[SeedReport]) -> Vec<(u64, u64)> {
     seeds.map(|seed| (seed.seed, seed.metrics.digest)).collect()
 }
 
-fn run(jobs: usize, seeds: u64) -> SimulationReport {
+fn run(weather: Weather, jobs: usize, seeds: u64) -> SimulationReport {
     let tally = Tally::default();
-    let report = campaign(&tally).with_seed_range(0..seeds).jobs(jobs).run();
+    let builder = campaign(weather, &tally).with_seed_range(0..seeds);
+    let report = builder.jobs(jobs).run();
+    tally.add("kills", report.faults.of(FaultKind::Kill));
     let seconds = report.metrics.wall_time.as_secs_f64();
     println!("{report}");
     tally.print();
@@ -119,12 +136,14 @@ fn run(jobs: usize, seeds: u64) -> SimulationReport {
 
 #[test]
 fn slow_simulation_the_outcome_of_every_call_is_true() {
-    let report = run(2, seeds());
+    let report = run(Weather::Chaos, 2, seeds());
     report.assert_passed();
     for seed in &report.individual_metrics {
         assert_eq!(seed.leftovers, Leftovers::default(), "seed {}", seed.seed);
     }
-    let again = run(1, seeds().min(AGAIN)).individual_metrics;
+    let calm = run(Weather::Calm, 2, seeds().div_ceil(CALM));
+    calm.assert_passed();
+    let again = run(Weather::Chaos, 1, seeds().min(AGAIN)).individual_metrics;
     assert_eq!(
         digests(&again),
         digests(&report.individual_metrics[..again.len()])

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool::foundation::{
-    FaultKind, SimProviders, SimulationMetrics, SimulationResult, WorkloadTopology, always_assert,
+    SimProviders, SimulationMetrics, SimulationResult, WorkloadTopology, always_assert,
 };
 use moonpool::prelude::*;
 use moonpool::{Client, MessageCodec, NotSent, PeerConfig, RetryPolicy};
@@ -113,6 +113,7 @@ pub(crate) async fn call(
     for server in &caller.servers {
         let facts = |caller: &Caller| Facts {
             deadline: Some(caller.now() + DEFAULT),
+            carried: Some(caller.now() + DEFAULT),
             ..caller.facts(*server, Place::WellKnown, Act::Answer, 10)
         };
         while !caller.call_once(facts(&caller), Way::Plain).await {
@@ -159,6 +160,9 @@ impl Caller {
             is_tagged: self.chance(0.3),
             began: self.now(),
             deadline: None,
+            carried: None,
+            is_impatient: false,
+            attempts: None,
             is_steady: true,
         }
     }
@@ -250,8 +254,9 @@ impl Caller {
                 deadline: limit.map(|limit| now + limit),
                 ..facts
             },
-            Way::UnlessFailedFor(_) => Facts {
+            Way::UnlessFailedFor(patience) => Facts {
                 deadline: Some(now + 2 * DEFAULT),
+                is_impatient: patience < Duration::from_millis(500),
                 ..facts
             },
             Way::Retry { .. } => Facts {
@@ -275,7 +280,12 @@ impl Caller {
                 ..facts
             },
         };
-        self.call_once(facts, way).await;
+        let carried = match way {
+            Way::DropAfter(_) => Some(now + DEFAULT),
+            Way::Message { .. } => None,
+            _ => facts.deadline,
+        };
+        self.call_once(Facts { carried, ..facts }, way).await;
     }
 
     /// Makes a call and judges its outcome. Whether it was answered.
@@ -487,10 +497,6 @@ impl Caller {
     }
 
     async fn finish(&self) {
-        let world = self.providers.world();
-        let killed = world.map_or(0, |world| world.fault_counts().of(FaultKind::Kill));
-        self.tally.add("kills", killed);
-        self.ledger.check_all_ended(self.transport.incarnation());
         self.transport.shutdown(GRACE).await;
         check_gauges(&self.transport.stats());
         let endpoint = Place::WellKnown.endpoint(self.servers[0]);

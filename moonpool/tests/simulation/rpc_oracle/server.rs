@@ -263,6 +263,8 @@ impl Host {
         } = ask;
         self.ledger.executes(call, caller, self.life);
         self.ledger
+            .check_remaining(&self.providers, call, promise.remaining());
+        self.ledger
             .check_expects_answer(call, promise.expects_answer());
         let metadata = promise.metadata();
         if promise.expects_answer() {
@@ -324,6 +326,7 @@ impl Host {
         let now = self.providers.time().now();
         let own = now + Duration::from_secs(2);
         let caller = self.transport.incarnation();
+        let deadline = promise.deadline().map_or(own, |end| end.min(own));
         let call = self.ledger.begins(Facts {
             server,
             place: Place::WellKnown,
@@ -336,9 +339,10 @@ impl Host {
             is_one_way: false,
             is_tagged: false,
             began: now,
-            deadline: promise
-                .deadline()
-                .map_or(Some(own), |end| Some(end.min(own))),
+            deadline: Some(deadline),
+            carried: Some(deadline),
+            is_impatient: false,
+            attempts: None,
             is_steady: false,
         });
         let ask = Ask {
