@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use moonpool::foundation::{
-    Attrition, FaultKind, Leftovers, NetworkConfiguration, Phases, SeedReport, SimProviders, SimulationBuilder, SimulationReport,
-    WorkloadTopology,
+    Attrition, FaultKind, Leftovers, NetworkConfiguration, Phases, SeedReport, SimProviders,
+    SimulationBuilder, SimulationReport, WorkloadTopology,
 };
 
 #[path = "rpc_oracle/client.rs"]

@@ -210,9 +210,7 @@ impl Ledger {
     ) {
         let now = providers.time().now();
         self.of(call, |record| {
-            let Facts {
-                carried, began, ..
-            } = record.facts;
+            let Facts { carried, began, .. } = record.facts;
             let told = remaining.map(|remaining| now + remaining);
             let is_true = match (carried, told) {
                 (Some(carried), Some(told)) => {
