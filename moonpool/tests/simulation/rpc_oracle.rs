@@ -20,6 +20,8 @@ mod client;
 mod coverage;
 #[path = "rpc_oracle/ledger.rs"]
 mod ledger;
+#[path = "rpc_oracle/limits.rs"]
+mod limits;
 #[path = "rpc_oracle/protocol.rs"]
 mod protocol;
 #[path = "rpc_oracle/server.rs"]
@@ -87,10 +89,11 @@ fn campaign(weather: Weather, tally: &Tally) -> SimulationBuilder {
         ("server-2", Girth::Narrow),
         ("server-3", Girth::Wide),
     ] {
+        let tally = tally.clone();
         builder = builder.process(
             name,
             move |providers: SimProviders, topology: WorkloadTopology| {
-                server::serve(providers, topology, girth)
+                server::serve(providers, topology, girth, tally.clone())
             },
         );
     }
@@ -118,9 +121,8 @@ fn digests(seeds: &[SeedReport]) -> Vec<(u64, u64)> {
     seeds.map(|seed| (seed.seed, seed.metrics.digest)).collect()
 }
 
-fn run(weather: Weather, jobs: usize, seeds: u64) -> SimulationReport {
-    let tally = Tally::default();
-    let builder = campaign(weather, &tally).with_seed_range(0..seeds);
+fn run(weather: Weather, jobs: usize, seeds: u64, tally: &Tally) -> SimulationReport {
+    let builder = campaign(weather, tally).with_seed_range(0..seeds);
     let report = builder.jobs(jobs).run();
     tally.add("kills", report.faults.of(FaultKind::Kill));
     let seconds = report.metrics.wall_time.as_secs_f64();
@@ -136,14 +138,16 @@ fn run(weather: Weather, jobs: usize, seeds: u64) -> SimulationReport {
 
 #[test]
 fn slow_simulation_the_outcome_of_every_call_is_true() {
-    let report = run(Weather::Chaos, 2, seeds());
+    let tally = Tally::default();
+    let report = run(Weather::Chaos, 2, seeds(), &tally);
     report.assert_passed();
     for seed in &report.individual_metrics {
         assert_eq!(seed.leftovers, Leftovers::default(), "seed {}", seed.seed);
     }
-    let calm = run(Weather::Calm, 2, seeds().div_ceil(CALM));
+    let calm = run(Weather::Calm, 2, seeds().div_ceil(CALM), &tally);
     calm.assert_passed();
-    let again = run(Weather::Chaos, 1, seeds().min(AGAIN)).individual_metrics;
+    limits::assert_all_reached(&tally);
+    let again = run(Weather::Chaos, 1, seeds().min(AGAIN), &tally).individual_metrics;
     assert_eq!(
         digests(&again),
         digests(&report.individual_metrics[..again.len()])

@@ -7,11 +7,12 @@ use moonpool::foundation::{
     SimProviders, SimulationMetrics, SimulationResult, WorkloadTopology, always_assert,
 };
 use moonpool::prelude::*;
-use moonpool::{Client, MessageCodec, NotSent, PeerConfig, RetryPolicy};
+use moonpool::{Client, MessageCodec, NotSent, PeerConfig, RetryPolicy, TransportError};
 use serde::Serialize;
 
 use super::coverage::{Tally, cover_outcome, cover_refusal};
 use super::ledger::{Ending, Facts, Ledger, Typing};
+use super::limits::Narrowness;
 use super::protocol::{
     Act, Ask, GRACE, Girth, Oracle, Place, SimTransport, Told, Unencodable, address, boxed,
     some_millis,
@@ -39,6 +40,8 @@ enum Way {
     UnlessFailedFor(Duration),
     Retry {
         while_not_found: bool,
+        /// More are made only if there is no limit to them.
+        attempts: Option<u32>,
     },
     /// Through the client of an interface.
     Method,
@@ -62,6 +65,7 @@ struct Caller {
     character: Character,
     /// What this seed has, as bits: some outcomes are only found where others are missing.
     mix: u64,
+    narrowness: Narrowness,
     tally: Tally,
 }
 
@@ -72,8 +76,9 @@ pub(crate) async fn call(
     character: Character,
     tally: Tally,
 ) -> SimulationResult<SimulationMetrics> {
-    let mut builder =
-        FlowTransportBuilder::from_providers(&providers).peer_config(character.girth.peer_config());
+    let narrowness = Narrowness::draw(providers.random().random());
+    let mut builder = FlowTransportBuilder::from_providers(&providers)
+        .peer_config(character.girth.peer_config(narrowness));
     if character.girth == Girth::Narrow {
         builder = builder.max_pending_calls(6);
     }
@@ -86,6 +91,7 @@ pub(crate) async fn call(
     let servers: SimulationResult<Vec<_>> = servers.map(|(_, ip)| address(&ip)).collect();
     let caller = Rc::new(Caller {
         mix: providers.random().random(),
+        narrowness,
         providers,
         ledger,
         transport,
@@ -216,6 +222,7 @@ impl Caller {
             9 => Way::UnlessFailedFor(short),
             10..13 if self.has(10) => Way::Retry {
                 while_not_found: self.chance(0.5),
+                attempts: self.chance(0.5).then_some(2),
             },
             13..15 if self.has(11) => Way::DropAfter(short),
             15 if self.has(12) => Way::MistakenReply,
@@ -259,7 +266,8 @@ impl Caller {
                 is_impatient: patience < Duration::from_millis(500),
                 ..facts
             },
-            Way::Retry { .. } => Facts {
+            Way::Retry { attempts, .. } => Facts {
+                attempts: attempts.map(|attempts| usize::try_from(attempts).unwrap()),
                 deadline: Some(now + DEFAULT),
                 is_retried: true,
                 ..facts
@@ -321,6 +329,8 @@ impl Caller {
         };
         self.ledger.ends(&self.providers, call, ending.clone());
         cover_outcome(&ending, &self.tally);
+        let limit = self.ledger.limit_behind(&self.providers, call, &ending);
+        limit.inspect(|limit| self.tally.limit(limit));
         ending == Ending::Answered
     }
 
@@ -357,8 +367,14 @@ impl Caller {
         match way {
             Way::Timeout(limit) => call.timeout(limit),
             Way::UnlessFailedFor(patience) => call.unless_failed_for(patience).timeout(2 * DEFAULT),
-            Way::Retry { while_not_found } => {
-                let policy = RetryPolicy::new();
+            Way::Retry {
+                while_not_found,
+                attempts,
+            } => {
+                let policy = match attempts {
+                    Some(attempts) => RetryPolicy::new().max_attempts(attempts),
+                    None => RetryPolicy::new(),
+                };
                 call.retry(match while_not_found {
                     true => policy.while_not_found(),
                     false => policy,
@@ -496,7 +512,33 @@ impl Caller {
         }
     }
 
+    /// Sends until nothing more is taken: within one instant a queue cannot drain.
+    fn fill_queue(&self) {
+        let (is_reached, limits) = match self.narrowness {
+            Narrowness::Packets => (true, ["reliable_packets", "unreliable_packets"]),
+            Narrowness::Bytes => (true, ["reliable_bytes", "unreliable_bytes"]),
+            Narrowness::Whole => (false, ["", ""]),
+        };
+        if !is_reached || self.character.girth != Girth::Narrow {
+            return;
+        }
+        let endpoint = Place::Nobody.endpoint(self.servers[0]);
+        for (is_reliable, limit) in [(true, limits[0]), (false, limits[1])] {
+            let refused = (0..20).find_map(|_| match is_reliable {
+                true => self.transport.send_reliable(&endpoint, &[7; 200]).err(),
+                false => self.transport.send_unreliable(&endpoint, &[7; 200]).err(),
+            });
+            always_assert!(
+                a_narrow_queue_becomes_full,
+                matches!(refused, Some(TransportError::QueueFull)),
+                "{limit}: {refused:?}"
+            );
+            self.tally.limit(limit);
+        }
+    }
+
     async fn finish(&self) {
+        self.fill_queue();
         self.transport.shutdown(GRACE).await;
         check_gauges(&self.transport.stats());
         let endpoint = Place::WellKnown.endpoint(self.servers[0]);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use moonpool::foundation::{FaultKind, SimProviders, always_assert};
 use moonpool::prelude::*;
 
+use super::limits::Narrowness;
 use super::protocol::{Act, Girth, OVERHEAD, Place};
 
 /// What the two ends take a message to be.
@@ -74,7 +75,7 @@ pub(crate) struct Ledger {
     calls: RefCell<BTreeMap<u64, Record>>,
     /// Transports that private endpoints accept, by their incarnations.
     friends: RefCell<BTreeSet<UID>>,
-    girths: RefCell<BTreeMap<NetworkAddress, Girth>>,
+    girths: RefCell<BTreeMap<NetworkAddress, (Girth, Narrowness)>>,
     /// Servers that were told to end once.
     stopped: RefCell<BTreeSet<NetworkAddress>>,
     /// Interfaces at endpoints of their own that were served at some time, and whether they still are.
@@ -123,13 +124,14 @@ impl Ledger {
         incarnation.is_some_and(|incarnation| self.friends.borrow().contains(&incarnation))
     }
 
-    pub(crate) fn listens(&self, server: NetworkAddress, girth: Girth) {
-        self.girths.borrow_mut().insert(server, girth);
+    pub(crate) fn listens(&self, server: NetworkAddress, girth: Girth, narrowness: Narrowness) {
+        let mut girths = self.girths.borrow_mut();
+        girths.insert(server, (girth, narrowness));
     }
 
     fn girth(&self, server: NetworkAddress) -> Girth {
         let girths = self.girths.borrow();
-        girths.get(&server).copied().unwrap_or(Girth::Wide)
+        girths.get(&server).map_or(Girth::Wide, |(girth, _)| *girth)
     }
 
     /// A server was told to end: from now on it drops what it has not answered.
@@ -449,6 +451,45 @@ impl Ledger {
             ReplyError::Cancelled => false,
             _ => false,
         }
+    }
+
+    /// The limit that has ended a call, if nothing but one can have.
+    pub(crate) fn limit_behind(
+        &self,
+        providers: &SimProviders,
+        call: u64,
+        ending: &Ending,
+    ) -> Option<&'static str> {
+        let Ending::Failed(error) = ending else {
+            return None;
+        };
+        self.of(call, |record| {
+            let Facts {
+                attempts,
+                is_impatient,
+                is_retried,
+                server,
+                ..
+            } = record.facts;
+            if attempts == Some(record.executed.len()) && record.is_broken {
+                return Some("attempts");
+            }
+            let girths = self.girths.borrow();
+            let narrow = girths
+                .get(&server)
+                .filter(|(girth, _)| *girth == Girth::Narrow);
+            let narrowness = narrow?.1;
+            if self.may_break(providers) || is_impatient || is_retried {
+                return None;
+            }
+            match (error, narrowness) {
+                (ReplyError::ConnectionFailed, Narrowness::Whole) => Some("sessions"),
+                (ReplyError::MaybeDelivered, Narrowness::Packets | Narrowness::Bytes) => {
+                    Some("refusals")
+                }
+                _ => None,
+            }
+        })
     }
 
     /// Whether anything but a limit may have ended a session: a fault, or the end of a process.
