@@ -116,6 +116,9 @@ pub(crate) async fn call(
     for call in pending {
         call.await.map_err(boxed)?;
     }
+    if caller.has(16) {
+        caller.be_refused_often().await;
+    }
     for server in &caller.servers {
         let facts = |caller: &Caller| Facts {
             deadline: Some(caller.now() + DEFAULT),
@@ -535,6 +538,25 @@ impl Caller {
             );
             self.tally.limit(limit);
         }
+    }
+
+    /// Calls that arrive one by one, so that each is refused in a packet of its own: more of them are
+    /// on their way than a narrow server may have there.
+    async fn be_refused_often(&self) {
+        let server = self.servers[self.providers.random().random_range(0..self.servers.len())];
+        let refused = (0..40).map(|step| async move {
+            let time = self.providers.time();
+            time.sleep(Duration::from_micros(100 * step)).await;
+            let deadline = Some(self.now() + DEFAULT);
+            let facts = Facts {
+                deadline,
+                carried: deadline,
+                is_tagged: false,
+                ..self.facts(server, Place::Nobody, Act::Answer, 10)
+            };
+            self.call_once(facts, Way::Plain).await;
+        });
+        futures_util::future::join_all(refused).await;
     }
 
     async fn finish(&self) {
