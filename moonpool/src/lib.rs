@@ -47,7 +47,7 @@ pub use messaging::{
     EndpointState, FailureMonitor, FailureWatch, FlowTransport, FlowTransportBuilder, FutureStream,
     Incoming, Interface, InvalidToken, MessageReceiver, MethodCall, MethodFuture, MethodName,
     MethodStream, NetNotifiedQueue, NewPromise, NextCall, NextHandler, OutgoingCall, PeerInfo,
-    PingReply, QueueLimits, QueueStats, ReplyBody, ReplyError, ReplyFuture, ReplyPromise,
+    PingReply, QueueLimits, QueueStats, Refusal, ReplyBody, ReplyError, ReplyFuture, ReplyPromise,
     ReplyRoute, Request, RequestStream, RetryPolicy, ServeMiddleware, ServedRequest, Server,
     Serving, ServingStats, SharedNetNotifiedQueue, TransportStats, send_request,
 };
