@@ -78,10 +78,11 @@ pub mod fuzzing {
 /// What most services import.
 pub mod prelude {
     pub use crate::{
-        BuildError, Endpoint, FlowTransport, FlowTransportBuilder, JoinHandle, JsonCodec,
-        MessageCodec, NetworkAddress, NetworkProvider, Providers, RandomProvider, ReplyError,
-        ReplyFuture, ReplyPromise, RequestStream, TaskProvider, TimeProvider, TokioProviders,
-        TransportError, UID, WellKnownId, send_request,
+        BuildError, Client, Endpoint, FlowTransport, FlowTransportBuilder, JoinHandle, JsonCodec,
+        MessageCodec, NetworkAddress, NetworkProvider, PeerConfig, Providers, RandomProvider,
+        ReplyError, ReplyFuture, ReplyPromise, RequestStream, RetryPolicy, Server, Serving,
+        TaskProvider, TimeProvider, TokioProviders, TransportError, UID, WellKnownId,
+        define_interface, send_request,
     };
 }
 
