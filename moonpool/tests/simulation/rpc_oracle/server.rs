@@ -207,7 +207,7 @@ impl Host {
                 return;
             };
             moonpool::select! {
-                Some((7 | 0..6, promise)) = own.recv_with_transport::<_, _, _, u64>(&self.transport) => {
+                Some((_, promise)) = own.recv_with_transport::<_, _, _, u64>(&self.transport) => {
                     held.push((reply, promise));
                 }
                 outcome = &mut reply => {
