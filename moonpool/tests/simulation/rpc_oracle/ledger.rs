@@ -416,7 +416,8 @@ impl Ledger {
             // Its refusals have a limit, too: past it the session ends. Of several attempts the last
             // may not have been executed, where one that was broken has.
             ReplyError::MaybeDelivered => {
-                (facts.is_retried && record.is_broken)
+                facts.is_impatient
+                    || (facts.is_retried && record.is_broken)
                     || self.may_break(providers)
                     || self.girth(facts.server) == Girth::Narrow
             }
