@@ -235,7 +235,7 @@ impl Executor {
                 process,
                 role,
             };
-            let tracked = Tracked::new(future, Rc::clone(&state), meta);
+            let tracked = Tracked::new(future, Rc::clone(&state), meta.home());
             let (runnable, cell) = async_task::Builder::new()
                 .metadata(meta)
                 .spawn_local(move |_| tracked, schedule);
