@@ -139,7 +139,9 @@ mod notes {
             self.only_sleeps = false;
             NOTES.with_borrow(|notes| match &notes[..len] {
                 [] => {}
-                [Some(WaitReason::Sleep { until })] if let Ok(until) = until.as_nanos().try_into() => {
+                [Some(WaitReason::Sleep { until })]
+                    if let Ok(until) = until.as_nanos().try_into() =>
+                {
                     (self.only_sleeps, self.sleeps_until) = (true, until);
                 }
                 notes => self.noted.get_or_insert_default()[..len].copy_from_slice(notes),
