@@ -164,3 +164,29 @@ mod notes {
         (NOTES.with_borrow(|notes| *notes), LEN.get())
     }
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_task_waited_for_in_an_earlier_poll_does_not_show() {
+        let sleep = WaitReason::Sleep {
+            until: Duration::from_nanos(u64::MAX),
+        };
+        let join = WaitReason::Join { task: 7 };
+        let mut waits = Waits::default();
+        for noted in [
+            &[join, sleep][..],
+            &[sleep],
+            &[join],
+            &[sleep, join, sleep],
+            &[],
+        ] {
+            reset();
+            noted.iter().copied().for_each(note);
+            waits.take();
+            assert_eq!(waits.iter().collect::<Vec<_>>(), noted);
+        }
+    }
+}
