@@ -35,6 +35,8 @@ pub(super) struct PacketReader {
     budget: Option<Rc<SharedBudget>>,
     /// What it counts as there: the most that the buffer was asked to hold.
     charged: usize,
+    /// Bytes of the memory that the buffer is part of.
+    memory: usize,
 }
 
 impl PacketReader {
@@ -45,6 +47,7 @@ impl PacketReader {
             read_size: FIRST_READ,
             budget: None,
             charged: 0,
+            memory: 0,
         }
     }
 
@@ -125,6 +128,7 @@ impl PacketReader {
         };
         if room < enough {
             self.buffer.reserve(missing.max(self.read_size));
+            self.memory = self.buffer.capacity();
         }
         &mut self.buffer
     }
@@ -155,7 +159,11 @@ impl PacketReader {
             return judged.map(|()| None);
         }
         let bytes = self.buffer.split_to(end).freeze();
-        Ok(Some(Block { bytes, at: 0 }))
+        Ok(Some(Block {
+            bytes,
+            at: 0,
+            memory: self.memory.max(end),
+        }))
     }
 
     /// Forgets everything that was read.
@@ -180,9 +188,15 @@ pub(super) type RawPacket<'a> = (UID, &'a [u8], &'a Bytes);
 pub(super) struct Block {
     bytes: Bytes,
     at: usize,
+    memory: usize,
 }
 
 impl Block {
+    /// Bytes of the memory that it is part of, and that live as long as any part of it.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+
     /// The next packet: its token and payload.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub struct QueueLimits {
     /// Messages, 1 or more. By default 16,384: one read of a connection can bring thousands of
     /// small requests before the handler's task has its next turn.
     pub messages: usize,
-    /// Their encoded size together, in bytes. By default 64 MiB. A single message is admitted into
+    /// Their encoded size together, in bytes, metadata included. By default 64 MiB. A single message is admitted into
     /// an empty queue whatever its size.
     pub bytes: usize,
 }
@@ -365,15 +365,17 @@ where
 {
     fn receive(&self, packet: Incoming<'_>) {
         let token = packet.token();
+        // What precedes the message is kept with it.
+        let bytes = packet.size();
         let (payload, reply) = packet.into_parts();
-        if let Err(refusal) = self.admit(payload.len()) {
+        if let Err(refusal) = self.admit(bytes) {
             return self.refuse(&refusal, token, reply);
         }
         match self.codec.decode(payload) {
             Ok(message) => self.push(Received {
                 message,
                 reply,
-                bytes: payload.len(),
+                bytes,
             }),
             Err(error) => {
                 self.count(|stats| stats.malformed += 1);

@@ -109,9 +109,8 @@ impl ReplyRoute {
         self
     }
 
-    pub(crate) fn with_context(mut self, packet: &Packet<'_>, head: &MessageHead<'_>) -> Self {
-        let context = RequestContext::of(head, || packet.share_tail(packet.payload().len()));
-        self.context = context.map(Box::new);
+    pub(crate) fn with_context(mut self, head: &MessageHead<'_>) -> Self {
+        self.context = RequestContext::of(head).map(Box::new);
         self
     }
 
