@@ -107,3 +107,22 @@ impl Inbox {
         self.arrived.wake_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_packet_does_not_keep_a_large_block() {
+        let inbox = Inbox::new(1);
+        let block = Bytes::from(vec![7; 128 * 1024]);
+        let token = UID::new(1, 1);
+        let packet = ReceivedPacket::new(token, &block[..9], true, &block, block.len());
+        inbox.push(packet);
+        let Some(Taken::Packet { payload, .. }) = inbox.take() else {
+            unreachable!("it was pushed");
+        };
+        assert_eq!(payload[..], [7; 9]);
+        assert!(!block.as_ptr_range().contains(&payload.as_ptr()), "a copy");
+    }
+}

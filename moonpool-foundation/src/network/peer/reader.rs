@@ -251,6 +251,19 @@ mod tests {
         reader.handle_read(bytes.len());
     }
 
+    #[test]
+    fn a_short_block_says_how_large_the_memory_is_that_it_keeps() {
+        let mut reader = PacketReader::new(1_000_000);
+        let packet = serialize_packet(UID::new(1, 1), &[7; 10]);
+        append(&mut reader, &packet);
+        let first = reader.next_block().unwrap().unwrap();
+        assert!((FIRST_READ..2 * FIRST_READ).contains(&first.memory()));
+        reader.read_size = LARGEST_READ;
+        append(&mut reader, &packet);
+        let second = reader.next_block().unwrap().unwrap();
+        assert!((LARGEST_READ..2 * LARGEST_READ).contains(&second.memory()));
+    }
+
     /// A reader of packets up to 1 MB, and the beginning of one that is so large.
     fn half_packet(budget: &Rc<SharedBudget>) -> Result<PacketReader, ConnectionError> {
         let mut reader = PacketReader::new(1_000_000);
