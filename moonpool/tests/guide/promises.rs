@@ -58,7 +58,7 @@ async fn work<P: Providers>(
     let serving = Serving::new(&transport);
     let begin = async move |Job { text, words }, _: &_| {
         let place = places.clone().try_acquire_owned();
-        let place = place.map_err(|_| ReplyError::Overloaded)?;
+        let place = place.map_err(|_full| ReplyError::Overloaded)?;
         // A duty from here on: if the task is dropped, its maker gets `BrokenPromise`.
         let promise = words.bind(&transport, JsonCodec);
         let time = p.time().clone();
