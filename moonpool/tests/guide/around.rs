@@ -5,8 +5,8 @@ use std::{cell::Cell, rc::Rc};
 use moonpool::foundation::{NetworkConfiguration, SimWorld};
 use moonpool::prelude::*;
 use moonpool::{
-    Answered, CallMiddleware, NextCall, NextHandler, OutgoingCall, ReplyBody, ServeMiddleware,
-    ServedRequest, Serving,
+    Answered, CallMiddleware, NextCall, NextHandler, OutgoingCall, Refusal, ReplyBody,
+    ServeMiddleware, ServedRequest, Serving,
 };
 
 use super::store::{Store, listen};
@@ -36,7 +36,7 @@ impl ServeMiddleware for Maintenance {
         let is_operator = metadata.any(|pair| pair == ("called-by", b"operator".as_slice()));
         if self.0.get() && !is_operator {
             // Without `next.run()` no handler is called: surely not executed.
-            return Err(ReplyError::Overloaded);
+            return Err(ReplyError::Refused(Refusal::Overloaded));
         }
         next.run().await
     }

@@ -4,7 +4,9 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use moonpool::foundation::{NetworkConfiguration, SimWorld};
 use moonpool::prelude::*;
-use moonpool::{Client, EmbeddedPromise, MethodStream, NetworkProvider, Serving, define_interface};
+use moonpool::{
+    Client, EmbeddedPromise, MethodStream, NetworkProvider, Refusal, Serving, define_interface,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -58,7 +60,7 @@ async fn work<P: Providers>(
     let serving = Serving::new(&transport);
     let begin = async move |Job { text, words }, _: &_| {
         let place = places.clone().try_acquire_owned();
-        let place = place.map_err(|_full| ReplyError::Overloaded)?;
+        let place = place.map_err(|_full| ReplyError::Refused(Refusal::Overloaded))?;
         // A duty from here on: if the task is dropped, its maker gets `BrokenPromise`.
         let promise = words.bind(&transport, JsonCodec);
         let time = p.time().clone();
