@@ -35,6 +35,9 @@ pub enum Account {
     /// This end's own: `reliable_packets` and `reliable_bytes`.
     #[default]
     Own,
+    /// As [`Own`](Self::Own), but owed: while the peer closes it is taken as answers are, until
+    /// goodbye is said.
+    Owed,
     /// An answer, for which a slot was [reserved](super::PeerHandle::reserve_answer). Never refused
     /// for want of room.
     Answer(AnswerSlot),
@@ -309,7 +312,7 @@ impl Answers {
 
     fn of(&mut self, account: Account) -> Option<&mut Held> {
         match account {
-            Account::Own => None,
+            Account::Own | Account::Owed => None,
             Account::Answer(_) => Some(&mut self.answers),
             Account::Refusal => Some(&mut self.refusals),
         }

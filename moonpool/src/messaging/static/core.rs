@@ -219,7 +219,16 @@ impl Core {
 
     /// Whether anything can be sent.
     pub(crate) fn check_open(&self) -> Result<(), TransportError> {
-        if !self.is_open() {
+        self.check_before(Phase::Closing)
+    }
+
+    /// Whether what is owed can be sent.
+    pub(crate) fn check_not_closed(&self) -> Result<(), TransportError> {
+        self.check_before(Phase::Closed)
+    }
+
+    fn check_before(&self, end: Phase) -> Result<(), TransportError> {
+        if self.phase.get() >= end {
             return Err(TransportError::Closed);
         }
         match &self.config_error {

@@ -15,7 +15,7 @@ impl Outbox {
     /// Whether one more packet of this account is taken. `None`: it is of a session that ended.
     pub(in crate::network::peer) fn accepts(&self, account: Account) -> Option<bool> {
         match account {
-            Account::Own => Some(self.accepts_reliable()),
+            Account::Own | Account::Owed => Some(self.accepts_reliable()),
             Account::Answer(slot) => self.answers.is_of_session(slot).then_some(true),
             Account::Refusal => Some(self.answers.accepts_refusal()),
         }
