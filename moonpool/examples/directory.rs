@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use moonpool::prelude::*;
 use moonpool::{
-    Client, EndpointState, FailureWatch, RetryPolicy, Server, Serving, define_interface, select,
+    Client, EndpointState, FailureWatch, Refusal, RetryPolicy, Server, Serving, define_interface,
+    select,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -250,7 +251,7 @@ impl<P: Providers> DirectoryServer<P> {
                 return Ok(book.version());
             }
             if book.listing.borrow().workers.len() >= MAX_WORKERS {
-                return Err(ReplyError::Overloaded);
+                return Err(ReplyError::Refused(Refusal::Overloaded));
             }
             let failed = monitor.on_failed(registration.worker.address);
             let (watched, its) = (registration.clone(), book.clone());

@@ -47,7 +47,7 @@ pub use messaging::{
     EndpointState, FailureMonitor, FailureWatch, FlowTransport, FlowTransportBuilder, FutureStream,
     Incoming, Interface, InvalidToken, MessageReceiver, MethodCall, MethodFuture, MethodName,
     MethodStream, NetNotifiedQueue, NewPromise, NextCall, NextHandler, OutgoingCall, PeerInfo,
-    PingReply, QueueLimits, QueueStats, ReplyBody, ReplyError, ReplyFuture, ReplyPromise,
+    PingReply, QueueLimits, QueueStats, Refusal, ReplyBody, ReplyError, ReplyFuture, ReplyPromise,
     ReplyRoute, Request, RequestStream, RetryPolicy, ServeMiddleware, ServedRequest, Server,
     Serving, ServingStats, SharedNetNotifiedQueue, TransportStats, send_request,
 };
@@ -78,10 +78,11 @@ pub mod fuzzing {
 /// What most services import.
 pub mod prelude {
     pub use crate::{
-        BuildError, Endpoint, FlowTransport, FlowTransportBuilder, JoinHandle, JsonCodec,
-        MessageCodec, NetworkAddress, NetworkProvider, Providers, RandomProvider, ReplyError,
-        ReplyFuture, ReplyPromise, RequestStream, TaskProvider, TimeProvider, TokioProviders,
-        TransportError, UID, WellKnownId, send_request,
+        BuildError, Client, Endpoint, FlowTransport, FlowTransportBuilder, JoinHandle, JsonCodec,
+        MessageCodec, NetworkAddress, NetworkProvider, PeerConfig, Providers, RandomProvider,
+        ReplyError, ReplyFuture, ReplyPromise, RequestStream, RetryPolicy, Server, Serving,
+        TaskProvider, TimeProvider, TokioProviders, TransportError, UID, WellKnownId,
+        define_interface, send_request,
     };
 }
 

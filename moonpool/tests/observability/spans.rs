@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool::{
-    Endpoint, JsonCodec, PeerConfig, Providers, ReplyError, ReplyFuture, RetryPolicy, Serving,
-    TimeProvider, TokioProviders, TraceContext, UID, define_interface, observability, send_request,
+    Endpoint, JsonCodec, PeerConfig, Providers, Refusal, ReplyError, ReplyFuture, RetryPolicy,
+    Serving, TimeProvider, TokioProviders, TraceContext, UID, define_interface, observability,
+    send_request,
 };
 
 use crate::capture::{captured, parent, spans};
@@ -66,8 +67,8 @@ fn serve_words<P: Providers>(hosts: &Hosts<P>, transport: &Rc<Transport<P>>) {
             .serve(words.outcome, async move |code: u32, _| match code {
                 0 => Ok(0),
                 1 => Err(ReplyError::application(1, "no")),
-                2 => Err(ReplyError::Overloaded),
-                3 => Err(ReplyError::Unauthorized),
+                2 => Err(ReplyError::Refused(Refusal::Overloaded)),
+                3 => Err(ReplyError::Refused(Refusal::Unauthorized)),
                 _ => {
                     time.sleep(Duration::from_secs(3600)).await;
                     Ok(code)

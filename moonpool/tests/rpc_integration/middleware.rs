@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use moonpool::{
     Answered, CallMiddleware, Endpoint, JsonCodec, MethodName, NextCall, NextHandler, OutgoingCall,
-    Providers, ReplyBody, ReplyError, RetryPolicy, ServeMiddleware, ServedRequest, Serving,
-    TimeProvider, UID, define_interface, send_request,
+    Providers, Refusal, ReplyBody, ReplyError, RetryPolicy, ServeMiddleware, ServedRequest,
+    Serving, TimeProvider, UID, define_interface, send_request,
 };
 
 use crate::common::{Hosts, Transport, shut_down};
@@ -81,7 +81,7 @@ impl ServeMiddleware for Token {
         match shown.find(|(key, _)| *key == "authorization") {
             Some((_, token)) if token == self.0.as_bytes() => next.run().await,
             Some(_) => Err(ReplyError::application(403, "another token")),
-            None => Err(ReplyError::Unauthorized),
+            None => Err(ReplyError::Refused(Refusal::Unauthorized)),
         }
     }
 }
@@ -360,7 +360,7 @@ impl ServeMiddleware for Warming {
     ) -> Result<Answered, ReplyError> {
         self.0.set(self.0.get() + 1);
         if self.0.get() < 3 {
-            return Err(ReplyError::Overloaded);
+            return Err(ReplyError::Refused(Refusal::Overloaded));
         }
         next.run().await
     }

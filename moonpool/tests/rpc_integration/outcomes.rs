@@ -4,13 +4,14 @@ use moonpool::{
     Endpoint, JsonCodec, NetNotifiedQueue, Providers, ReplyError, ReplyFuture, RequestStream,
     SharedNetNotifiedQueue, UID, WellKnownId, send_request,
 };
-use moonpool::{QueueLimits, TaskProvider};
+use moonpool::{QueueLimits, Refusal, TaskProvider};
 
 use crate::common::{Hosts, Transport, shut_down};
 use crate::in_both_worlds;
 
 in_both_worlds! {
     a_dropped_promise_is_broken: 20;
+    an_error_that_a_handler_passes_on_claims_nothing_of_its_own_request: 20;
     an_unknown_token_is_not_found: 20;
     a_deregistered_endpoint_is_not_found: 20;
     a_request_that_does_not_decode_is_answered_and_the_stream_lives_on: 20;
@@ -160,6 +161,51 @@ async fn an_error_of_the_application_arrives<P: Providers>(hosts: Hosts<P>) {
     let error = ReplyError::application(7, "the answer is no");
     promise.send_error(error.clone());
     assert_eq!(reply.await, Err(error));
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+async fn an_error_that_a_handler_passes_on_claims_nothing_of_its_own_request<P: Providers>(
+    hosts: Hosts<P>,
+) {
+    let (server, client) = (hosts.serve().await, hosts.connect());
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let passed_on = [
+        ReplyError::ConnectionFailed,
+        ReplyError::EndpointNotFound,
+        ReplyError::Unauthorized,
+        ReplyError::Overloaded,
+        ReplyError::PayloadTooLarge,
+        ReplyError::Timeout,
+        ReplyError::MaybeDelivered,
+    ];
+    for error in passed_on {
+        let reply = ask::<P>(&client, endpoint, 1);
+        let (_, promise) = stream
+            .recv_with_transport::<_, _, _, u32>(&server)
+            .await
+            .unwrap();
+        promise.send_error(error.clone());
+        let outcome = reply.await.unwrap_err();
+        assert!(
+            !outcome.is_surely_not_executed(),
+            "{error:?} as {outcome:?}"
+        );
+    }
+    let refusals = [
+        (Refusal::Overloaded, ReplyError::Overloaded),
+        (Refusal::Unauthorized, ReplyError::Unauthorized),
+    ];
+    for (refusal, expected) in refusals {
+        let reply = ask::<P>(&client, endpoint, 1);
+        let (_, promise) = stream
+            .recv_with_transport::<_, _, _, u32>(&server)
+            .await
+            .unwrap();
+        promise.send_error(ReplyError::Refused(refusal));
+        assert_eq!(reply.await, Err(expected));
+    }
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
 }

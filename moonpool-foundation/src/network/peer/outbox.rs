@@ -364,6 +364,10 @@ impl Outbox {
             self.settled = frame.id.next();
             self.acknowledged += 1;
         }
+        debug_assert!(
+            !self.retained.is_empty() || self.retained_bytes == 0,
+            "what is retained is counted as it shrinks"
+        );
         Ok(())
     }
 

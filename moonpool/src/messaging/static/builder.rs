@@ -109,10 +109,14 @@ where
         self
     }
 
-    /// Limits and times of connections. By default `PeerConfig::default()` with a patience of 3 s;
-    /// without patience, a call to an address that is never reachable never ends.
+    /// Limits and times of connections, `PeerConfig::default()` by default. A configuration without
+    /// [`patience`](PeerConfig::patience) gets the transport's own, 3 s: without one, a call to an
+    /// address that is never reachable would end with its deadline alone, and say less.
     pub fn peer_config(mut self, config: PeerConfig) -> Self {
-        self.peer_config = config;
+        self.peer_config = PeerConfig {
+            patience: config.patience.or(Some(DEFAULT_PATIENCE)),
+            ..config
+        };
         self
     }
 
@@ -306,5 +310,29 @@ where
             providers.time().clone(),
             providers.task().clone(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moonpool_foundation::TokioProviders;
+
+    use super::*;
+
+    #[test]
+    fn a_configuration_without_patience_gets_the_transports() {
+        let providers = TokioProviders::new();
+        let builder = || FlowTransportBuilder::from_providers(&providers);
+        let patience = |config| builder().peer_config(config).peer_config.patience;
+        let own = Duration::from_secs(7);
+        assert_eq!(patience(PeerConfig::default()), Some(DEFAULT_PATIENCE));
+        assert_eq!(
+            patience(PeerConfig {
+                patience: Some(own),
+                ..PeerConfig::default()
+            }),
+            Some(own)
+        );
+        assert_eq!(builder().peer_config.patience, Some(DEFAULT_PATIENCE));
     }
 }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::BufMut;
 use moonpool_foundation::UID;
 
-use super::reply_error::ReplyError;
+use super::reply_error::{Refusal, ReplyError};
 
 pub(crate) use extras::{Extras, RequestContext};
 
@@ -408,8 +408,8 @@ fn status(error: &ReplyError) -> u8 {
         ReplyError::Timeout => 4,
         ReplyError::Serialization { .. } => 5,
         ReplyError::EndpointNotFound => 6,
-        ReplyError::Unauthorized => 7,
-        ReplyError::Overloaded => 8,
+        ReplyError::Unauthorized | ReplyError::Refused(Refusal::Unauthorized) => 7,
+        ReplyError::Overloaded | ReplyError::Refused(Refusal::Overloaded) => 8,
         ReplyError::PayloadTooLarge => 9,
         ReplyError::ReplyTooLarge => 10,
         ReplyError::Cancelled => 11,

@@ -240,7 +240,7 @@ impl fmt::Debug for NextCall {
 /// [`Serving::middleware`](super::Serving::middleware).
 ///
 /// ```
-/// use moonpool::{Answered, NextHandler, ReplyError, ServeMiddleware, ServedRequest};
+/// use moonpool::{Answered, NextHandler, Refusal, ReplyError, ServeMiddleware, ServedRequest};
 ///
 /// /// Lets those in who show a token.
 /// struct Guarded { token: String }
@@ -254,14 +254,16 @@ impl fmt::Debug for NextCall {
 ///         let shown = request.metadata().iter().find(|(key, _)| *key == "authorization");
 ///         match shown {
 ///             Some((_, token)) if token == self.token.as_bytes() => next.run().await,
-///             _ => Err(ReplyError::Unauthorized),
+///             _ => Err(ReplyError::Refused(Refusal::Unauthorized)),
 ///         }
 ///     }
 /// }
 /// ```
 ///
 /// Returning without [`NextHandler::run`] refuses the request: its handler is never polled. An error
-/// is the answer that the caller gets, also one that replaces the handler's own.
+/// is the answer that the caller gets, also one that replaces the handler's own, as
+/// [`ReplyPromise::send_error`](super::ReplyPromise::send_error) has it: that nothing was executed says
+/// [`ReplyError::Refused`] alone.
 ///
 /// The request holds its place in the limit of the `Serving` from before the first link on until its
 /// answer is sent, and all of it counts against the request's deadline.

@@ -80,7 +80,7 @@ pub use net_notified_queue::{NetNotifiedQueue, QueueLimits, QueueStats, SharedNe
 pub use peer_info::PeerInfo;
 pub use ping::PingReply;
 pub use receivers::{Incoming, MessageReceiver};
-pub use reply_error::ReplyError;
+pub use reply_error::{Refusal, ReplyError};
 pub use reply_future::ReplyFuture;
 pub use reply_promise::ReplyPromise;
 pub use reply_route::ReplyRoute;

@@ -65,6 +65,11 @@ pub enum ReplyError {
     /// The caller has given up on the request. Only the server's side sees this.
     #[error("the request was cancelled by its caller")]
     Cancelled,
+    /// The handler has done nothing for the request, and does not want to. Only the server's side
+    /// sees this: the caller gets the [`Overloaded`](Self::Overloaded) or
+    /// [`Unauthorized`](Self::Unauthorized) that it says, surely not executed.
+    #[error("the handler refuses: {0}")]
+    Refused(Refusal),
     /// The handler's own answer is no. What to do is between the application's two ends.
     #[error("application error {code}: {message}")]
     Application {
@@ -73,6 +78,18 @@ pub enum ReplyError {
         /// The application's words for it.
         message: String,
     },
+}
+
+/// What a handler says that refuses a request unexecuted: see [`ReplyError::Refused`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is too much to do: the caller gets [`ReplyError::Overloaded`].
+    #[error("there is too much to do")]
+    Overloaded,
+    /// The caller may not ask for this: it gets [`ReplyError::Unauthorized`].
+    #[error("the caller may not ask for this")]
+    Unauthorized,
 }
 
 impl ReplyError {
@@ -99,7 +116,8 @@ impl ReplyError {
             | Self::EndpointNotFound
             | Self::Unauthorized
             | Self::Overloaded
-            | Self::PayloadTooLarge => true,
+            | Self::PayloadTooLarge
+            | Self::Refused(_) => true,
             Self::BrokenPromise
             | Self::MaybeDelivered
             | Self::Timeout
@@ -126,7 +144,32 @@ impl ReplyError {
             Self::PayloadTooLarge => "payload_too_large",
             Self::ReplyTooLarge => "reply_too_large",
             Self::Cancelled => "cancelled",
+            Self::Refused(_) => "refused",
             Self::Application { .. } => "application",
+        }
+    }
+
+    /// What the caller gets when a handler answers with this error.
+    ///
+    /// That a request was not executed, a handler says with [`Refused`](Self::Refused) alone: what it
+    /// passes on from a call of its own is about that call's request, and its own caller must not
+    /// take it for a licence to repeat what the handler did by then.
+    pub(crate) fn into_answer(self) -> Self {
+        match self {
+            Self::Refused(Refusal::Overloaded) => Self::Overloaded,
+            Self::Refused(Refusal::Unauthorized) => Self::Unauthorized,
+            Self::ConnectionFailed
+            | Self::EndpointNotFound
+            | Self::Unauthorized
+            | Self::Overloaded
+            | Self::PayloadTooLarge => Self::BrokenPromise,
+            Self::BrokenPromise
+            | Self::MaybeDelivered
+            | Self::Timeout
+            | Self::Serialization { .. }
+            | Self::ReplyTooLarge
+            | Self::Cancelled
+            | Self::Application { .. } => self,
         }
     }
 

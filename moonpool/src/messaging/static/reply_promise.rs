@@ -130,12 +130,18 @@ impl<Resp, C> ReplyPromise<Resp, C> {
         }
     }
 
-    /// Answers with an error. Choose the variant by what the caller may conclude from it:
-    /// [`ReplyError::application`] is for answers of your own, `Overloaded` and `Unauthorized` say
-    /// that nothing was executed.
+    /// Answers with an error: [`ReplyError::application`] for answers of your own,
+    /// [`ReplyError::Refused`] if nothing was done for the request.
+    ///
+    /// An error that another call ended with may be passed on. If it says that *that* call's request
+    /// was surely not executed, the caller gets [`ReplyError::BrokenPromise`] in its place, since of
+    /// *this* request it is not true: the handler ran.
     pub fn send_error(self, error: ReplyError) {
         if let Some(route) = self.route {
-            route.send_error(&error);
+            if error.is_surely_not_executed() {
+                tracing::debug!(%error, "a handler answers with an error");
+            }
+            route.send_error(&error.into_answer());
         }
     }
 }
@@ -162,7 +168,7 @@ where
     /// Hands the duty on: passes on the answer to another call, or to a promise that was
     /// [embedded](super::EmbeddedPromise) in a message to whoever is to answer in this one's place.
     /// Ends when the answer is passed on, or when nobody waits for it any more; then the other call
-    /// is given up.
+    /// is given up. Errors are passed on as [`send_error`](Self::send_error) does it.
     ///
     /// ```
     /// use moonpool::{EmbeddedPromise, Endpoint, FlowTransport, JsonCodec, NetworkProvider};

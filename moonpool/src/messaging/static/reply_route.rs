@@ -231,8 +231,8 @@ impl ReplyRoute {
         self.send_with(|buffer| codec.encode_into(value, buffer));
     }
 
-    /// Answers that there is no answer. Choose the variant by what the caller may conclude from it:
-    /// it cannot tell your `ConnectionFailed` from its own transport's.
+    /// Answers that there is no answer, with the error as it is. Choose the variant by what the caller
+    /// may conclude from it: it cannot tell your `ConnectionFailed` from its own transport's.
     pub fn send_error(mut self, error: &ReplyError) {
         self.send_error_once(error);
     }

@@ -71,6 +71,7 @@ impl RetryPolicy {
             | ReplyError::PayloadTooLarge
             | ReplyError::ReplyTooLarge
             | ReplyError::Cancelled
+            | ReplyError::Refused(_)
             | ReplyError::Application { .. } => false,
         }
     }

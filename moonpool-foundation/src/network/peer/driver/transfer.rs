@@ -96,14 +96,18 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 continue;
             };
             let inbound = self.handle.state().handle_packet(now, token, payload)?;
-            if let Inbound::Deliver {
-                token,
-                payload,
-                reliable,
-            } = inbound
-            {
-                let packet = ReceivedPacket::new(token, payload, reliable, bytes, memory);
-                self.receiver.deliver(&self.handle, packet);
+            match inbound {
+                Inbound::Deliver {
+                    token,
+                    payload,
+                    reliable,
+                } => {
+                    let packet = ReceivedPacket::new(token, payload, reliable, bytes, memory);
+                    self.receiver.deliver(&self.handle, packet);
+                }
+                // A greeting may have ended a session: the receiver learns of it before it gets what
+                // comes in the next one.
+                Inbound::Consumed => self.report_events(),
             }
         }
     }

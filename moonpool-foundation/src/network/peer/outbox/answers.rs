@@ -119,11 +119,13 @@ impl Outbox {
         });
         self.queue = queue;
         let mut next = None::<Duration>;
-        for frames in [&mut self.retained, &mut self.relay] {
+        let lines = [(&mut self.retained, true), (&mut self.relay, false)];
+        for (frames, are_retained) in lines {
             for frame in frames.iter_mut() {
                 if frame.is_expired(now) {
                     let (account, saved) = (frame.terms.account, frame.become_skip());
                     self.reliable_bytes -= saved;
+                    self.retained_bytes -= if are_retained { saved } else { 0 };
                     self.answers.handle_saved(account, saved);
                 }
             }

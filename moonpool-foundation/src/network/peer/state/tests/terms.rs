@@ -377,3 +377,33 @@ fn a_large_payload_with_a_part_to_rewrite_is_given_back_whole() {
     };
     assert!(back == payload, "{} bytes came back", back.len());
 }
+
+#[test]
+fn answers_that_expire_before_they_are_acknowledged_leave_no_pressure() {
+    let kit = Kit::open_with(PeerConfig {
+        reliable_bytes: 2_000,
+        ..PeerConfig::default()
+    });
+    for n in 0..3_u64 {
+        let at = |after: u64| ms(1_000 * n + after);
+        let slot = kit.reserve().unwrap();
+        let terms = PacketTerms {
+            account: slot.account,
+            ..until(at(100))
+        };
+        kit.send_under(terms, &"x".repeat(500)).unwrap();
+        kit.write_at(at(1), usize::MAX);
+        kit.decide(at(200));
+        kit.frame(WellKnownToken::Ack, &[n + 2]).unwrap();
+        kit.decide(at(300));
+        assert!(
+            !kit.handle.state().has_more_to_do(),
+            "after {} answers",
+            n + 1
+        );
+    }
+    kit.decide(ms(3_000));
+    assert!(!kit.handle.state().has_more_to_do());
+    let written = packets(&kit.write_at(ms(3_000), usize::MAX));
+    assert_eq!(written, [], "nothing is owed");
+}
