@@ -26,8 +26,11 @@ use wire::Hello;
 
 const SEEDS: u64 = 2;
 
-/// How long clients are watched, alone and beside an attack.
-const WATCHED: Duration = Duration::from_millis(400);
+/// How long clients are watched, alone and beside an attack that fills the line.
+const BRIEFLY: Duration = Duration::from_millis(400);
+/// The same for attacks that wait: until greetings are given up (2 s) and silent ends are pinged and
+/// given up (1 s and 2 s), and what follows.
+const LONG: Duration = Duration::from_secs(6);
 
 /// Latencies as by default, and no fault: only the hostile client makes a difference. Accepting is a
 /// system call here, not the host's scheduling.
@@ -39,6 +42,17 @@ fn network() -> NetworkConfiguration {
 }
 
 impl Kind {
+    fn watched(self) -> Duration {
+        match self {
+            Self::NeverGreets
+            | Self::HalfHello
+            | Self::Abandoned
+            | Self::HalfPacket
+            | Self::SlowRequest => LONG,
+            _ => BRIEFLY,
+        }
+    }
+
     /// Enough of each to fill what it aims at.
     fn simulated(self) -> Plan {
         let (lanes, connections) = match self {
@@ -68,14 +82,17 @@ impl Kind {
         Plan {
             lanes,
             connections,
-            limit: WATCHED,
-            stay: if is_flood { WATCHED / 20 } else { WATCHED },
+            limit: self.watched(),
+            stay: match is_flood {
+                true => self.watched() / 20,
+                false => self.watched(),
+            },
         }
     }
 }
 
 /// What clients that stay, and newcomers, saw beside an attack, if there is one.
-fn observe(seed: u64, kind: Option<Kind>) -> (Seen, Seen) {
+fn observe(seed: u64, kind: Option<Kind>, watched: Duration) -> (Seen, Seen) {
     let world = SimWorld::new_with_network_config_and_seed(network(), seed).unwrap();
     world.set_time_budget(Some(Duration::from_secs(600)));
     let host = world.add_process("server");
@@ -121,7 +138,7 @@ fn observe(seed: u64, kind: Option<Kind>) -> (Seen, Seen) {
                 .victim(victim);
             hostile.task().spawn_task("hostile", attacker.run())
         });
-        server.time().sleep(WATCHED).await;
+        server.time().sleep(watched).await;
         is_over.set(true);
         for client in clients {
             client.await.unwrap();
@@ -148,8 +165,8 @@ fn observe(seed: u64, kind: Option<Kind>) -> (Seen, Seen) {
 /// attack, and none of their calls fails.
 fn leaves_others_alone(kind: Kind) {
     for seed in 0..SEEDS {
-        let (stay_alone, come_alone) = observe(seed, None);
-        let (stay, come) = observe(seed, Some(kind));
+        let (stay_alone, come_alone) = observe(seed, None, kind.watched());
+        let (stay, come) = observe(seed, Some(kind), kind.watched());
         for (who, alone, beside) in [("settled", stay_alone, stay), ("new", come_alone, come)] {
             let (allowed, p99) = (3 * alone.percentile(99), beside.percentile(99));
             println!(

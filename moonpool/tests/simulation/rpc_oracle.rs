@@ -10,8 +10,8 @@
 use std::time::Duration;
 
 use moonpool::foundation::{
-    Attrition, Leftovers, Phases, SeedReport, SimProviders, SimulationBuilder, SimulationReport,
-    WorkloadTopology,
+    Attrition, FaultKind, Leftovers, NetworkConfiguration, Phases, SeedReport, SimProviders,
+    SimulationBuilder, SimulationReport, WorkloadTopology,
 };
 
 #[path = "rpc_oracle/client.rs"]
@@ -20,6 +20,8 @@ mod client;
 mod coverage;
 #[path = "rpc_oracle/ledger.rs"]
 mod ledger;
+#[path = "rpc_oracle/limits.rs"]
+mod limits;
 #[path = "rpc_oracle/protocol.rs"]
 mod protocol;
 #[path = "rpc_oracle/server.rs"]
@@ -34,6 +36,8 @@ pub(crate) use protocol::SimTransport;
 
 /// Seeds if `ORACLE_SEEDS` says nothing: each outcome is found in some of them.
 const SEEDS: u64 = 60;
+/// To so many of them there is one without any fault.
+const CALM: u64 = 4;
 /// How many of those run again with one worker.
 const AGAIN: u64 = 15;
 
@@ -57,25 +61,39 @@ fn attrition() -> Attrition {
     }
 }
 
-fn campaign(tally: &Tally) -> SimulationBuilder {
-    let mut builder = SimulationBuilder::new()
-        .use_random_config()
-        .shutdown_after_all()
-        .phases(Phases {
-            chaos: trouble::TROUBLE_ENDS + Duration::from_secs(1)..Duration::from_secs(20),
-            ..Phases::default()
-        })
-        .attrition(attrition())
-        .coverage(["simulation::rpc_oracle"]);
+/// What happens to a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weather {
+    /// Every fault there is.
+    Chaos,
+    /// No fault, and nobody ends before the callers have: no connection may break.
+    Calm,
+}
+
+fn campaign(weather: Weather, tally: &Tally) -> SimulationBuilder {
+    let builder = SimulationBuilder::new().shutdown_after_all();
+    let mut builder = match weather {
+        Weather::Calm => builder.with_network_config(NetworkConfiguration::disabled()),
+        Weather::Chaos => builder
+            .use_random_config()
+            .phases(Phases {
+                chaos: trouble::TROUBLE_ENDS + Duration::from_secs(1)..Duration::from_secs(20),
+                ..Phases::default()
+            })
+            .attrition(attrition())
+            .coverage(["simulation::rpc_oracle"])
+            .register_providers_workload("trouble", trouble::make),
+    };
     for (name, girth) in [
         ("server-1", Girth::Wide),
         ("server-2", Girth::Narrow),
         ("server-3", Girth::Wide),
     ] {
+        let tally = tally.clone();
         builder = builder.process(
             name,
             move |providers: SimProviders, topology: WorkloadTopology| {
-                server::serve(providers, topology, girth)
+                server::serve(providers, topology, girth, tally.clone())
             },
         );
     }
@@ -95,7 +113,7 @@ fn campaign(tally: &Tally) -> SimulationBuilder {
             client::call(providers, topology, character, tally.clone())
         });
     }
-    builder.register_providers_workload("trouble", trouble::make)
+    builder
 }
 
 fn digests(seeds: &[SeedReport]) -> Vec<(u64, u64)> {
@@ -103,9 +121,10 @@ fn digests(seeds: &[SeedReport]) -> Vec<(u64, u64)> {
     seeds.map(|seed| (seed.seed, seed.metrics.digest)).collect()
 }
 
-fn run(jobs: usize, seeds: u64) -> SimulationReport {
-    let tally = Tally::default();
-    let report = campaign(&tally).with_seed_range(0..seeds).jobs(jobs).run();
+fn run(weather: Weather, jobs: usize, seeds: u64, tally: &Tally) -> SimulationReport {
+    let builder = campaign(weather, tally).with_seed_range(0..seeds);
+    let report = builder.jobs(jobs).run();
+    tally.add("kills", report.faults.of(FaultKind::Kill));
     let seconds = report.metrics.wall_time.as_secs_f64();
     println!("{report}");
     tally.print();
@@ -119,12 +138,16 @@ fn run(jobs: usize, seeds: u64) -> SimulationReport {
 
 #[test]
 fn slow_simulation_the_outcome_of_every_call_is_true() {
-    let report = run(2, seeds());
+    let tally = Tally::default();
+    let report = run(Weather::Chaos, 2, seeds(), &tally);
     report.assert_passed();
     for seed in &report.individual_metrics {
         assert_eq!(seed.leftovers, Leftovers::default(), "seed {}", seed.seed);
     }
-    let again = run(1, seeds().min(AGAIN)).individual_metrics;
+    let calm = run(Weather::Calm, 2, seeds().div_ceil(CALM), &tally);
+    calm.assert_passed();
+    limits::assert_all_reached(&tally);
+    let again = run(Weather::Chaos, 1, seeds().min(AGAIN), &tally).individual_metrics;
     assert_eq!(
         digests(&again),
         digests(&report.individual_metrics[..again.len()])

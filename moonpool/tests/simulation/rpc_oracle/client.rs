@@ -4,14 +4,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool::foundation::{
-    FaultKind, SimProviders, SimulationMetrics, SimulationResult, WorkloadTopology, always_assert,
+    SimProviders, SimulationMetrics, SimulationResult, WorkloadTopology, always_assert,
 };
 use moonpool::prelude::*;
-use moonpool::{Client, MessageCodec, NotSent, PeerConfig, RetryPolicy};
+use moonpool::{Client, MessageCodec, NotSent, PeerConfig, RetryPolicy, TransportError};
 use serde::Serialize;
 
 use super::coverage::{Tally, cover_outcome, cover_refusal};
 use super::ledger::{Ending, Facts, Ledger, Typing};
+use super::limits::Narrowness;
 use super::protocol::{
     Act, Ask, GRACE, Girth, Oracle, Place, SimTransport, Told, Unencodable, address, boxed,
     some_millis,
@@ -39,6 +40,8 @@ enum Way {
     UnlessFailedFor(Duration),
     Retry {
         while_not_found: bool,
+        /// More are made only if there is no limit to them.
+        attempts: Option<u32>,
     },
     /// Through the client of an interface.
     Method,
@@ -62,6 +65,7 @@ struct Caller {
     character: Character,
     /// What this seed has, as bits: some outcomes are only found where others are missing.
     mix: u64,
+    narrowness: Narrowness,
     tally: Tally,
 }
 
@@ -72,8 +76,9 @@ pub(crate) async fn call(
     character: Character,
     tally: Tally,
 ) -> SimulationResult<SimulationMetrics> {
-    let mut builder =
-        FlowTransportBuilder::from_providers(&providers).peer_config(character.girth.peer_config());
+    let narrowness = Narrowness::draw(providers.random().random());
+    let mut builder = FlowTransportBuilder::from_providers(&providers)
+        .peer_config(character.girth.peer_config(narrowness));
     if character.girth == Girth::Narrow {
         builder = builder.max_pending_calls(6);
     }
@@ -86,6 +91,7 @@ pub(crate) async fn call(
     let servers: SimulationResult<Vec<_>> = servers.map(|(_, ip)| address(&ip)).collect();
     let caller = Rc::new(Caller {
         mix: providers.random().random(),
+        narrowness,
         providers,
         ledger,
         transport,
@@ -110,9 +116,13 @@ pub(crate) async fn call(
     for call in pending {
         call.await.map_err(boxed)?;
     }
+    if caller.has(16) {
+        caller.be_refused_often().await;
+    }
     for server in &caller.servers {
         let facts = |caller: &Caller| Facts {
             deadline: Some(caller.now() + DEFAULT),
+            carried: Some(caller.now() + DEFAULT),
             ..caller.facts(*server, Place::WellKnown, Act::Answer, 10)
         };
         while !caller.call_once(facts(&caller), Way::Plain).await {
@@ -159,6 +169,9 @@ impl Caller {
             is_tagged: self.chance(0.3),
             began: self.now(),
             deadline: None,
+            carried: None,
+            is_impatient: false,
+            attempts: None,
             is_steady: true,
         }
     }
@@ -212,6 +225,7 @@ impl Caller {
             9 => Way::UnlessFailedFor(short),
             10..13 if self.has(10) => Way::Retry {
                 while_not_found: self.chance(0.5),
+                attempts: self.chance(0.5).then_some(2),
             },
             13..15 if self.has(11) => Way::DropAfter(short),
             15 if self.has(12) => Way::MistakenReply,
@@ -250,11 +264,13 @@ impl Caller {
                 deadline: limit.map(|limit| now + limit),
                 ..facts
             },
-            Way::UnlessFailedFor(_) => Facts {
+            Way::UnlessFailedFor(patience) => Facts {
                 deadline: Some(now + 2 * DEFAULT),
+                is_impatient: patience < Duration::from_millis(500),
                 ..facts
             },
-            Way::Retry { .. } => Facts {
+            Way::Retry { attempts, .. } => Facts {
+                attempts: attempts.map(|attempts| usize::try_from(attempts).unwrap()),
                 deadline: Some(now + DEFAULT),
                 is_retried: true,
                 ..facts
@@ -275,7 +291,12 @@ impl Caller {
                 ..facts
             },
         };
-        self.call_once(facts, way).await;
+        let carried = match way {
+            Way::DropAfter(_) => Some(now + DEFAULT),
+            Way::Message { .. } => None,
+            _ => facts.deadline,
+        };
+        self.call_once(Facts { carried, ..facts }, way).await;
     }
 
     /// Makes a call and judges its outcome. Whether it was answered.
@@ -311,6 +332,8 @@ impl Caller {
         };
         self.ledger.ends(&self.providers, call, ending.clone());
         cover_outcome(&ending, &self.tally);
+        let limit = self.ledger.limit_behind(&self.providers, call, &ending);
+        limit.inspect(|limit| self.tally.limit(limit));
         ending == Ending::Answered
     }
 
@@ -347,8 +370,14 @@ impl Caller {
         match way {
             Way::Timeout(limit) => call.timeout(limit),
             Way::UnlessFailedFor(patience) => call.unless_failed_for(patience).timeout(2 * DEFAULT),
-            Way::Retry { while_not_found } => {
-                let policy = RetryPolicy::new();
+            Way::Retry {
+                while_not_found,
+                attempts,
+            } => {
+                let policy = match attempts {
+                    Some(attempts) => RetryPolicy::new().max_attempts(attempts),
+                    None => RetryPolicy::new(),
+                };
                 call.retry(match while_not_found {
                     true => policy.while_not_found(),
                     false => policy,
@@ -486,11 +515,52 @@ impl Caller {
         }
     }
 
+    /// Sends until nothing more is taken: within one instant a queue cannot drain.
+    fn fill_queue(&self) {
+        let (is_reached, limits) = match self.narrowness {
+            Narrowness::Packets => (true, ["reliable_packets", "unreliable_packets"]),
+            Narrowness::Bytes => (true, ["reliable_bytes", "unreliable_bytes"]),
+            Narrowness::Whole => (false, ["", ""]),
+        };
+        if !is_reached || self.character.girth != Girth::Narrow {
+            return;
+        }
+        let endpoint = Place::Nobody.endpoint(self.servers[0]);
+        for (is_reliable, limit) in [(true, limits[0]), (false, limits[1])] {
+            let refused = (0..20).find_map(|_| match is_reliable {
+                true => self.transport.send_reliable(&endpoint, &[7; 200]).err(),
+                false => self.transport.send_unreliable(&endpoint, &[7; 200]).err(),
+            });
+            always_assert!(
+                a_narrow_queue_becomes_full,
+                matches!(refused, Some(TransportError::QueueFull)),
+                "{limit}: {refused:?}"
+            );
+            self.tally.limit(limit);
+        }
+    }
+
+    /// Calls that arrive one by one, so that each is refused in a packet of its own: more of them are
+    /// on their way than a narrow server may have there.
+    async fn be_refused_often(&self) {
+        let server = self.servers[self.providers.random().random_range(0..self.servers.len())];
+        let refused = (0..40).map(|step| async move {
+            let time = self.providers.time();
+            time.sleep(Duration::from_micros(100 * step)).await;
+            let deadline = Some(self.now() + DEFAULT);
+            let facts = Facts {
+                deadline,
+                carried: deadline,
+                is_tagged: false,
+                ..self.facts(server, Place::Nobody, Act::Answer, 10)
+            };
+            self.call_once(facts, Way::Plain).await;
+        });
+        futures_util::future::join_all(refused).await;
+    }
+
     async fn finish(&self) {
-        let world = self.providers.world();
-        let killed = world.map_or(0, |world| world.fault_counts().of(FaultKind::Kill));
-        self.tally.add("kills", killed);
-        self.ledger.check_all_ended(self.transport.incarnation());
+        self.fill_queue();
         self.transport.shutdown(GRACE).await;
         check_gauges(&self.transport.stats());
         let endpoint = Place::WellKnown.endpoint(self.servers[0]);

@@ -11,16 +11,32 @@ use super::ledger::Ending;
 
 /// How often each thing was seen, over all seeds.
 #[derive(Clone, Default)]
-pub(crate) struct Tally(Arc<Mutex<BTreeMap<&'static str, u64>>>);
+pub(crate) struct Tally {
+    endings: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+    limits: Arc<Mutex<BTreeMap<String, u64>>>,
+}
 
 impl Tally {
     pub(crate) fn add(&self, name: &'static str, count: u64) {
-        *self.0.lock().unwrap().entry(name).or_default() += count;
+        *self.endings.lock().unwrap().entry(name).or_default() += count;
+    }
+
+    /// A limit was reached.
+    pub(crate) fn limit(&self, name: &str) {
+        let mut counts = self.limits.lock().unwrap();
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+
+    pub(crate) fn has_limit(&self, name: &str) -> bool {
+        self.limits.lock().unwrap().contains_key(name)
     }
 
     pub(crate) fn print(&self) {
-        for (name, count) in self.0.lock().unwrap().iter() {
+        for (name, count) in self.endings.lock().unwrap().iter() {
             println!("{count:>9} {name}");
+        }
+        for (name, count) in self.limits.lock().unwrap().iter() {
+            println!("{count:>9} limit: {name}");
         }
     }
 }
@@ -55,8 +71,8 @@ coverage_list!(REPLY_ERRORS, cover_reply_error, ReplyError, {
     Application, outcome_application, ReplyError::Application { .. },
 });
 
-/// Of the server's side alone: no caller sees it.
-const NEVER_AN_OUTCOME: &str = "Cancelled";
+/// Of the server's side alone: no caller sees them.
+const NEVER_OUTCOMES: [&str; 2] = ["Cancelled", "Refused"];
 
 coverage_list!(TRANSPORT_ERRORS, cover_transport_error, TransportError, {
     QueueFull, refused_queue_full, TransportError::QueueFull,
@@ -81,6 +97,12 @@ pub(crate) fn cover_outcome(ending: &Ending, tally: &Tally) {
         Ending::GivenUp => "given up",
     };
     tally.add(name, 1);
+    match ending {
+        Ending::Failed(ReplyError::PayloadTooLarge) => tally.limit("payload_taken"),
+        Ending::Failed(ReplyError::ReplyTooLarge) => tally.limit("reply"),
+        Ending::Failed(ReplyError::Timeout) => tally.limit("time"),
+        _ => {}
+    }
     let is_answered = *ending == Ending::Answered;
     sometimes_assert!(outcome_answered, is_answered, "with its reply");
     sometimes_assert!(
@@ -93,6 +115,12 @@ pub(crate) fn cover_outcome(ending: &Ending, tally: &Tally) {
 /// A transport did not send something.
 pub(crate) fn cover_refusal(error: &TransportError, tally: &Tally) {
     tally.add(cover_transport_error(error), 1);
+    match error {
+        TransportError::TooManyCalls => tally.limit("pending_calls"),
+        TransportError::PayloadTooLarge { .. } => tally.limit("payload_sent"),
+        TransportError::MetadataTooLarge => tally.limit("metadata"),
+        _ => {}
+    }
 }
 
 /// The variants of an enum, as they stand in its source.
@@ -109,7 +137,7 @@ fn variants(source: &str, name: &str) -> Vec<String> {
 fn the_list_names_every_variant() {
     let source = include_str!("../../../src/messaging/static/reply_error.rs");
     let mut outcomes = variants(source, "ReplyError");
-    outcomes.retain(|name| name != NEVER_AN_OUTCOME);
+    outcomes.retain(|name| !NEVER_OUTCOMES.contains(&name.as_str()));
     assert_eq!(outcomes, REPLY_ERRORS);
     let source = include_str!("../../../src/error.rs");
     assert_eq!(variants(source, "TransportError"), TRANSPORT_ERRORS);

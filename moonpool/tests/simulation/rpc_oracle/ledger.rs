@@ -8,6 +8,7 @@ use std::time::Duration;
 use moonpool::foundation::{FaultKind, SimProviders, always_assert};
 use moonpool::prelude::*;
 
+use super::limits::Narrowness;
 use super::protocol::{Act, Girth, OVERHEAD, Place};
 
 /// What the two ends take a message to be.
@@ -35,6 +36,12 @@ pub(crate) struct Facts {
     pub(crate) began: Duration,
     /// When it has to have ended.
     pub(crate) deadline: Option<Duration>,
+    /// The deadline that its request carries.
+    pub(crate) carried: Option<Duration>,
+    /// Given up as soon as there is no connection for a moment: greeting takes longer at times.
+    pub(crate) is_impatient: bool,
+    /// How often it is sent at most.
+    pub(crate) attempts: Option<usize>,
     /// The caller is never killed nor paused.
     pub(crate) is_steady: bool,
 }
@@ -68,11 +75,33 @@ pub(crate) struct Ledger {
     calls: RefCell<BTreeMap<u64, Record>>,
     /// Transports that private endpoints accept, by their incarnations.
     friends: RefCell<BTreeSet<UID>>,
-    girths: RefCell<BTreeMap<NetworkAddress, Girth>>,
+    girths: RefCell<BTreeMap<NetworkAddress, (Girth, Narrowness)>>,
     /// Servers that were told to end once.
     stopped: RefCell<BTreeSet<NetworkAddress>>,
     /// Interfaces at endpoints of their own that were served at some time, and whether they still are.
     dynamic: RefCell<Vec<(Endpoint, bool)>>,
+}
+
+/// What may have happened without a connection's coming to harm.
+const HARMLESS: [FaultKind; 7] = [
+    FaultKind::LongTail,
+    FaultKind::AsymmetricDelay,
+    FaultKind::PartialWrite,
+    FaultKind::PartialRead,
+    FaultKind::ClockDrift,
+    FaultKind::BuggifiedDelay,
+    FaultKind::Segmentation,
+];
+
+/// Whether something has happened in this seed that breaks connections, or silences them.
+fn is_disturbed(providers: &SimProviders) -> bool {
+    let Some(world) = providers.world() else {
+        return true;
+    };
+    let counts = world.fault_counts();
+    let kinds = FaultKind::ALL.iter();
+    let mut harmful = kinds.filter(|kind| !HARMLESS.contains(kind));
+    harmful.any(|kind| counts.of(*kind) > 0)
 }
 
 fn fired(providers: &SimProviders, kind: FaultKind) -> u64 {
@@ -95,13 +124,14 @@ impl Ledger {
         incarnation.is_some_and(|incarnation| self.friends.borrow().contains(&incarnation))
     }
 
-    pub(crate) fn listens(&self, server: NetworkAddress, girth: Girth) {
-        self.girths.borrow_mut().insert(server, girth);
+    pub(crate) fn listens(&self, server: NetworkAddress, girth: Girth, narrowness: Narrowness) {
+        let mut girths = self.girths.borrow_mut();
+        girths.insert(server, (girth, narrowness));
     }
 
     fn girth(&self, server: NetworkAddress) -> Girth {
         let girths = self.girths.borrow();
-        girths.get(&server).copied().unwrap_or(Girth::Wide)
+        girths.get(&server).map_or(Girth::Wide, |(girth, _)| *girth)
     }
 
     /// A server was told to end: from now on it drops what it has not answered.
@@ -173,6 +203,33 @@ impl Ledger {
         look(record.unwrap())
     }
 
+    /// A handler has taken a request, and was told how long its caller waits.
+    pub(crate) fn check_remaining(
+        &self,
+        providers: &SimProviders,
+        call: u64,
+        remaining: Option<Duration>,
+    ) {
+        let now = providers.time().now();
+        self.of(call, |record| {
+            let Facts { carried, began, .. } = record.facts;
+            let told = remaining.map(|remaining| now + remaining);
+            let is_true = match (carried, told) {
+                (Some(carried), Some(told)) => {
+                    // An attempt of several may have less than the whole of them.
+                    let is_early = told < carried && !record.facts.is_retried;
+                    !is_early && told <= carried + now.saturating_sub(began)
+                }
+                (carried, told) => carried.is_none() && told.is_none(),
+            };
+            always_assert!(
+                a_handler_knows_how_long_its_caller_waits,
+                is_true,
+                "call {call}: the handler was told {told:?} at {now:?}: {record:?}"
+            );
+        });
+    }
+
     /// A handler has taken a request, which said that it came from `caller`.
     pub(crate) fn executes(&self, call: u64, caller: UID, life: u64) {
         self.of(call, |record| {
@@ -188,6 +245,12 @@ impl Ledger {
                 record.executed.len() == 1 || record.facts.is_retried,
                 "call {call} was executed by {:?}: {record:?}",
                 record.executed
+            );
+            let most = record.facts.attempts.unwrap_or(usize::MAX);
+            always_assert!(
+                no_call_is_executed_more_often_than_it_is_sent,
+                record.executed.len() <= most,
+                "call {call}: {record:?}"
             );
             let surely_not = match &record.ending {
                 Some(Ending::Failed(error)) => error.is_surely_not_executed(),
@@ -276,11 +339,11 @@ impl Ledger {
             );
             record.ending = Some(ending.clone());
             check_in_time(providers, call, record, now);
-            self.check_truth(call, record, now);
+            self.check_truth(providers, call, record);
         });
     }
 
-    fn check_truth(&self, call: u64, record: &Record, now: Duration) {
+    fn check_truth(&self, providers: &SimProviders, call: u64, record: &Record) {
         let was_executed = !record.executed.is_empty();
         let ending = record.ending.as_ref().unwrap();
         let error = match ending {
@@ -315,7 +378,7 @@ impl Ledger {
         }
         always_assert!(
             an_outcome_has_its_cause,
-            self.has_cause(record, error, now),
+            self.has_cause(providers, record, error),
             "call {call} cannot end like this: {record:?}"
         );
     }
@@ -329,7 +392,8 @@ impl Ledger {
     }
 
     /// Whether something has happened that explains the outcome.
-    fn has_cause(&self, record: &Record, error: &ReplyError, now: Duration) -> bool {
+    fn has_cause(&self, providers: &SimProviders, record: &Record, error: &ReplyError) -> bool {
+        let now = providers.time().now();
         let Record {
             facts, executed, ..
         } = record;
@@ -343,7 +407,19 @@ impl Ledger {
                 };
                 record.is_broken || has_stopped || was_dropped
             }
-            ReplyError::ConnectionFailed | ReplyError::MaybeDelivered => true,
+            // A narrow server closes connections and sessions beyond its limits.
+            ReplyError::ConnectionFailed => {
+                facts.is_impatient
+                    || self.may_break(providers)
+                    || self.girth(facts.server) == Girth::Narrow
+            }
+            // Its refusals have a limit, too: past it the session ends. Of several attempts the last
+            // may not have been executed, where one that was broken has.
+            ReplyError::MaybeDelivered => {
+                (facts.is_retried && record.is_broken)
+                    || self.may_break(providers)
+                    || self.girth(facts.server) == Girth::Narrow
+            }
             ReplyError::Timeout => facts.deadline.is_some_and(|deadline| deadline <= now),
             ReplyError::Serialization { .. } => {
                 let is_mistaken = facts.typing == Typing::ReplyMistaken;
@@ -377,21 +453,53 @@ impl Ledger {
         }
     }
 
+    /// The limit that has ended a call, if nothing but one can have.
+    pub(crate) fn limit_behind(
+        &self,
+        providers: &SimProviders,
+        call: u64,
+        ending: &Ending,
+    ) -> Option<&'static str> {
+        let Ending::Failed(error) = ending else {
+            return None;
+        };
+        self.of(call, |record| {
+            let Facts {
+                attempts,
+                is_impatient,
+                is_retried,
+                server,
+                ..
+            } = record.facts;
+            if attempts == Some(record.executed.len()) && record.is_broken {
+                return Some("attempts");
+            }
+            let girths = self.girths.borrow();
+            let narrow = girths
+                .get(&server)
+                .filter(|(girth, _)| *girth == Girth::Narrow);
+            let narrowness = narrow?.1;
+            if self.may_break(providers) || is_impatient || is_retried {
+                return None;
+            }
+            match (error, narrowness) {
+                (ReplyError::ConnectionFailed, Narrowness::Whole) => Some("sessions"),
+                (ReplyError::MaybeDelivered, Narrowness::Packets | Narrowness::Bytes) => {
+                    Some("refusals")
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// Whether anything but a limit may have ended a session: a fault, or the end of a process.
+    pub(crate) fn may_break(&self, providers: &SimProviders) -> bool {
+        is_disturbed(providers) || !self.stopped.borrow().is_empty()
+    }
+
     fn smallest_limit(&self, facts: &Facts) -> usize {
         let server = self.girth(facts.server).payload_limit();
         server.min(facts.caller_girth.payload_limit())
-    }
-
-    /// Every call of a caller that was not killed has ended.
-    pub(crate) fn check_all_ended(&self, caller: UID) {
-        let calls = self.calls.borrow();
-        for (call, record) in calls.iter() {
-            always_assert!(
-                every_call_ends,
-                record.ending.is_some() || record.facts.is_one_way || record.facts.caller != caller,
-                "call {call} has not: {record:?}"
-            );
-        }
     }
 }
 

@@ -10,6 +10,8 @@ use moonpool::prelude::*;
 use moonpool::{PeerConfig, define_interface};
 use serde::{Deserialize, Serialize};
 
+use super::limits::Narrowness;
+
 pub(crate) type SimTransport = FlowTransport<SimNetworkProvider, SimTimeProvider, SimTaskProvider>;
 
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
@@ -156,7 +158,7 @@ impl Girth {
         }
     }
 
-    pub(crate) fn peer_config(self) -> PeerConfig {
+    pub(crate) fn peer_config(self, narrowness: Narrowness) -> PeerConfig {
         let max_payload_bytes = u32::try_from(self.payload_limit()).unwrap();
         let wide = PeerConfig {
             max_payload_bytes,
@@ -165,13 +167,7 @@ impl Girth {
         };
         match self {
             Self::Wide => wide,
-            Self::Narrow => PeerConfig {
-                reliable_packets: 4,
-                unreliable_packets: 2,
-                answer_packets: 4,
-                refusals: 3,
-                ..wide
-            },
+            Self::Narrow => narrowness.narrow(wide),
         }
     }
 }

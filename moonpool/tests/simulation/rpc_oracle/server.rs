@@ -10,9 +10,11 @@ use moonpool::foundation::{
     always_assert, sometimes_assert,
 };
 use moonpool::prelude::*;
-use moonpool::{MethodStream, QueueLimits, Server, Serving, TransportStats};
+use moonpool::{MethodStream, QueueLimits, Server, Serving, TransportError, TransportStats};
 
+use super::coverage::Tally;
 use super::ledger::{APPLICATION_CODE, Ending, Facts, Ledger, Typing, words};
+use super::limits::Narrowness;
 use super::protocol::{
     Act, Ask, GRACE, Girth, NARROW, Oracle, PRIVATE, Place, SimTransport, TOO_MUCH, Told,
     WELL_KNOWN, address, boxed, some_millis,
@@ -33,7 +35,9 @@ pub(crate) struct Host {
     /// The other servers, and this one.
     servers: Vec<NetworkAddress>,
     girth: Girth,
+    narrowness: Narrowness,
     life: u64,
+    tally: Tally,
 }
 
 type Promise = ReplyPromise<Told, JsonCodec>;
@@ -50,19 +54,26 @@ pub(crate) async fn serve(
     providers: SimProviders,
     topology: WorkloadTopology,
     girth: Girth,
+    tally: Tally,
 ) -> SimulationResult<()> {
     let ledger = topology.shared::<Ledger>();
     let own = address(&topology.my_ip)?;
+    let narrowness = Narrowness::draw(providers.random().random());
     let friends = Rc::clone(&ledger);
     let mut builder = FlowTransportBuilder::from_providers(&providers)
         .local_address(own)
-        .peer_config(girth.peer_config())
+        .peer_config(girth.peer_config(narrowness))
         .verify(move |peer| friends.is_friend(peer.incarnation));
     if girth == Girth::Narrow {
-        builder = builder.max_incoming_connections(2);
+        builder = builder.max_pending_calls(8);
+        builder = match narrowness {
+            Narrowness::Packets => builder.max_incoming_connections(2),
+            Narrowness::Bytes => builder.max_handshakes(1),
+            Narrowness::Whole => builder.max_sessions(2).max_answer_bytes(1_500),
+        };
     }
     let transport = builder.build_listening().await.map_err(boxed)?;
-    ledger.listens(own, girth);
+    ledger.listens(own, girth, narrowness);
     let others = topology.get_peers_with_prefix("server-").into_iter();
     let servers: SimulationResult<Vec<_>> = others.map(|(_, ip)| address(&ip)).collect();
     let mut servers = servers?;
@@ -75,6 +86,8 @@ pub(crate) async fn serve(
         address: own,
         servers,
         girth,
+        narrowness,
+        tally,
     });
     host.live(topology).await
 }
@@ -86,9 +99,16 @@ impl Host {
         let id = WellKnownId::user(WELL_KNOWN).map_err(boxed)?;
         open.make_well_known_endpoint(&self.transport, id)
             .map_err(boxed)?;
-        let limits = QueueLimits {
-            messages: 2,
-            ..QueueLimits::default()
+        let is_few = self.providers.random().random_bool(0.5);
+        let limits = match is_few {
+            true => QueueLimits {
+                messages: 2,
+                ..QueueLimits::default()
+            },
+            false => QueueLimits {
+                bytes: 500,
+                ..QueueLimits::default()
+            },
         };
         let mut narrow = RequestStream::<Ask, _>::with_limits(JsonCodec, limits);
         let id = WellKnownId::user(NARROW).map_err(boxed)?;
@@ -107,7 +127,7 @@ impl Host {
         );
         let consulted = Rc::clone(&self).serve_asks(serving, oracle.consult);
         let served_too = self.spawn("consult", consulted);
-        let slowly = self.spawn("narrow", Rc::clone(&self).serve_slowly(narrow));
+        let slowly = self.spawn("narrow", Rc::clone(&self).serve_slowly(narrow, is_few));
         let come_and_go = self.spawn("dynamic", Rc::clone(&self).come_and_go(first));
         loop {
             moonpool::select! {
@@ -121,6 +141,7 @@ impl Host {
                 else => break,
             }
         }
+        self.reach_own_limits().await;
         let left = self.leave_one_call().await;
         self.ledger.stops(self.address);
         slowly.abort();
@@ -129,7 +150,7 @@ impl Host {
         self.transport.shutdown(GRACE).await;
         // They end with their streams.
         let _ended = (served.await, served_too.await);
-        note_limits(&self.transport.stats(), self.girth);
+        self.note_limits(&self.transport.stats());
         check_gauges(&self.transport.stats());
         if let Some((reply, promise)) = left {
             let outcome = reply.await;
@@ -141,6 +162,65 @@ impl Host {
             drop(promise);
         }
         Ok(())
+    }
+
+    /// Promises that wait, messages of a narrow process to itself, and its requests to itself.
+    async fn reach_own_limits(&self) {
+        if self.girth == Girth::Wide {
+            return;
+        }
+        let promises = (0..10).map(|_| self.transport.promise::<Told, _>(JsonCodec).open());
+        let promises: Vec<_> = promises.collect();
+        let refused = promises.iter().find_map(|promise| promise.as_ref().err());
+        always_assert!(
+            promises_are_calls_that_wait,
+            matches!(refused, Some(TransportError::TooManyCalls)),
+            "{refused:?}"
+        );
+        self.tally.limit("pending_promises");
+        drop(promises);
+        if self.narrowness == Narrowness::Whole {
+            return;
+        }
+        let own = self.transport.register_handler::<u64, _>(OWN, JsonCodec);
+        let endpoint = Endpoint::new(self.address, OWN);
+        let fill = || self.transport.send_reliable(&endpoint, &[b'7'; 200]).err();
+        let refused = (0..20).find_map(|_| fill());
+        always_assert!(
+            the_queue_to_itself_becomes_full,
+            matches!(refused, Some(TransportError::QueueFull)),
+            "{refused:?}"
+        );
+        self.tally.limit(match self.narrowness {
+            Narrowness::Packets => "local_packets",
+            _ => "local_bytes",
+        });
+        if self.narrowness == Narrowness::Bytes {
+            return;
+        }
+        self.sleep(1).await;
+        let mut held = Vec::new();
+        let mut is_refused = false;
+        for number in 0..6_u64 {
+            let call = self.transport.call(&endpoint, number, JsonCodec);
+            let Ok(mut reply) = call.timeout(None).send::<u64>() else {
+                return;
+            };
+            moonpool::select! {
+                Some((_, promise)) = own.recv_with_transport::<_, _, _, u64>(&self.transport) => {
+                    held.push((reply, promise));
+                }
+                outcome = &mut reply => {
+                    is_refused |= outcome == Err(ReplyError::Overloaded);
+                }
+            }
+        }
+        always_assert!(
+            own_requests_without_room_are_overloaded,
+            is_refused,
+            "none was"
+        );
+        self.tally.limit("own_requests");
     }
 
     /// A call of this process to itself, which its handler has and does not answer: the transport ends
@@ -184,6 +264,9 @@ impl Host {
             );
             let is_at_limit = running == CONCURRENCY;
             sometimes_assert!(handlers_are_at_their_limit, is_at_limit, "no more may run");
+            if is_at_limit {
+                self.tally.limit("handlers");
+            }
             self.handle_served(ask, promise).await
         };
         serving.serve(method, handler).await;
@@ -197,10 +280,18 @@ impl Host {
     }
 
     /// Takes a request out of the narrow queue now and then.
-    async fn serve_slowly(self: Rc<Self>, narrow: RequestStream<Ask, JsonCodec>) {
+    async fn serve_slowly(self: Rc<Self>, narrow: RequestStream<Ask, JsonCodec>, is_few: bool) {
         while let Some((ask, promise)) = narrow.recv_with_transport(&self.transport).await {
             self.handle_apart(ask, promise);
             self.sleep(some_millis(&self.providers, 400)).await;
+            if narrow.stats().overloaded > 0 && self.girth == Girth::Wide {
+                let limit = if is_few {
+                    "stream_messages"
+                } else {
+                    "stream_bytes"
+                };
+                self.tally.limit(limit);
+            }
         }
     }
 
@@ -263,6 +354,8 @@ impl Host {
         } = ask;
         self.ledger.executes(call, caller, self.life);
         self.ledger
+            .check_remaining(&self.providers, call, promise.remaining());
+        self.ledger
             .check_expects_answer(call, promise.expects_answer());
         let metadata = promise.metadata();
         if promise.expects_answer() {
@@ -324,6 +417,7 @@ impl Host {
         let now = self.providers.time().now();
         let own = now + Duration::from_secs(2);
         let caller = self.transport.incarnation();
+        let deadline = promise.deadline().map_or(own, |end| end.min(own));
         let call = self.ledger.begins(Facts {
             server,
             place: Place::WellKnown,
@@ -336,9 +430,10 @@ impl Host {
             is_one_way: false,
             is_tagged: false,
             began: now,
-            deadline: promise
-                .deadline()
-                .map_or(Some(own), |end| Some(end.min(own))),
+            deadline: Some(deadline),
+            carried: Some(deadline),
+            is_impatient: false,
+            attempts: None,
             is_steady: false,
         });
         let ask = Ask {
@@ -373,6 +468,35 @@ impl Host {
         given_up.is_done.set(true);
         self.ledger.ends(&self.providers, call, ending);
         outcome
+    }
+
+    fn note_limits(&self, stats: &TransportStats) {
+        let is_narrow = self.girth == Girth::Narrow;
+        let (is_refused, is_shut_out) = (stats.requests_refused > 0, stats.accept_refused > 0);
+        sometimes_assert!(
+            answer_slots_run_out,
+            is_narrow && is_refused,
+            "requests were refused for want of room for their answers"
+        );
+        sometimes_assert!(
+            incoming_connections_run_out,
+            is_narrow && is_shut_out,
+            "connections were closed at once"
+        );
+        let limits = [
+            (
+                is_refused && is_narrow,
+                match self.narrowness {
+                    Narrowness::Packets => "answer_packets",
+                    Narrowness::Bytes => "answer_bytes",
+                    Narrowness::Whole => "all_answer_bytes",
+                },
+            ),
+            (is_shut_out && is_narrow, "connections"),
+            (stats.handshakes_evicted > 0, "handshakes"),
+        ];
+        let reached = limits.iter().filter(|(is_reached, _)| *is_reached);
+        reached.for_each(|(_, limit)| self.tally.limit(limit));
     }
 
     async fn sleep(&self, millis: u64) {
@@ -421,20 +545,6 @@ impl Drop for GivenUp<'_> {
             ledger.ends(providers, self.call, Ending::GivenUp);
         }
     }
-}
-
-fn note_limits(stats: &TransportStats, girth: Girth) {
-    let is_narrow = girth == Girth::Narrow;
-    sometimes_assert!(
-        answer_slots_run_out,
-        is_narrow && stats.requests_refused > 0,
-        "requests were refused for want of room for their answers"
-    );
-    sometimes_assert!(
-        incoming_connections_run_out,
-        is_narrow && stats.accept_refused > 0,
-        "connections were closed at once"
-    );
 }
 
 /// Of a transport that is shut down nothing is left.

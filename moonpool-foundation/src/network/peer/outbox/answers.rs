@@ -54,9 +54,13 @@ impl Outbox {
         self.answers.share(budget);
     }
 
-    /// Whether there is room for the bytes of one more answer.
-    pub(in crate::network::peer) fn has_answer_room(&self) -> bool {
-        self.answers.has_room()
+    /// A promised answer is to be made, and is expected to be so large. `None`: there is no room.
+    pub(in crate::network::peer) fn begin_answer(
+        &mut self,
+        slot: AnswerSlot,
+        expected: usize,
+    ) -> Option<AnswerSlot> {
+        self.answers.begin(slot, expected)
     }
 
     /// Promises to take one answer.
