@@ -25,7 +25,11 @@ fn answers(packets: usize) -> PeerConfig {
 }
 
 impl Kit {
-    fn send_under(&self, terms: PacketTerms, payload: &str) -> Result<PacketId, PeerError> {
+    pub(super) fn send_under(
+        &self,
+        terms: PacketTerms,
+        payload: &str,
+    ) -> Result<PacketId, PeerError> {
         let sent = self
             .handle
             .send_reliable_under(TOKEN, terms, |buffer| -> Result<(), ()> {
