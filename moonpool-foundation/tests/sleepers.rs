@@ -2,10 +2,6 @@
 //!
 //! The allocator counts for the whole process, so this binary holds one test.
 #![cfg(feature = "sim")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "the root of an integration test: a failure is a panic here"
-)]
 
 use std::alloc::System;
 use std::time::Duration;
