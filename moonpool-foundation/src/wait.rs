@@ -93,6 +93,7 @@ pub(crate) use notes::{MAX_NOTES, Waits, reset, taken};
 #[cfg(feature = "sim")]
 mod notes {
     use std::cell::{Cell, RefCell};
+    use std::time::Duration;
 
     use super::WaitReason;
 
@@ -118,12 +119,15 @@ mod notes {
         LEN.set(0);
     }
 
-    /// What one task waits for. Most wait for one thing; room for more is made once, when it is needed.
+    /// What one task waits for. Room for anything but a single sleep is made once, when it is needed:
+    /// worlds of a million tasks are mostly made of sleeping ones.
     #[derive(Debug, Default)]
     pub(crate) struct Waits {
-        first: Option<WaitReason>,
-        /// Beyond the first `len - 1` they are of earlier polls.
-        more: Option<Box<[Option<WaitReason>; MAX_NOTES]>>,
+        /// In nanoseconds: of a task that sleeps and waits for nothing else.
+        sleeps_until: u64,
+        /// Beyond the first `len` they are of earlier polls.
+        noted: Option<Box<[Option<WaitReason>; MAX_NOTES]>>,
+        only_sleeps: bool,
         len: u8,
     }
 
@@ -132,27 +136,57 @@ mod notes {
         pub(crate) fn take(&mut self) {
             let len = LEN.get();
             self.len = u8::try_from(len).unwrap_or(u8::MAX);
-            if len == 0 {
-                return;
-            }
-            NOTES.with_borrow(|notes| {
-                self.first = notes[0];
-                if len > 1 {
-                    let more = self.more.get_or_insert_default();
-                    more[..len - 1].copy_from_slice(&notes[1..len]);
+            self.only_sleeps = false;
+            NOTES.with_borrow(|notes| match &notes[..len] {
+                [] => {}
+                [Some(WaitReason::Sleep { until })]
+                    if let Ok(until) = until.as_nanos().try_into() =>
+                {
+                    (self.only_sleeps, self.sleeps_until) = (true, until);
                 }
+                notes => self.noted.get_or_insert_default()[..len].copy_from_slice(notes),
             });
         }
 
         pub(crate) fn iter(&self) -> impl Iterator<Item = WaitReason> {
-            let more = self.more.iter().flat_map(|more| more.iter());
-            let all = std::iter::once(&self.first).chain(more);
-            all.take(usize::from(self.len)).flatten().copied()
+            let sleep = self.only_sleeps.then(|| WaitReason::Sleep {
+                until: Duration::from_nanos(self.sleeps_until),
+            });
+            let noted = self.noted.iter().flat_map(|noted| noted.iter());
+            let noted = noted.filter(|_| !self.only_sleeps);
+            let noted = noted.take(usize::from(self.len)).flatten().copied();
+            sleep.into_iter().chain(noted)
         }
     }
 
     /// The notes made since the last reset.
     pub(crate) fn taken() -> ([Option<WaitReason>; MAX_NOTES], usize) {
         (NOTES.with_borrow(|notes| *notes), LEN.get())
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_task_waited_for_in_an_earlier_poll_does_not_show() {
+        let sleep = WaitReason::Sleep {
+            until: Duration::from_nanos(u64::MAX),
+        };
+        let join = WaitReason::Join { task: 7 };
+        let mut waits = Waits::default();
+        for noted in [
+            &[join, sleep][..],
+            &[sleep],
+            &[join],
+            &[sleep, join, sleep],
+            &[],
+        ] {
+            reset();
+            noted.iter().copied().for_each(note);
+            waits.take();
+            assert_eq!(waits.iter().collect::<Vec<_>>(), noted);
+        }
     }
 }

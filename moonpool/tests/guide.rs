@@ -10,6 +10,8 @@
     reason = "a test ends with a panic; clippy allows it in #[test] functions but not in helpers"
 )]
 
+#[path = "guide/around.rs"]
+mod around;
 #[path = "guide/cores.rs"]
 mod cores;
 #[path = "guide/limits.rs"]
@@ -18,6 +20,8 @@ mod limits;
 mod nested;
 #[path = "guide/once.rs"]
 mod once;
+#[path = "guide/promises.rs"]
+mod promises;
 #[path = "guide/store.rs"]
 mod store;
 #[path = "guide/upgrades.rs"]
@@ -36,9 +40,11 @@ fn blocks() -> impl Iterator<Item = &'static str> {
 #[test]
 fn the_guide_prints_code_that_is_compiled_here() {
     let sources = [
+        include_str!("guide/around.rs"),
         include_str!("guide/cores.rs"),
         include_str!("guide/nested.rs"),
         include_str!("guide/once.rs"),
+        include_str!("guide/promises.rs"),
         include_str!("guide/store.rs"),
         include_str!("guide/upgrades.rs"),
     ];

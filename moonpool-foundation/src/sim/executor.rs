@@ -235,7 +235,7 @@ impl Executor {
                 process,
                 role,
             };
-            let tracked = Tracked::new(future, Rc::clone(&state), meta);
+            let tracked = Tracked::new(future, Rc::clone(&state), meta.home());
             let (runnable, cell) = async_task::Builder::new()
                 .metadata(meta)
                 .spawn_local(move |_| tracked, schedule);
@@ -414,6 +414,23 @@ impl Executor {
             .collect()
     }
 
+    /// Takes out all tasks, process by process: as [`cancel_process`](Self::cancel_process) of each
+    /// would, but without a look at all tasks for each.
+    pub(crate) fn cancel_all(&mut self) -> Vec<CancelledTask> {
+        self.ready
+            .extend(std::mem::take(&mut self.held).into_values().flatten());
+        let mut keys: Vec<(ProcessId, TaskKey)> = self
+            .tasks
+            .iter()
+            .map(|(key, entry)| (entry.process.id, key))
+            .collect();
+        // Stable: those of one process stay in the order of their slots.
+        keys.sort_by_key(|(process, _)| *process);
+        keys.into_iter()
+            .filter_map(|(_, key)| self.cancel(key))
+            .collect()
+    }
+
     /// Those of the ready tasks that were cancelled: running them drops their futures.
     pub(crate) fn take_cancelled(&mut self) -> Vec<ReadyTask> {
         self.collect_woken();
@@ -483,8 +500,45 @@ mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
 
+    use crate::Providers;
     use crate::sim::SimWorld;
+    use crate::sim::slab::LOOKS;
     use crate::task::{JoinHandle, TaskProvider};
+
+    /// Writes its number down when it is dropped.
+    struct Tell(usize, Rc<RefCell<Vec<usize>>>);
+
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            self.1.borrow_mut().push(self.0);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_world_looks_at_each_task_once_and_drops_them_process_by_process() {
+        const PROCESSES: usize = 100;
+        let world = SimWorld::new();
+        let dropped = Rc::new(RefCell::new(Vec::new()));
+        let processes: Vec<_> = (0..PROCESSES)
+            .map(|process| world.add_process(&process.to_string()).providers())
+            .collect();
+        for number in 0..2 * PROCESSES {
+            let tell = Tell(number, Rc::clone(&dropped));
+            let task = processes[number % PROCESSES].task();
+            task.spawn_task("waits", async move {
+                std::future::pending::<()>().await;
+                drop(tell);
+            });
+        }
+        world.run_until_empty().unwrap();
+        LOOKS.set(0);
+        drop(world);
+        assert_eq!(LOOKS.get(), 2 * PROCESSES);
+        let expected: Vec<usize> = (0..PROCESSES)
+            .flat_map(|process| [process, process + PROCESSES])
+            .collect();
+        assert_eq!(*dropped.borrow(), expected);
+    }
 
     #[test]
     fn a_task_that_aborts_itself_and_ends_leaves_nothing_behind() {

@@ -1,6 +1,6 @@
 //! What a task and its handle share: the output, or why there is none.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -11,62 +11,91 @@ use std::task::{Context, Poll, Waker};
 use pin_project_lite::pin_project;
 
 use super::executor::{self, TASK_DONE, TaskKey};
-use super::wakes::{self, HomeWaker, TaskMeta};
+use super::wakes::{self, Home, HomeWaker};
 use crate::task::{JoinError, panic_message};
 use crate::wait::{self, WaitReason};
 
 /// What a join handle and its task share.
 pub(crate) struct JoinState<T> {
     pub(crate) key: TaskKey,
-    result: RefCell<Option<Result<T, JoinError>>>,
-    finished: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+    progress: Cell<Progress<T>>,
+}
+
+/// Where the task is, and whom that concerns. Worlds of a million tasks have as many of these.
+enum Progress<T> {
+    /// It has not ended; the waker is of whoever waits for that.
+    Running(Option<Waker>),
+    /// It has; the result is there until it is asked for.
+    Ended(Option<Result<T, JoinError>>),
 }
 
 impl<T> JoinState<T> {
     pub(super) fn new(key: TaskKey) -> Self {
         Self {
             key,
-            result: RefCell::new(None),
-            finished: Cell::new(false),
-            waker: RefCell::new(None),
+            progress: Cell::new(Progress::Running(None)),
         }
+    }
+
+    /// Takes the progress out, to be put back by whoever takes it.
+    fn take(&self) -> Progress<T> {
+        self.progress.replace(Progress::Ended(None))
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.finished.get()
+        let progress = self.take();
+        let is_finished = matches!(progress, Progress::Ended(_));
+        self.progress.set(progress);
+        is_finished
     }
 
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<T, JoinError>> {
-        if let Some(result) = self.result.take() {
-            return Poll::Ready(result);
-        }
+        // Cloned and dropped while nothing is taken: both may run somebody's code.
+        let waker = cx.waker().clone();
+        let replaced = match self.take() {
+            Progress::Ended(Some(result)) => return Poll::Ready(result),
+            Progress::Ended(None) => None,
+            Progress::Running(replaced) => {
+                self.progress.set(Progress::Running(Some(waker)));
+                replaced
+            }
+        };
+        drop(replaced);
         wait::note(WaitReason::Join {
             task: self.key.number(),
         });
-        let replaced = self.waker.replace(Some(cx.waker().clone()));
-        drop(replaced);
         Poll::Pending
     }
 
     fn complete(&self, result: Result<T, JoinError>) {
-        if self.finished.replace(true) {
-            return;
-        }
-        self.result.replace(Some(result));
-        let waker = self.waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
+        match self.take() {
+            ended @ Progress::Ended(_) => self.progress.set(ended),
+            Progress::Running(waker) => {
+                self.progress.set(Progress::Ended(Some(result)));
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
         }
     }
 }
 
-/// The task's side of a [`JoinState`]: a task that is dropped before its end was cancelled.
-struct JoinPromise<T>(Rc<JoinState<T>>);
+/// The task's side of a [`JoinState`]: a task that is dropped before its end was cancelled. Empty if
+/// there is nobody to tell.
+struct JoinPromise<T>(Option<Rc<JoinState<T>>>);
+
+impl<T> JoinPromise<T> {
+    /// The state, if anybody has the handle.
+    fn awaited(&self) -> Option<&Rc<JoinState<T>>> {
+        self.0.as_ref().filter(|state| Rc::strong_count(state) > 1)
+    }
+}
 
 impl<T> Drop for JoinPromise<T> {
     fn drop(&mut self) {
-        self.0.complete(Err(JoinError::Cancelled));
+        if let Some(state) = &self.0 {
+            state.complete(Err(JoinError::Cancelled));
+        }
     }
 }
 
@@ -77,7 +106,7 @@ pin_project! {
         #[pin]
         future: Option<F>,
         promise: JoinPromise<F::Output>,
-        meta: TaskMeta,
+        home: Home,
         // Made at the first poll. It keeps the cell alive until the task has ended or is dropped.
         waker: Option<(Arc<HomeWaker>, Waker)>,
     }
@@ -98,11 +127,11 @@ pin_project! {
 }
 
 impl<F: Future> Tracked<F> {
-    pub(super) fn new(future: F, state: Rc<JoinState<F::Output>>, meta: TaskMeta) -> Self {
+    pub(super) fn new(future: F, state: Rc<JoinState<F::Output>>, home: Home) -> Self {
         Self {
             future: Some(future),
-            promise: JoinPromise(state),
-            meta,
+            promise: JoinPromise(Some(state)),
+            home,
             waker: None,
         }
     }
@@ -117,11 +146,15 @@ impl<F: Future> Future for Tracked<F> {
             return Poll::Ready(());
         };
         let (_, waker) = this.waker.get_or_insert_with(|| {
-            let home = Arc::new(HomeWaker::new(cx.waker().clone(), *this.meta));
+            if this.promise.awaited().is_none() {
+                // The handle was dropped at once, as most are: the waker takes the state's memory.
+                this.promise.0 = None;
+            }
+            let home = Arc::new(HomeWaker::new(cx.waker().clone(), *this.home));
             (Arc::clone(&home), home.into())
         });
         let mut cx = Context::from_waker(waker);
-        wakes::begin_poll(waker, this.meta);
+        wakes::begin_poll(waker, this.home);
         let polled = catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx)));
         wakes::end_poll();
         let result = match polled {
@@ -135,11 +168,10 @@ impl<F: Future> Future for Tracked<F> {
         };
         TASK_DONE.set(true);
         this.future.set(None);
-        if Rc::strong_count(&this.promise.0) == 1 {
+        match this.promise.awaited() {
             // Nobody will ask for it. Here its destructor may panic; in the cell it would abort.
-            drop(result);
-        } else {
-            this.promise.0.complete(result);
+            None => drop(result),
+            Some(state) => state.complete(result),
         }
         Poll::Ready(())
     }

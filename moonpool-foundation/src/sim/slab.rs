@@ -2,6 +2,12 @@
 
 use super::events::index_u32;
 
+#[cfg(test)]
+thread_local! {
+    /// How many slots of this thread's slabs were looked at by iterations.
+    pub(super) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Names an entry until it is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
@@ -107,6 +113,8 @@ impl<T> Slab<T> {
     /// All entries, by index.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            #[cfg(test)]
+            LOOKS.set(LOOKS.get() + 1);
             let key = Key {
                 index: index_u32(index),
                 generation: slot.generation,

@@ -21,7 +21,6 @@ use crate::wait::{self, WaitReason};
 pub struct SleepFuture {
     world: WeakSimWorld,
     owner: ProcessRef,
-    created: SimInstant,
     deadline: SimInstant,
     class: EventClass,
     state: State,
@@ -29,7 +28,10 @@ pub struct SleepFuture {
 
 #[derive(Debug)]
 enum State {
-    New,
+    New {
+        /// Over when it began: it only lets other tasks run.
+        is_zero: bool,
+    },
     Queued(EventKey),
     Done,
 }
@@ -58,13 +60,15 @@ impl SleepFuture {
         duration: Duration,
         class: EventClass,
     ) -> Self {
+        let deadline = created.after(duration);
         Self {
             world,
             owner,
-            created,
-            deadline: created.after(duration),
+            deadline,
             class,
-            state: State::New,
+            state: State::New {
+                is_zero: deadline == created,
+            },
         }
     }
 
@@ -80,11 +84,9 @@ impl SleepFuture {
                 _ => Asked::Ready(()),
             },
             // A sleep of zero still lets other tasks run: it is queued for this very instant.
-            State::New if self.created < self.deadline && self.deadline <= world.clock => {
-                Asked::Ready(())
-            }
-            State::New if self.deadline == SimInstant::NEVER => Asked::Parked,
-            State::New => match world.executor.polled_task(waker) {
+            State::New { is_zero: false } if self.deadline <= world.clock => Asked::Ready(()),
+            State::New { .. } if self.deadline == SimInstant::NEVER => Asked::Parked,
+            State::New { .. } => match world.executor.polled_task(waker) {
                 Some(task) => {
                     context::check_not_blocking();
                     self.arm(world, Waiter::Task(task));

@@ -25,6 +25,24 @@ pub(crate) struct TaskMeta {
     pub(crate) role: TaskRole,
 }
 
+impl TaskMeta {
+    pub(super) fn home(&self) -> Home {
+        Home {
+            world: self.world,
+            thread: self.thread,
+            key: self.key,
+        }
+    }
+}
+
+/// Where a task belongs: what the waker of its futures has to know.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Home {
+    world: u32,
+    thread: u32,
+    key: TaskKey,
+}
+
 /// What a task is for, as far as deadlock detection wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TaskRole {
@@ -92,9 +110,9 @@ thread_local! {
 
 /// A task's future is polled with `waker` from now on.
 #[inline]
-pub(super) fn begin_poll(waker: &Waker, meta: &TaskMeta) {
+pub(super) fn begin_poll(waker: &Waker, home: &Home) {
     POLLED_WAKER.set(waker.data());
-    POLLED_TASK.set((meta.world, meta.key));
+    POLLED_TASK.set((home.world, home.key));
 }
 
 #[inline]
@@ -149,7 +167,7 @@ static ABROAD_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 struct Abroad {
     /// Who was woken.
-    woken: Vec<TaskMeta>,
+    woken: Vec<Home>,
     /// Those that became ready by it: a task cell may only be run or dropped where it was made.
     cells: Vec<ReadyTask>,
 }
@@ -171,17 +189,17 @@ pub(super) fn schedule(task: ReadyTask) {
 /// The waker that a task's futures see: it tells on other threads, also while the task runs.
 pub(super) struct HomeWaker {
     cell: Waker,
-    meta: TaskMeta,
+    home: Home,
     /// A thread that wakes a task after its end does no harm, and must not be held against the next
     /// world of this thread.
     ended: AtomicBool,
 }
 
 impl HomeWaker {
-    pub(super) fn new(cell: Waker, meta: TaskMeta) -> Self {
+    pub(super) fn new(cell: Waker, home: Home) -> Self {
         Self {
             cell,
-            meta,
+            home,
             ended: AtomicBool::new(false),
         }
     }
@@ -191,8 +209,8 @@ impl HomeWaker {
     }
 
     fn check(&self) {
-        if self.meta.thread != thread_tag() && !self.ended.load(Ordering::Acquire) {
-            note_abroad(|abroad| abroad.woken.push(self.meta));
+        if self.home.thread != thread_tag() && !self.ended.load(Ordering::Acquire) {
+            note_abroad(|abroad| abroad.woken.push(self.home));
         }
     }
 }
@@ -224,11 +242,11 @@ pub(super) fn take_woken_abroad(world: u32) -> Option<TaskKey> {
     let cells: Vec<ReadyTask> = cells.collect();
     let woken = abroad
         .woken
-        .extract_if(.., |meta| meta.thread == here && meta.world == world);
-    let woken: Vec<TaskMeta> = woken.collect();
+        .extract_if(.., |home| home.thread == here && home.world == world);
+    let woken: Vec<Home> = woken.collect();
     ABROAD_COUNT.fetch_sub(cells.len() + woken.len(), Ordering::Release);
     drop(abroad);
-    let first = woken.first().map(|meta| meta.key);
+    let first = woken.first().map(|home| home.key);
     cells.into_iter().for_each(schedule);
     first
 }

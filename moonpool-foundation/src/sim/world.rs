@@ -423,15 +423,11 @@ impl Shared {
         // sealed, they reach nobody.
         let cancelled: Vec<_> = self.with(|world| {
             world.executor.take_woken_abroad();
-            let ids: Vec<ProcessId> = std::iter::once(ProcessId::WORLD)
-                .chain(world.processes.ids())
-                .collect();
-            ids.into_iter()
-                .flat_map(|id| {
-                    world.processes.seal(id, Death::Crash);
-                    world.executor.cancel_process(id)
-                })
-                .collect()
+            let ids = std::iter::once(ProcessId::WORLD).chain(world.processes.ids());
+            for id in ids {
+                world.processes.seal(id, Death::Crash);
+            }
+            world.executor.cancel_all()
         });
         drop(cancelled);
         let unreported = self.take_unreported_panic();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use moonpool::{
     EmbeddedPromise, Endpoint, JsonCodec, MessageCodec, Providers, ReplyError, ReplyFuture,
-    TransportError, UID, send_request,
+    ReplyPromise, Serving, TimeProvider, TransportError, UID, send_request,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ in_both_worlds! {
     a_server_hands_the_duty_for_a_request_on: 20;
     a_duty_handed_on_ends_with_its_caller: 20;
     a_promise_within_a_request_ends_with_its_deadline: 20;
+    a_promise_is_answered_within_the_grace: 20;
+    a_promise_is_answered_while_its_connection_closes: 20;
+    a_promise_is_answered_over_a_connection_made_within_the_grace: 20;
 }
 
 const TOKEN: UID = UID::new(0xE3BD, 1);
@@ -415,4 +418,76 @@ async fn a_promise_within_a_request_ends_with_its_deadline<P: Providers>(hosts: 
     assert_eq!(call.await, Err(ReplyError::Timeout));
     drop(reply);
     shut_all_down::<P>(&[&server]).await;
+}
+
+async fn a_promise_is_answered_within_the_grace<P: Providers>(hosts: Hosts<P>) {
+    let (server, client) = (hosts.serve().await, hosts.serve().await);
+    let orders = server.register_handler::<Order, _>(TOKEN, JsonCodec);
+    let serving = Serving::new(&server);
+    let (holder, time) = (server.clone(), hosts.server.time().clone());
+    let served = hosts.spawn_server(async move {
+        let handler = async move |order: Order, _: &ReplyPromise<(), _>| {
+            time.sleep(Duration::from_millis(100)).await;
+            order.done.bind(&holder, JsonCodec).send(order.number * 2);
+            Ok(())
+        };
+        serving.serve(orders, handler).await;
+    });
+    let (done, answer) = client.promise(JsonCodec).timeout(SECOND).open().unwrap();
+    let order = Order { number: 21, done };
+    let call: ReplyFuture<(), _> =
+        send_request(&client, &endpoint::<P>(&server), order, JsonCodec).unwrap();
+    hosts.until(|| server.stats().open_requests == 1).await;
+    server.shutdown(SECOND * 5).await;
+    assert_eq!(call.await, Ok(()));
+    assert_eq!(answer.await, Ok(42));
+    served.await.unwrap();
+    shut_down::<P>(&client).await;
+}
+
+/// A holder of a promise and of a request shuts down; both are answered after that. `asks` has sent
+/// the request, `maker` has made the promise.
+async fn answer_both_while_closing<P: Providers>(
+    hosts: &Hosts<P>,
+    asks: &Transport<P>,
+    maker: &Transport<P>,
+) {
+    let holder = hosts.serve().await;
+    let orders = holder.register_handler::<Order, _>(TOKEN, JsonCodec);
+    let (done, answer) = maker.promise(JsonCodec).timeout(SECOND * 5).open().unwrap();
+    let order = Order { number: 21, done };
+    let call: ReplyFuture<(), _> =
+        send_request(asks, &endpoint::<P>(&holder), order, JsonCodec).unwrap();
+    let received = orders.recv_with_transport::<_, _, _, ()>(&holder).await;
+    let (order, reply) = received.unwrap();
+    let promise = order.done.bind(&holder, JsonCodec);
+    let closing = hosts.spawn_server({
+        let holder = holder.clone();
+        async move { holder.shutdown(SECOND * 10).await }
+    });
+    hosts.until(|| holder.is_closing()).await;
+    // By now the connection is closing, and waits for the reply.
+    hosts.client.time().sleep(Duration::from_millis(10)).await;
+    promise.send(order.number * 2);
+    reply.send(());
+    closing.await.unwrap();
+    assert_eq!(holder.stats().replies_dropped, 0);
+    assert_eq!(call.await, Ok(()));
+    assert_eq!(answer.await, Ok(42));
+    drop(orders);
+    shut_down::<P>(&holder).await;
+}
+
+async fn a_promise_is_answered_while_its_connection_closes<P: Providers>(hosts: Hosts<P>) {
+    let client = hosts.serve().await;
+    answer_both_while_closing::<P>(&hosts, &client, &client).await;
+    shut_down::<P>(&client).await;
+}
+
+async fn a_promise_is_answered_over_a_connection_made_within_the_grace<P: Providers>(
+    hosts: Hosts<P>,
+) {
+    let (front, maker) = (hosts.connect(), hosts.serve().await);
+    answer_both_while_closing::<P>(&hosts, &front, &maker).await;
+    shut_all_down::<P>(&[&front, &maker]).await;
 }

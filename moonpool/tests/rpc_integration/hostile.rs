@@ -6,9 +6,10 @@ mod wire;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use moonpool::prelude::*;
-use moonpool::{PeerConfig, QueueStats};
+use moonpool::{PeerConfig, QueueStats, ReplyPromise, Serving};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{Hosts, Transport, shut_down};
@@ -38,6 +39,8 @@ in_both_worlds_without_faults! {
     clients_that_read_nothing_leave_room_for_those_that_do;
     what_a_session_held_is_given_back_with_its_end;
     half_packets_take_no_more_than_the_transport_may_read_into;
+    a_session_that_holds_too_much_ends_no_other;
+    handlers_that_run_count_as_the_answers_before_them;
 }
 
 const TOKEN: UID = UID::new(0x4057, 1);
@@ -211,6 +214,87 @@ async fn half_packets_take_no_more_than_the_transport_may_read_into<P: Providers
     client.send_reliable(&endpoint, &large).unwrap();
     assert_eq!(ask(10).await.unwrap().len(), 10);
     assert_eq!(service.executed.get(), 3);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+/// Serves numbers with texts of that length, side by side: 7 takes two seconds, the others 20 ms.
+fn serve_side_by_side<P: Providers>(
+    hosts: &Hosts<P>,
+    server: &Rc<Transport<P>>,
+) -> Rc<Cell<usize>> {
+    let requests = server.register_handler::<usize, _>(TOKEN, JsonCodec);
+    let serving = Serving::new(server);
+    let time = hosts.server.time().clone();
+    let begun = Rc::new(Cell::new(0));
+    let count = Rc::clone(&begun);
+    drop(hosts.spawn_server(async move {
+        let handler = async move |length: usize, _: &ReplyPromise<String, _>| {
+            count.set(count.get() + 1);
+            let millis = if length == 7 { 2_000 } else { 20 };
+            time.sleep(Duration::from_millis(millis)).await;
+            Ok("x".repeat(length))
+        };
+        serving.serve(requests, handler).await;
+    }));
+    begun
+}
+
+/// Nobody knows how large the first answers of a stream will be: a hundred handlers make six times as
+/// much of them as all sessions may hold. The requests of others are refused then, and that is all.
+async fn a_session_that_holds_too_much_ends_no_other<P: Providers>(hosts: Hosts<P>) {
+    let limit = 256 * KIB;
+    let server = hosts.server_builder().max_answer_bytes(limit);
+    let server = server.build_listening().await.unwrap();
+    serve_side_by_side(&hosts, &server);
+    let client = hosts.connect();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let ask = |length: usize| -> ReplyFuture<String, _> {
+        send_request(&client, &endpoint, length, JsonCodec).unwrap()
+    };
+    let long = ask(7);
+    hosts.until(|| server.stats().open_requests == 1).await;
+    let stream = greedy::<P>(&hosts, &server, 100).await;
+    hosts.until(|| server.stats().replies_sent == 100).await;
+    assert!(server.stats().queued_bytes > limit, "it holds too much");
+    for _ in 0..10 {
+        assert_eq!(ask(10).await, Err(ReplyError::Overloaded));
+    }
+    assert_eq!(long.await, Ok("x".repeat(7)), "what was admitted goes on");
+    drop(stream);
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+/// Once a stream has given a large answer, no more handlers are begun for a session than there is room
+/// for answers like it, however many requests are there before the first of them is answered.
+async fn handlers_that_run_count_as_the_answers_before_them<P: Providers>(hosts: Hosts<P>) {
+    let limit = 256 * KIB;
+    let server = hosts.server_builder().max_answer_bytes(limit);
+    let server = server.build_listening().await.unwrap();
+    let begun = serve_side_by_side(&hosts, &server);
+    let client = hosts.connect();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    let ask = |length: usize| -> ReplyFuture<String, _> {
+        send_request(&client, &endpoint, length, JsonCodec).unwrap()
+    };
+    assert_eq!(ask(ANSWER).await.unwrap().len(), ANSWER);
+    // What was expected is given back with each answer.
+    for _ in 0..3 {
+        let asked: Vec<_> = (0..8).map(|_| ask(ANSWER)).collect();
+        for answer in asked {
+            assert_eq!(answer.await.unwrap().len(), ANSWER);
+        }
+    }
+    let before = begun.get();
+    let stream = greedy::<P>(&hosts, &server, 100).await;
+    hosts.until(|| server.stats().replies_sent == 125).await;
+    let begun = begun.get() - before;
+    // Half of what is free.
+    assert!((8..=9).contains(&begun), "{begun} were begun");
+    let held = server.stats().queued_bytes;
+    assert!(held <= limit, "{held} bytes are held");
+    drop(stream);
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
 }

@@ -23,6 +23,7 @@ in_both_worlds! {
     a_dropped_call_drops_its_middleware_and_its_handler: 20;
     all_attempts_are_inside_of_one_run: 20;
     a_handler_that_is_cancelled_takes_its_middleware_along: 20;
+    a_call_that_its_middleware_does_not_poll_ends_with_its_deadline: 20;
 }
 
 define_interface! {
@@ -401,6 +402,36 @@ async fn a_handler_that_is_cancelled_takes_its_middleware_along<P: Providers>(ho
     let call = doubling.double(2).timeout(Duration::from_millis(100));
     assert_eq!(call.await, Err(ReplyError::Timeout));
     hosts.until(|| dropped.get() == 1).await;
+    shut_down::<P>(&client).await;
+    shut_down::<P>(&server).await;
+}
+
+/// Begins the call, and then waits for something else with the call in its hands.
+struct Distracted;
+
+impl CallMiddleware for Distracted {
+    async fn call(&self, call: OutgoingCall, next: NextCall) -> Result<ReplyBody, ReplyError> {
+        let mut run = std::pin::pin!(next.run(call));
+        let begun = futures_util::poll!(&mut run);
+        assert!(begun.is_pending());
+        std::future::pending::<()>().await;
+        run.await
+    }
+}
+
+async fn a_call_that_its_middleware_does_not_poll_ends_with_its_deadline<P: Providers>(
+    hosts: Hosts<P>,
+) {
+    let server = hosts.serve().await;
+    let address = server.local_address().unwrap();
+    serve(&hosts, &server, |serving| serving);
+    let client = hosts.client_builder().call_middleware(Distracted).build();
+    let doubling = Doubling::remote(&client, address, JsonCodec);
+    let call = doubling.double(1).timeout(Duration::from_millis(200));
+    let call = async { call.await };
+    let ended = hosts.client.time().timeout(Duration::from_secs(5), call);
+    assert_eq!(ended.await, Ok(Err(ReplyError::Timeout)));
+    assert_eq!(client.stats().pending_calls, 0);
     shut_down::<P>(&client).await;
     shut_down::<P>(&server).await;
 }

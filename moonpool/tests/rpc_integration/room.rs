@@ -21,6 +21,7 @@ in_both_worlds! {
     an_answer_makes_room_before_its_future_is_polled: 20;
     waiting_for_room_ends_with_the_transport: 20;
     there_is_no_room_where_nothing_can_be_sent: 5;
+    a_transport_that_closes_has_no_room_for_itself: 20;
 }
 
 const TOKEN: UID = UID::new(0xEC40, 7);
@@ -167,4 +168,23 @@ async fn there_is_no_room_where_nothing_can_be_sent<P: Providers>(hosts: Hosts<P
     let error = client.ready(&Endpoint::new(nowhere, TOKEN)).await;
     assert!(matches!(error, Err(TransportError::NoDestination { .. })));
     shut_down::<P>(&client).await;
+}
+
+async fn a_transport_that_closes_has_no_room_for_itself<P: Providers>(hosts: Hosts<P>) {
+    let other = hosts.serve().await;
+    let client = hosts.server_builder().peer_config(narrow());
+    let client = client.build_listening().await.unwrap();
+    let there = Endpoint::new(other.local_address().unwrap(), TOKEN);
+    let here = Endpoint::new(client.local_address().unwrap(), TOKEN);
+    while client.send_reliable(&there, b"1").is_ok() {}
+    // It is the first to be told of the end, and does not look.
+    let mut first = Box::pin(client.ready(&there));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let mut shutting_down = Box::pin(client.shutdown(Duration::from_millis(50)));
+    assert!(futures_util::poll!(&mut shutting_down).is_pending());
+    let error = client.ready(&here).await.unwrap_err();
+    assert!(matches!(error, TransportError::Closed), "{error}");
+    drop(first);
+    shutting_down.await;
+    shut_down::<P>(&other).await;
 }

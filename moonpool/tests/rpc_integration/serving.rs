@@ -26,6 +26,7 @@ in_both_worlds! {
     a_handler_that_outlasts_the_grace_is_dropped: 20;
     a_dropped_transport_ends_its_handlers: 20;
     a_handler_may_shut_its_own_transport_down: 20;
+    a_handler_that_leaves_the_shutdown_to_a_task_is_not_dropped: 20;
     one_way_messages_are_handled: 20;
     a_handler_of_a_one_way_message_ends_with_its_transport: 20;
 }
@@ -389,6 +390,30 @@ async fn a_handler_may_shut_its_own_transport_down<P: Providers>(hosts: Hosts<P>
     assert_eq!(call.await, Err(ReplyError::MaybeDelivered));
     task.await.unwrap();
     hosts.until(|| serving.stats().running == 0).await;
+    shut_down::<P>(&server).await;
+    shut_down::<P>(&client).await;
+}
+
+async fn a_handler_that_leaves_the_shutdown_to_a_task_is_not_dropped<P: Providers>(
+    hosts: Hosts<P>,
+) {
+    let (server, client) = (hosts.serve().await, hosts.connect());
+    let address = server.local_address().unwrap();
+    let stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    let serving = Serving::new(&server);
+    let (own, task) = (server.clone(), hosts.server.task().clone());
+    let served = hosts.spawn_server(async move {
+        let handler = async move |number: u32, _: &_| {
+            let own = own.clone();
+            let ending = async move { own.shutdown(Duration::from_secs(60)).await };
+            drop(task.spawn_task("ending", ending));
+            Ok(number)
+        };
+        serving.serve::<_, u32, _, _>(stream, handler).await;
+    });
+    assert_eq!(ask::<P>(&client, address, 1).await, Ok(1));
+    served.await.unwrap();
+    hosts.until(|| server.stats().tasks == 0).await;
     shut_down::<P>(&server).await;
     shut_down::<P>(&client).await;
 }

@@ -13,6 +13,8 @@ use std::cell::Cell;
 pub(super) struct SharedBudget {
     limit: usize,
     held: Cell<usize>,
+    /// Bytes that are not there yet: of answers that are being made.
+    expected: Cell<usize>,
 }
 
 impl SharedBudget {
@@ -20,6 +22,7 @@ impl SharedBudget {
         Self {
             limit,
             held: Cell::new(0),
+            expected: Cell::new(0),
         }
     }
 
@@ -30,6 +33,22 @@ impl SharedBudget {
     /// Whether one that holds `own` bytes may take on more.
     pub(super) fn has_room(&self, own: usize) -> bool {
         own < self.limit.saturating_sub(self.held.get())
+    }
+
+    /// Whether one that holds and expects `own` bytes may expect more, in the same way.
+    pub(super) fn has_room_to_expect(&self, own: usize) -> bool {
+        let taken = self.held.get().saturating_add(self.expected.get());
+        own < self.limit.saturating_sub(taken)
+    }
+
+    pub(super) fn expect(&self, bytes: usize) {
+        self.expected.set(self.expected.get().saturating_add(bytes));
+    }
+
+    /// What was expected is there, or will not come.
+    pub(super) fn expect_no_more(&self, bytes: usize) {
+        debug_assert!(bytes <= self.expected.get(), "it was expected");
+        self.expected.set(self.expected.get().saturating_sub(bytes));
     }
 
     /// Whether so many bytes more are within the limit.
@@ -120,5 +139,46 @@ mod tests {
         assert!(budget.fits(800) && !budget.fits(801));
         drop(answers);
         assert!(budget.fits(1_000));
+    }
+
+    #[test]
+    fn what_is_expected_counts_until_it_is_there_or_will_not_come() {
+        let budget = Rc::new(SharedBudget::new(1_000));
+        let mut answers = Answers::new(&PeerConfig::default());
+        answers.share(Rc::clone(&budget));
+        let reserve = |answers: &mut Answers| answers.reserve().unwrap();
+        let (first, second) = (reserve(&mut answers), reserve(&mut answers));
+        let third = reserve(&mut answers);
+        let first = answers.begin(first, 300).unwrap();
+        let second = answers.begin(second, 300).unwrap();
+        assert_eq!(
+            answers.begin(third, 300),
+            None,
+            "600 of the 400 that are free"
+        );
+        assert!(budget.has_room(0) && budget.fits(1_000), "nothing is held");
+        answers.cancel(second);
+        assert!(budget.has_room_to_expect(699) && !budget.has_room_to_expect(700));
+        let head = BytesMut::zeroed(100);
+        let terms = PacketTerms {
+            account: Account::Answer(first),
+            ..PacketTerms::default()
+        };
+        let frame = Frame::new(head, Bytes::new(), FrameKind::Reliable, PacketId::FIRST);
+        answers.handle_pushed(&frame.with_terms(terms));
+        assert!(budget.has_room_to_expect(899) && !budget.has_room_to_expect(900));
+        answers.begin(third, 300).unwrap();
+        answers.end_session();
+        assert!(budget.has_room_to_expect(899) && !budget.has_room_to_expect(900));
+        let late = answers.begin(third, 300);
+        assert_eq!(
+            late,
+            Some(third),
+            "nobody waits for it, so it costs nothing"
+        );
+        let fourth = reserve(&mut answers);
+        answers.begin(fourth, 300).unwrap();
+        drop(answers);
+        assert!(budget.has_room_to_expect(999));
     }
 }

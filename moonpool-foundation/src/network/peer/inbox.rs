@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::buggify;
 use crate::messaging::UID;
 
+use super::kept_payloads::KeptPayloads;
 use super::packet::{ReceivedPacket, SessionEnded};
 use super::waiters::Waiters;
 
@@ -18,6 +19,7 @@ const MAX_REPORTS: usize = 64;
 pub(super) struct Inbox {
     limit: usize,
     packets: RefCell<VecDeque<(UID, Bytes)>>,
+    kept: RefCell<KeptPayloads>,
     reports: RefCell<VecDeque<SessionEnded>>,
     forgotten: Cell<u64>,
     is_ended: Cell<bool>,
@@ -41,6 +43,7 @@ impl Inbox {
             // One packet at a time: the peer stops reading after each.
             limit: if buggify!() { 1 } else { limit },
             packets: RefCell::default(),
+            kept: RefCell::default(),
             reports: RefCell::default(),
             forgotten: Cell::new(0),
             is_ended: Cell::new(false),
@@ -57,7 +60,7 @@ impl Inbox {
     }
 
     pub(super) fn push(&self, packet: ReceivedPacket<'_>) {
-        let payload = packet.to_bytes();
+        let payload = self.kept.borrow_mut().keep(&packet, packet.payload);
         self.packets.borrow_mut().push_back((packet.token, payload));
         self.arrived.wake_all();
     }
@@ -102,5 +105,24 @@ impl Inbox {
     pub(super) fn end(&self) {
         self.is_ended.set(true);
         self.arrived.wake_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_packet_does_not_keep_a_large_block() {
+        let inbox = Inbox::new(1);
+        let block = Bytes::from(vec![7; 128 * 1024]);
+        let token = UID::new(1, 1);
+        let packet = ReceivedPacket::new(token, &block[..9], true, &block, block.len());
+        inbox.push(packet);
+        let Some(Taken::Packet { payload, .. }) = inbox.take() else {
+            unreachable!("it was pushed");
+        };
+        assert_eq!(payload[..], [7; 9]);
+        assert!(!block.as_ptr_range().contains(&payload.as_ptr()), "a copy");
     }
 }

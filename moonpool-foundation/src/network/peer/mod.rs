@@ -17,6 +17,7 @@ mod handle;
 mod inbox;
 #[cfg(feature = "metrics")]
 mod instruments;
+mod kept_payloads;
 mod log;
 mod metrics;
 pub mod observability;
@@ -52,6 +53,7 @@ use crate::time::TimeProvider;
 pub use config::{PeerConfig, PeerConfigError};
 pub use error::{ConnectionError, PeerError, ProtocolError, SendError};
 pub use handle::{CloseOutcome, PeerHandle, PeerWatch};
+pub use kept_payloads::KeptPayloads;
 pub use metrics::PeerMetrics;
 pub use packet::{
     ConnectionChange, PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal,

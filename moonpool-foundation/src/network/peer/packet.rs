@@ -158,26 +158,46 @@ pub struct ReceivedPacket<'a> {
     /// Whether it was sent reliably, as far as the receiver can tell: in plain mode nothing is.
     pub reliable: bool,
     block: &'a Bytes,
+    /// Bytes of the memory that the block is part of.
+    block_bytes: usize,
 }
 
 impl<'a> ReceivedPacket<'a> {
     /// `payload` has to be part of `block`.
-    pub(super) fn new(token: UID, payload: &'a [u8], reliable: bool, block: &'a Bytes) -> Self {
+    pub(super) fn new(
+        token: UID,
+        payload: &'a [u8],
+        reliable: bool,
+        block: &'a Bytes,
+        block_bytes: usize,
+    ) -> Self {
         Self {
             token,
             payload,
             reliable,
             block,
+            block_bytes,
         }
     }
 
-    /// The payload, to keep. Shares the block it was read into, without a copy: for as long as it
-    /// lives, so does the block, with whatever else arrived in the same read.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        if self.payload.is_empty() {
+    /// Bytes that are kept by whoever shares a part of it.
+    pub(super) fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    /// A part of the payload, shared.
+    pub(super) fn share(&self, part: &[u8]) -> Bytes {
+        if part.is_empty() {
             return Bytes::new();
         }
-        self.block.slice_ref(self.payload)
+        self.block.slice_ref(part)
+    }
+
+    /// The payload, to keep. Shares the block it was read into, without a copy: for as long as it
+    /// lives, so does the block, with whatever else arrived in the same read: 128 KiB and more. See
+    /// [`KeptPayloads`](super::KeptPayloads) for what may be kept for long.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        self.share(self.payload)
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct PacketReader {
     budget: Option<Rc<SharedBudget>>,
     /// What it counts as there: the most that the buffer was asked to hold.
     charged: usize,
+    /// Bytes of the memory that the buffer is part of.
+    memory: usize,
 }
 
 impl PacketReader {
@@ -45,6 +47,7 @@ impl PacketReader {
             read_size: FIRST_READ,
             budget: None,
             charged: 0,
+            memory: 0,
         }
     }
 
@@ -125,6 +128,7 @@ impl PacketReader {
         };
         if room < enough {
             self.buffer.reserve(missing.max(self.read_size));
+            self.memory = self.buffer.capacity();
         }
         &mut self.buffer
     }
@@ -155,7 +159,11 @@ impl PacketReader {
             return judged.map(|()| None);
         }
         let bytes = self.buffer.split_to(end).freeze();
-        Ok(Some(Block { bytes, at: 0 }))
+        Ok(Some(Block {
+            bytes,
+            at: 0,
+            memory: self.memory.max(end),
+        }))
     }
 
     /// Forgets everything that was read.
@@ -180,9 +188,15 @@ pub(super) type RawPacket<'a> = (UID, &'a [u8], &'a Bytes);
 pub(super) struct Block {
     bytes: Bytes,
     at: usize,
+    memory: usize,
 }
 
 impl Block {
+    /// Bytes of the memory that it is part of, and that live as long as any part of it.
+    pub(super) fn memory(&self) -> usize {
+        self.memory
+    }
+
     /// The next packet: its token and payload.
     ///
     /// # Errors
@@ -235,6 +249,19 @@ mod tests {
     fn append(reader: &mut PacketReader, bytes: &[u8]) {
         reader.buffer().extend_from_slice(bytes);
         reader.handle_read(bytes.len());
+    }
+
+    #[test]
+    fn a_short_block_says_how_large_the_memory_is_that_it_keeps() {
+        let mut reader = PacketReader::new(1_000_000);
+        let packet = serialize_packet(UID::new(1, 1), &[7; 10]);
+        append(&mut reader, &packet);
+        let first = reader.next_block().unwrap().unwrap();
+        assert!((FIRST_READ..2 * FIRST_READ).contains(&first.memory()));
+        reader.read_size = LARGEST_READ;
+        append(&mut reader, &packet);
+        let second = reader.next_block().unwrap().unwrap();
+        assert!((LARGEST_READ..2 * LARGEST_READ).contains(&second.memory()));
     }
 
     /// A reader of packets up to 1 MB, and the beginning of one that is so large.

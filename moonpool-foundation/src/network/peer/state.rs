@@ -295,11 +295,15 @@ impl PeerState {
         &mut self,
         head: BytesMut,
         body: Bytes,
-        terms: PacketTerms,
+        mut terms: PacketTerms,
     ) -> Result<PacketId, (Refusal, BytesMut, Bytes)> {
         let size = head.len() + body.len() - self.prefix(true, UID::NIL).size();
         match self.admit_reliable(size, terms.account) {
             Ok(()) => {
+                if terms.account == Account::Owed {
+                    // Once it is taken there is no difference.
+                    terms.account = Account::Own;
+                }
                 self.was_used = true;
                 if let Some(closing) = &mut self.closing {
                     // What the other end says now does not cover this one.
@@ -340,7 +344,7 @@ impl PeerState {
         let limit = self.max_payload() as usize;
         let is_closed = match account {
             Account::Own => self.is_closed(),
-            Account::Answer(_) | Account::Refusal => self.has_said_goodbye(),
+            Account::Owed | Account::Answer(_) | Account::Refusal => self.has_said_goodbye(),
         };
         if is_closed {
             Err(Refusal::Closed)

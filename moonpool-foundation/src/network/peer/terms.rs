@@ -9,6 +9,10 @@ use super::budget::SharedBudget;
 use super::config::PeerConfig;
 use super::frame::Frame;
 
+/// Bytes of refusals that a session may hold whatever the others do: all requests of one read can be
+/// refused, and what others hold ends no session.
+const REFUSALS_FLOOR: usize = 64 * 1024;
+
 /// Until when a packet is of use.
 ///
 /// An expired packet is not written any more: one that was never laid out vanishes, one that was
@@ -31,6 +35,9 @@ pub enum Account {
     /// This end's own: `reliable_packets` and `reliable_bytes`.
     #[default]
     Own,
+    /// As [`Own`](Self::Own), but owed: while the peer closes it is taken as answers are, until
+    /// goodbye is said.
+    Owed,
     /// An answer, for which a slot was [reserved](super::PeerHandle::reserve_answer). Never refused
     /// for want of room.
     Answer(AnswerSlot),
@@ -43,6 +50,8 @@ pub enum Account {
 pub struct AnswerSlot {
     /// Counts the sessions of the peer.
     pub(super) session: u32,
+    /// Bytes that the answer is expected to have, once it is being made.
+    expected: u32,
 }
 
 /// How a reliable packet is sent. By default it does not expire, and is the sender's own.
@@ -90,6 +99,8 @@ pub(super) struct Answers {
     refusals_limit: usize,
     /// Slots that wait for their answers.
     reserved: usize,
+    /// Bytes of those answers that are being made.
+    expected: usize,
     answers: Held,
     refusals: Held,
     /// Counts the sessions: a slot of another one is void.
@@ -107,6 +118,7 @@ impl Answers {
             bytes_limit: config.answer_bytes,
             refusals_limit: config.refusals,
             reserved: 0,
+            expected: 0,
             answers: Held::default(),
             refusals: Held::default(),
             session: 0,
@@ -122,8 +134,41 @@ impl Answers {
     }
 
     /// Whether there is room for the bytes of an answer.
-    pub(super) fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.answers.bytes < self.bytes_limit && self.has_share()
+    }
+
+    /// An answer that was promised is to be made, and is expected to be so large: until it is there or
+    /// the slot is given back, that counts as held. `None`: there is no room for it besides what is
+    /// held and what else is expected.
+    pub(super) fn begin(&mut self, slot: AnswerSlot, expected: usize) -> Option<AnswerSlot> {
+        if !self.is_of_session(slot) {
+            return Some(slot);
+        }
+        let (_, held) = self.held();
+        let budget = self.budget.as_ref();
+        let has_room = self.answers.bytes.saturating_add(self.expected) < self.bytes_limit
+            && budget.is_none_or(|budget| budget.has_room_to_expect(held + self.expected));
+        if !has_room {
+            return None;
+        }
+        self.expect_no_more(slot);
+        // Payloads are limited to 64 MiB.
+        let expected = u32::try_from(expected).unwrap_or(u32::MAX);
+        self.expected += expected as usize;
+        if let Some(budget) = &self.budget {
+            budget.expect(expected as usize);
+        }
+        Some(AnswerSlot { expected, ..slot })
+    }
+
+    fn expect_no_more(&mut self, slot: AnswerSlot) {
+        let expected = slot.expected as usize;
+        debug_assert!(expected <= self.expected, "it was expected");
+        self.expected = self.expected.saturating_sub(expected);
+        if let Some(budget) = &self.budget {
+            budget.expect_no_more(expected);
+        }
     }
 
     fn has_share(&self) -> bool {
@@ -142,6 +187,7 @@ impl Answers {
         self.reserved += 1;
         Some(AnswerSlot {
             session: self.session,
+            expected: 0,
         })
     }
 
@@ -150,12 +196,15 @@ impl Answers {
     }
 
     pub(super) fn accepts_refusal(&self) -> bool {
-        self.refusals.frames < self.refusals_limit && self.has_share()
+        let is_small = self.refusals.bytes < REFUSALS_FLOOR;
+        self.refusals.frames < self.refusals_limit && (is_small || self.has_share())
     }
 
-    /// Whether as many are held as half of the limit.
+    /// Whether as many refusals are held as half of their limit: of their packets, or of what the
+    /// session may hold of them while others leave it nothing.
     pub(super) fn is_half_refusals(&self) -> bool {
         self.refusals.frames >= self.refusals_limit.div_ceil(2)
+            || (self.refusals.bytes >= REFUSALS_FLOOR / 2 && !self.has_share())
     }
 
     /// A frame got larger.
@@ -172,6 +221,7 @@ impl Answers {
     pub(super) fn cancel(&mut self, slot: AnswerSlot) {
         if self.is_of_session(slot) {
             self.reserved = self.reserved.saturating_sub(1);
+            self.expect_no_more(slot);
         }
     }
 
@@ -194,9 +244,10 @@ impl Answers {
     }
 
     pub(super) fn handle_pushed(&mut self, frame: &Frame) {
-        if let Account::Answer(_) = frame.terms.account {
+        if let Account::Answer(slot) = frame.terms.account {
             debug_assert!(self.reserved > 0, "an answer has a slot");
             self.reserved = self.reserved.saturating_sub(1);
+            self.expect_no_more(slot);
         }
         if let Some(held) = self.of(frame.terms.account) {
             held.frames += 1;
@@ -240,6 +291,14 @@ impl Answers {
     pub(super) fn end_session(&mut self) {
         self.session = self.session.wrapping_add(1);
         self.reserved = 0;
+        self.expect_nothing();
+    }
+
+    fn expect_nothing(&mut self) {
+        if let Some(budget) = &self.budget {
+            budget.expect_no_more(self.expected);
+        }
+        self.expected = 0;
     }
 
     /// When an answer that is held may be of no use any more.
@@ -253,7 +312,7 @@ impl Answers {
 
     fn of(&mut self, account: Account) -> Option<&mut Held> {
         match account {
-            Account::Own => None,
+            Account::Own | Account::Owed => None,
             Account::Answer(_) => Some(&mut self.answers),
             Account::Refusal => Some(&mut self.refusals),
         }
@@ -264,5 +323,6 @@ impl Drop for Answers {
     fn drop(&mut self) {
         let (_, bytes) = self.held();
         self.release(bytes);
+        self.expect_nothing();
     }
 }

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use moonpool_foundation::network::peer::{PeerConfigError, PeerHandle, PeerSink};
+use moonpool_foundation::network::peer::{KeptPayloads, PeerConfigError, PeerHandle, PeerSink};
 use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{
     Endpoint, NetworkAddress, UID, WellKnownId, WellKnownToken, sometimes_assert,
@@ -129,6 +129,8 @@ pub(crate) struct Core {
     local: RefCell<LocalQueue>,
     /// Requests of this process to itself that are not answered.
     local_slots: Cell<usize>,
+    /// Answers that nobody has taken yet.
+    kept: RefCell<KeptPayloads>,
     /// Starts the task that empties it.
     start_local: RefCell<Option<Rc<dyn Fn()>>>,
     /// Further addresses that turned out to lead here.
@@ -167,6 +169,7 @@ impl Core {
                 opener: RefCell::new(None),
                 local: RefCell::default(),
                 local_slots: Cell::new(0),
+                kept: RefCell::default(),
                 start_local: RefCell::default(),
                 own_addresses: RefCell::default(),
                 limits: params.limits,
@@ -216,7 +219,16 @@ impl Core {
 
     /// Whether anything can be sent.
     pub(crate) fn check_open(&self) -> Result<(), TransportError> {
-        if !self.is_open() {
+        self.check_before(Phase::Closing)
+    }
+
+    /// Whether what is owed can be sent.
+    pub(crate) fn check_not_closed(&self) -> Result<(), TransportError> {
+        self.check_before(Phase::Closed)
+    }
+
+    fn check_before(&self, end: Phase) -> Result<(), TransportError> {
+        if self.phase.get() >= end {
             return Err(TransportError::Closed);
         }
         match &self.config_error {
@@ -357,7 +369,7 @@ impl Core {
         match Envelope::decode(packet.payload()) {
             Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, head, body),
             Ok(Envelope::Reply { outcome, .. }) => {
-                let outcome = outcome.map(|body| packet.share_tail(body.len()));
+                let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
                 let from = packet.peer_id();
                 let endpoint_token = self.end_call(token, from, outcome);
                 if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
@@ -368,7 +380,7 @@ impl Core {
                 self.handle_cancellation(packet.peer_id(), reply_token);
             }
             Ok(Envelope::PromiseAnswer { outcome, .. }) => {
-                let outcome = outcome.map(|body| packet.share_tail(body.len()));
+                let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
                 self.end_promise(token, outcome);
             }
             Err(error) => self.handle_undecodable(token, &error),

@@ -83,7 +83,8 @@ impl<Resp> EmbeddedPromise<Resp> {
     /// packet, on the session that leads there or a new one, within the limits of the peer's queue,
     /// and waits for a connection as long as the peer has patience. One that cannot be sent is dropped and counted
     /// (`replies_dropped`): the promise ends with its deadline then. So does one whose answer is larger
-    /// than its maker takes, if that was not known yet when the answer was sent.
+    /// than its maker takes, if that was not known yet when the answer was sent. While the transport
+    /// [shuts down](FlowTransport::shutdown) answers still leave.
     ///
     /// The message that the promise came in says what address is connected to. Look at
     /// [`endpoint`](Self::endpoint) first if those who send such messages are not trusted.

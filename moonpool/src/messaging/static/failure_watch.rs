@@ -22,6 +22,9 @@ use crate::error::TransportError;
 pub(crate) trait OpenPeer {
     fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError>;
 
+    /// The same for what is owed: also while the transport closes.
+    fn open_peer_to_answer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError>;
+
     /// For calls that are made again.
     fn outgoing(&self) -> &dyn Outgoing;
 }

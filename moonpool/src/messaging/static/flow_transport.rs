@@ -191,6 +191,10 @@ where
     /// `TlsNotSupported`, `NoDestination` for what is no address to send to, `PeerConfig`, `Closed`.
     pub fn get_or_open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
         self.core.check_open()?;
+        self.find_or_open_peer(address)
+    }
+
+    fn find_or_open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
         if address.is_tls() {
             let address = *address;
             return Err(TransportError::TlsNotSupported { address });
@@ -359,9 +363,14 @@ where
     /// takes `grace` at most. When it is done, no handler is left, and every gauge of
     /// [`stats`](Self::stats) is 0.
     ///
-    /// Promises that your own code holds are not waited for: answer them before. Nor must the task
-    /// that awaits this be the one that polls [`Serving::serve`](super::Serving::serve): its streams
-    /// would not end within the grace.
+    /// Requests that your own code has received are waited for likewise, until they are answered.
+    /// Answers to [embedded promises](super::EmbeddedPromise) leave as long as anything is waited for,
+    /// over connections made for them if need be; nobody waits for those that your own code still
+    /// owes: give them before. Nor must the task
+    /// that awaits this be the one that polls [`Serving::serve`](super::Serving::serve), whose streams
+    /// would not end within the grace, or one of its handlers, which would wait for itself and be
+    /// dropped, its caller unanswered. A handler that is to end the transport spawns a task for that,
+    /// and answers.
     ///
     /// # Cancel safety
     /// A dropped future leaves the transport closing: nothing new begins, but connections may stay
@@ -372,15 +381,7 @@ where
         self.sessions.end_greetings();
         let end = self.time.now().saturating_add(grace);
         self.drain_handlers(grace).await;
-        let grace = end.saturating_sub(self.time.now());
-        let peers: Vec<PeerHandle> = self.core.peers.borrow().handles().cloned().collect();
-        tracing::debug!(peers = peers.len(), "shutting down");
-        let closing = peers.into_iter().map(|peer| async move {
-            if let CloseOutcome::Incomplete(left) = peer.close(grace).await {
-                tracing::debug!(peer = peer.peer_name(), ?left, "closed with packets left");
-            }
-        });
-        all(closing).await;
+        self.close_peers(end).await;
         self.core.finish_close();
         stop(self.local_task.take()).await;
         stop(self.deadline_task.take()).await;
@@ -393,6 +394,29 @@ where
         if self.time.timeout(grace, drained).await.is_err() {
             let running = self.core.handlers.running();
             tracing::debug!(running, "handlers outlast the grace");
+        }
+    }
+
+    /// Closes all peers side by side, and then those that were opened meanwhile for answers to
+    /// promises.
+    async fn close_peers(&self, end: Duration) {
+        let mut closed = None;
+        loop {
+            let mut peers: Vec<PeerHandle> = self.core.peers.borrow().handles().cloned().collect();
+            // Ids ascend, so each is closed once.
+            peers.retain(|peer| Some(peer.id()) > closed);
+            let Some(last) = peers.last() else {
+                return;
+            };
+            closed = Some(last.id());
+            tracing::debug!(peers = peers.len(), "shutting down");
+            let grace = end.saturating_sub(self.time.now());
+            let closing = peers.into_iter().map(|peer| async move {
+                if let CloseOutcome::Incomplete(left) = peer.close(grace).await {
+                    tracing::debug!(peer = peer.peer_name(), ?left, "closed with packets left");
+                }
+            });
+            all(closing).await;
         }
     }
 
@@ -411,6 +435,11 @@ where
 {
     fn open_peer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
         self.get_or_open_peer(address)
+    }
+
+    fn open_peer_to_answer(&self, address: &NetworkAddress) -> Result<PeerHandle, TransportError> {
+        self.core.check_not_closed()?;
+        self.find_or_open_peer(address)
     }
 
     fn outgoing(&self) -> &dyn Outgoing {

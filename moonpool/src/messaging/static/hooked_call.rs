@@ -5,6 +5,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 
@@ -16,6 +17,10 @@ use super::reply_error::ReplyError;
 use super::request::Outgoing;
 use super::retrying::Retrying;
 
+/// How long after its deadline a call may go on that is with the network. It ends by itself at the
+/// deadline, and needs this long at most to say so, unless a link has stopped polling it.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
 type BoxedFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// How far the network's part of the call has come.
@@ -26,13 +31,21 @@ struct Progress {
     attempt: Cell<u32>,
 }
 
+/// What ends the call from outside.
+enum Ending {
+    /// It has no deadline.
+    Never,
+    AtDeadline(BoxedFuture<()>),
+    /// The deadline has passed; this is the end of the last word.
+    Overdue(BoxedFuture<()>),
+}
+
 /// See the [module's documentation](self).
 pub(crate) struct HookedCall {
     /// `None` once the outcome was given.
     chain: Option<BoxedFuture<Result<ReplyBody, ReplyError>>>,
-    /// Until the deadline. `None` once it has passed, and if there is none.
-    timer: Option<BoxedFuture<()>>,
-    is_overdue: bool,
+    ending: Ending,
+    core: Rc<Core>,
     progress: Rc<Progress>,
 }
 
@@ -43,13 +56,17 @@ impl HookedCall {
             is_running: Cell::new(false),
             attempt: Cell::new(1),
         });
-        let timer = call.remaining().map(|remaining| transport.pause(remaining));
+        let ending = match call.remaining() {
+            Some(remaining) => Ending::AtDeadline(transport.pause(remaining)),
+            None => Ending::Never,
+        };
+        let core = call.core.clone();
         let tail = Tail(progress.clone());
         let next = chain.start(tail);
         Self {
             chain: Some(Box::pin(next.run(call))),
-            timer,
-            is_overdue: false,
+            ending,
+            core,
             progress,
         }
     }
@@ -72,17 +89,31 @@ impl HookedCall {
             self.chain = None;
             return Poll::Ready(outcome.map(|body| body.0));
         }
-        if let Some(timer) = &mut self.timer
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            self.timer = None;
-            self.is_overdue = true;
+        if self.poll_end(cx).is_pending() {
+            return Poll::Pending;
         }
-        if self.is_overdue && !self.progress.is_running.get() {
-            self.chain = None;
-            return Poll::Ready(Err(ReplyError::Timeout));
+        self.chain = None;
+        Poll::Ready(Err(ReplyError::Timeout))
+    }
+
+    /// Ready once the chain has to go.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Ending::AtDeadline(timer) = &mut self.ending {
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // With its transport the call ended, and there is no timer.
+            let transport = self.core.transport();
+            let Some(transport) = transport.filter(|_| self.progress.is_running.get()) else {
+                return Poll::Ready(());
+            };
+            self.ending = Ending::Overdue(transport.outgoing().pause(LAST_WORD));
         }
-        Poll::Pending
+        match &mut self.ending {
+            Ending::Overdue(_) if !self.progress.is_running.get() => Poll::Ready(()),
+            Ending::Overdue(last_word) => last_word.as_mut().poll(cx),
+            Ending::Never | Ending::AtDeadline(_) => Poll::Pending,
+        }
     }
 }
 

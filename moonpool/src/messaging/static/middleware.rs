@@ -50,7 +50,8 @@ use super::reply_route::ReplyRoute;
 ///
 /// The call's deadline stands: it is fixed before the first link begins, what the links take counts,
 /// and a call whose deadline passes outside of `run` ends with [`ReplyError::Timeout`], its links
-/// dropped where they wait. One without a deadline waits for its links without end.
+/// dropped where they wait. So does one whose links stop polling `run` before it is ready, within 0.1 s
+/// of its deadline. One without a deadline waits for its links without end.
 ///
 /// # Cancel safety
 /// Dropping the future of the call's reply drops the links at their current `.await`, and with them

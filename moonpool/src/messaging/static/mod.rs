@@ -11,6 +11,7 @@
 //! in the [envelope] takes).
 
 mod acceptor;
+mod answer_sizes;
 mod builder;
 mod call;
 mod call_record;

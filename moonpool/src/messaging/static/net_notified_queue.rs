@@ -14,6 +14,7 @@ use moonpool_foundation::{Endpoint, UID, WellKnownToken, sometimes_assert};
 use moonpool_traits::MessageCodec;
 use serde::de::DeserializeOwned;
 
+use super::answer_sizes::AnswerSizes;
 use super::receivers::{Incoming, MessageReceiver};
 use super::reply_error::ReplyError;
 use super::reply_route::ReplyRoute;
@@ -25,7 +26,7 @@ pub struct QueueLimits {
     /// Messages, 1 or more. By default 16,384: one read of a connection can bring thousands of
     /// small requests before the handler's task has its next turn.
     pub messages: usize,
-    /// Their encoded size together, in bytes. By default 64 MiB. A single message is admitted into
+    /// Their encoded size together, in bytes, metadata included. By default 64 MiB. A single message is admitted into
     /// an empty queue whatever its size.
     pub bytes: usize,
 }
@@ -85,6 +86,8 @@ pub struct NetNotifiedQueue<T, C> {
     is_private: Cell<bool>,
     /// Streams that read from the queue.
     readers: Cell<usize>,
+    /// How large the answers to its requests were.
+    answers: Rc<Cell<AnswerSizes>>,
     codec: C,
 }
 
@@ -138,6 +141,7 @@ impl<T, C> NetNotifiedQueue<T, C> {
             token: Cell::new(None),
             is_private: Cell::new(false),
             readers: Cell::new(0),
+            answers: Rc::default(),
             codec,
         }
     }
@@ -190,16 +194,19 @@ impl<T, C> NetNotifiedQueue<T, C> {
         }
     }
 
-    /// The request, unless its caller's session holds more answers by now than it may: it was
-    /// admitted when nobody could know how large the answers to those before it would be.
+    /// The request, unless its caller's session holds more answers by now than it may, those that are
+    /// being made included: it was admitted when nobody could know how large they would be.
     fn keep(&self, (message, reply): (T, Option<ReplyRoute>)) -> Option<(T, Option<ReplyRoute>)> {
         match reply {
-            Some(reply) if !reply.has_room() => {
+            Some(mut reply) => {
+                if reply.begin(&self.answers) {
+                    return Some((message, Some(reply)));
+                }
                 self.count(|stats| stats.overloaded += 1);
                 reply.send_error(&ReplyError::Overloaded);
                 None
             }
-            reply => Some((message, reply)),
+            None => Some((message, None)),
         }
     }
 
@@ -358,15 +365,17 @@ where
 {
     fn receive(&self, packet: Incoming<'_>) {
         let token = packet.token();
+        // What precedes the message is kept with it.
+        let bytes = packet.size();
         let (payload, reply) = packet.into_parts();
-        if let Err(refusal) = self.admit(payload.len()) {
+        if let Err(refusal) = self.admit(bytes) {
             return self.refuse(&refusal, token, reply);
         }
         match self.codec.decode(payload) {
             Ok(message) => self.push(Received {
                 message,
                 reply,
-                bytes: payload.len(),
+                bytes,
             }),
             Err(error) => {
                 self.count(|stats| stats.malformed += 1);

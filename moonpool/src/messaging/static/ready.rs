@@ -52,7 +52,11 @@ where
         let mut room = pin!(self.wait_for_room(endpoint));
         poll_fn(|cx| match closing.as_mut().poll(cx) {
             Poll::Ready(error) => Poll::Ready(Err(error)),
-            Poll::Pending => room.as_mut().poll(cx),
+            // The end may have come without its turn: that is another one's, who has not looked.
+            Poll::Pending => room.as_mut().poll(cx).map(|found| {
+                found?;
+                core.check_open()
+            }),
         })
         .await
     }

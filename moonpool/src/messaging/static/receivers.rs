@@ -1,10 +1,11 @@
 //! [`MessageReceiver`], what it is given, and the receivers that every transport has.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Weak;
 
 use bytes::Bytes;
-use moonpool_foundation::network::peer::{PeerHandle, PeerId, ReceivedPacket};
+use moonpool_foundation::network::peer::{KeptPayloads, PeerHandle, PeerId, ReceivedPacket};
 use moonpool_foundation::{Endpoint, UID};
 
 use super::core::Core;
@@ -69,6 +70,18 @@ impl<'a> Packet<'a> {
         whole.slice(whole.len().saturating_sub(length)..)
     }
 
+    /// The same, of what may be kept for long: it is copied if it is a small part of what was read.
+    pub(crate) fn keep_tail(&self, length: usize, kept: &RefCell<KeptPayloads>) -> Bytes {
+        match self {
+            Self::Remote { packet, .. } => {
+                let front = packet.payload.len().saturating_sub(length);
+                let tail = packet.payload.get(front..).unwrap_or_default();
+                kept.borrow_mut().keep(packet, tail)
+            }
+            Self::Local(_) => self.share_tail(length),
+        }
+    }
+
     pub(crate) fn peer(&self) -> Option<&'a PeerHandle> {
         match self {
             Self::Remote { peer, .. } => Some(peer),
@@ -119,7 +132,8 @@ impl<'a> Incoming<'a> {
         self.body
     }
 
-    /// The codec's bytes, to keep. They share the block that was read, without a copy.
+    /// The codec's bytes, to keep. They share the block that was read, without a copy, and keep all of
+    /// it: up to 128 KiB, or the largest packet in it.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.packet.share_tail(self.body.len())
@@ -135,6 +149,11 @@ impl<'a> Incoming<'a> {
     #[must_use]
     pub fn head(&self) -> &MessageHead<'a> {
         &self.head
+    }
+
+    /// Bytes of the whole message: the codec's, and what precedes them.
+    pub(crate) fn size(&self) -> usize {
+        self.packet.payload().len()
     }
 
     /// The codec's bytes, and the route for an answer if the message is a request.

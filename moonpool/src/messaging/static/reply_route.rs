@@ -1,8 +1,9 @@
 //! [`ReplyRoute`]: the way back for one request.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownToken, sometim
 use moonpool_traits::{CodecError, MessageCodec};
 use serde::Serialize;
 
+use super::answer_sizes::AnswerSizes;
 use super::core::{Admission, Core};
 use super::envelope::{self, MessageHead, Metadata, RequestContext, TraceContext};
 use super::peer_info::PeerInfo;
@@ -39,6 +41,8 @@ pub struct ReplyRoute {
     is_registered: bool,
     deadline: Option<Duration>,
     context: Option<Box<RequestContext>>,
+    /// Of the stream that the request was taken from.
+    sizes: Option<Rc<Cell<AnswerSizes>>>,
 }
 
 enum Way {
@@ -81,6 +85,7 @@ impl ReplyRoute {
             is_registered: false,
             deadline: None,
             context: None,
+            sizes: None,
         }
     }
 
@@ -94,6 +99,7 @@ impl ReplyRoute {
             is_registered: false,
             deadline: None,
             context: None,
+            sizes: None,
         }
     }
 
@@ -103,9 +109,8 @@ impl ReplyRoute {
         self
     }
 
-    pub(crate) fn with_context(mut self, packet: &Packet<'_>, head: &MessageHead<'_>) -> Self {
-        let context = RequestContext::of(head, || packet.share_tail(packet.payload().len()));
-        self.context = context.map(Box::new);
+    pub(crate) fn with_context(mut self, head: &MessageHead<'_>) -> Self {
+        self.context = RequestContext::of(head).map(Box::new);
         self
     }
 
@@ -172,13 +177,18 @@ impl ReplyRoute {
         .await;
     }
 
-    /// Whether the caller's session may hold the bytes of an answer. One that does not read what it
-    /// asked for is not worth the work of making more.
-    pub(crate) fn has_room(&self) -> bool {
-        match &self.way {
-            Way::Peer(peer) => peer.has_answer_room(),
-            Way::Local | Way::Promise(_) | Way::Used => true,
+    /// The request's turn has come, in a stream whose answers had these sizes. False: its caller's
+    /// session may not hold one more. Who does not read what it asked for is not worth the work of
+    /// making more.
+    pub(crate) fn begin(&mut self, sizes: &Rc<Cell<AnswerSizes>>) -> bool {
+        if let (Way::Peer(peer), Some(Slot::Of(slot))) = (&self.way, self.slot) {
+            let Some(slot) = peer.begin_answer(slot, sizes.get().expected()) else {
+                return false;
+            };
+            self.slot = Some(Slot::Of(slot));
+            self.sizes = Some(Rc::clone(sizes));
         }
+        true
     }
 
     fn peer(&self) -> Option<PeerId> {
@@ -254,14 +264,21 @@ impl ReplyRoute {
         encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
     ) {
         let is_promise = self.is_promise();
+        let mut size = 0;
         let sent = self.write(self.token, |buffer| {
+            let before = buffer.len();
             if is_promise {
                 envelope::put_promise_answer_head(buffer);
             } else {
                 envelope::put_reply_head(buffer);
             }
-            encode(buffer)
+            encode(buffer)?;
+            size = buffer.len() - before;
+            Ok(())
         });
+        if let (Ok(()), Some(sizes)) = (&sent, &self.sizes) {
+            sizes.set(sizes.get().with(size));
+        }
         match sent {
             Err(TransportError::Codec(error)) => {
                 tracing::warn!(%error, "a reply could not be encoded");

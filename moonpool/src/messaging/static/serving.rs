@@ -73,6 +73,8 @@ use super::request_stream::{Request, RequestStream};
 /// [`serve`](Self::serve) is done once its stream is empty. The shutdown waits for streams and
 /// handlers, within its grace, before it closes any connection, and after it no handler is left.
 /// Calls cannot be made any more meanwhile: a handler's own end with `ConnectionFailed`.
+/// A handler that awaits the shutdown itself is waited for by it, for the whole grace, and is dropped
+/// then: let it spawn a task that does.
 pub struct Serving<T, TP> {
     shared: Rc<Shared>,
     time: T,

@@ -90,6 +90,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if self.receiver.is_full() {
                 return Ok(false);
             }
+            let memory = block.memory();
             let Some((token, payload, bytes)) = block.next_packet()? else {
                 connection.block = None;
                 continue;
@@ -101,7 +102,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                     payload,
                     reliable,
                 } => {
-                    let packet = ReceivedPacket::new(token, payload, reliable, bytes);
+                    let packet = ReceivedPacket::new(token, payload, reliable, bytes, memory);
                     self.receiver.deliver(&self.handle, packet);
                 }
                 // A greeting may have ended a session: the receiver learns of it before it gets what

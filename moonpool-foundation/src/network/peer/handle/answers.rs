@@ -19,11 +19,15 @@ impl PeerHandle {
         self.signal();
     }
 
-    /// Whether the session may hold the bytes of one more answer: false while its own limit, or its
-    /// share of what the transport's sessions may hold together, is used up. An answer that is
-    /// promised already is taken all the same; this is for who has not begun to make one.
+    /// Asks whether the answer that a slot was reserved for is to be made now, which may take
+    /// `expected` bytes. `None` while the session's own limit, or its share of what the transport's
+    /// sessions may hold together, is used up by what is held and what else is expected: the slot
+    /// stays reserved, for an answer that says so. The slot that is given has to be used instead, and
+    /// counts for those bytes until it is used or released, or the session ends.
+    ///
+    /// An answer is taken whatever was expected of it.
     #[must_use]
-    pub fn has_answer_room(&self) -> bool {
-        self.state().has_answer_room()
+    pub fn begin_answer(&self, slot: AnswerSlot, expected: usize) -> Option<AnswerSlot> {
+        self.state().begin_answer(slot, expected)
     }
 }

@@ -15,7 +15,7 @@ impl Outbox {
     /// Whether one more packet of this account is taken. `None`: it is of a session that ended.
     pub(in crate::network::peer) fn accepts(&self, account: Account) -> Option<bool> {
         match account {
-            Account::Own => Some(self.accepts_reliable()),
+            Account::Own | Account::Owed => Some(self.accepts_reliable()),
             Account::Answer(slot) => self.answers.is_of_session(slot).then_some(true),
             Account::Refusal => Some(self.answers.accepts_refusal()),
         }
@@ -54,9 +54,13 @@ impl Outbox {
         self.answers.share(budget);
     }
 
-    /// Whether there is room for the bytes of one more answer.
-    pub(in crate::network::peer) fn has_answer_room(&self) -> bool {
-        self.answers.has_room()
+    /// A promised answer is to be made, and is expected to be so large. `None`: there is no room.
+    pub(in crate::network::peer) fn begin_answer(
+        &mut self,
+        slot: AnswerSlot,
+        expected: usize,
+    ) -> Option<AnswerSlot> {
+        self.answers.begin(slot, expected)
     }
 
     /// Promises to take one answer.

@@ -52,9 +52,13 @@ impl PeerState {
         self.outbox.share_answers(budget);
     }
 
-    /// Whether there is room for the bytes of one more answer.
-    pub(in crate::network::peer) fn has_answer_room(&self) -> bool {
-        self.outbox.has_answer_room()
+    /// A promised answer is to be made, and is expected to be so large. `None`: there is no room.
+    pub(in crate::network::peer) fn begin_answer(
+        &mut self,
+        slot: AnswerSlot,
+        expected: usize,
+    ) -> Option<AnswerSlot> {
+        self.outbox.begin_answer(slot, expected)
     }
 
     /// Promises to take one answer.

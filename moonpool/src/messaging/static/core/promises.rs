@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use moonpool_foundation::network::peer::{Expiry, PacketTerms};
+use moonpool_foundation::network::peer::{Account, Expiry, PacketTerms};
 use moonpool_foundation::{NetworkAddress, UID};
 use moonpool_traits::CodecError;
 
@@ -46,13 +46,14 @@ impl Core {
         if self.is_local(address) {
             return self.answer_own_promise(token, encode);
         }
-        let peer = self.open_peer(address)?;
+        let transport = self.transport().ok_or(TransportError::Closed)?;
+        let peer = transport.open_peer_to_answer(address)?;
         let terms = PacketTerms {
             expiry: Some(Expiry {
                 at: self.now().saturating_add(ANSWER_KEPT),
                 remaining_offset: None,
             }),
-            ..PacketTerms::default()
+            account: Account::Owed,
         };
         peer.send_reliable_under(token, terms, encode)?;
         Ok(())

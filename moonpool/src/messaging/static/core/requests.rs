@@ -116,7 +116,7 @@ impl Core {
             .and_then(|remaining| self.now().checked_add(remaining));
         ReplyRoute::admitted(reply_token, packet, self.this.clone(), slot)
             .with_request(deadline, is_known)
-            .with_context(packet, head)
+            .with_context(head)
     }
 
     fn refusal(&self, packet: &Packet<'_>, head: &MessageHead<'_>) -> ReplyRoute {

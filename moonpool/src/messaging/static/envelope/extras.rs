@@ -1,6 +1,6 @@
 //! What a request carries beside its message: as the caller collects it, and as the server keeps it.
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 
 use super::{MAX_METADATA_BYTES, MAX_METADATA_PAIRS, MessageHead, Metadata, TraceContext};
 
@@ -94,12 +94,15 @@ impl Extras {
     }
 }
 
-/// What a request carried beside its message, kept for as long as its answer is owed. It shares the
-/// block that was read.
+/// What a request carried beside its message, kept for as long as its answer is owed: a copy, since
+/// that can be long, and the block that was read is large.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestContext {
     pairs: u16,
-    bytes: Bytes,
+    /// The pairs, then the trace's state.
+    bytes: Box<[u8]>,
+    /// Where the state begins.
+    pairs_end: usize,
     trace: Option<KeptTrace>,
 }
 
@@ -108,31 +111,23 @@ struct KeptTrace {
     trace_id: [u8; 16],
     parent_id: [u8; 8],
     flags: u8,
-    state: Bytes,
 }
 
 impl RequestContext {
-    /// `None` if there is nothing to keep. `whole` gives the packet, of which the head is a part.
-    pub(crate) fn of(head: &MessageHead<'_>, whole: impl FnOnce() -> Bytes) -> Option<Self> {
+    /// `None` if there is nothing to keep.
+    pub(crate) fn of(head: &MessageHead<'_>) -> Option<Self> {
         if head.metadata.is_empty() && head.trace.is_none() {
             return None;
         }
-        let whole = whole();
-        let keep = |part: &[u8]| {
-            if part.is_empty() {
-                Bytes::new()
-            } else {
-                whole.slice_ref(part)
-            }
-        };
+        let state = head.trace.map_or(&[][..], |trace| trace.state);
         Some(Self {
             pairs: head.metadata.pairs,
-            bytes: keep(head.metadata.bytes),
+            bytes: [head.metadata.bytes, state].concat().into_boxed_slice(),
+            pairs_end: head.metadata.bytes.len(),
             trace: head.trace.map(|trace| KeptTrace {
                 trace_id: trace.trace_id,
                 parent_id: trace.parent_id,
                 flags: trace.flags,
-                state: keep(trace.state),
             }),
         })
     }
@@ -140,7 +135,7 @@ impl RequestContext {
     pub(crate) fn metadata(&self) -> Metadata<'_> {
         Metadata {
             pairs: self.pairs,
-            bytes: &self.bytes,
+            bytes: self.bytes.get(..self.pairs_end).unwrap_or_default(),
         }
     }
 
@@ -150,7 +145,7 @@ impl RequestContext {
             trace_id: trace.trace_id,
             parent_id: trace.parent_id,
             flags: trace.flags,
-            state: &trace.state,
+            state: self.bytes.get(self.pairs_end..).unwrap_or_default(),
         })
     }
 }

@@ -175,3 +175,21 @@ fn a_shared_queue_is_one_queue() {
     other.receiver().handle_closed();
     assert!(shared.is_closed());
 }
+
+#[test]
+fn what_precedes_a_message_counts_against_the_bytes_of_the_queue() {
+    let limits = QueueLimits {
+        bytes: 100,
+        ..QueueLimits::default()
+    };
+    let queue = Queue::with_limits(JsonCodec, limits);
+    let mut bytes = vec![0; 59];
+    bytes.push(b'1');
+    let bytes = Bytes::from(bytes);
+    for _ in 0..2 {
+        let packet = Packet::Local(&bytes);
+        let (head, body) = (MessageHead::default(), &bytes[59..]);
+        queue.receive(Incoming::new(UID::new(1, 2), packet, head, body, None));
+    }
+    assert_eq!((queue.len(), queue.stats().overloaded), (1, 1));
+}

@@ -1,6 +1,7 @@
 //! How a peer ends: at once where nothing is owed, in order where there is, late at most.
 
 use super::*;
+use crate::network::peer::{Account, PacketTerms};
 
 fn close(kit: &Kit, grace: Duration) {
     kit.handle.start_close(grace);
@@ -185,6 +186,28 @@ fn nothing_is_accepted_after_a_close() {
         payload: Some("a".into()),
     });
     assert_eq!(kit.handle.send_unreliable(TOKEN, "a".into()), closed);
+}
+
+#[test]
+fn what_is_owed_is_taken_until_the_goodbye_and_counts_as_the_own() {
+    let kit = Kit::open_with(PeerConfig {
+        reliable_packets: 2,
+        ..PeerConfig::default()
+    });
+    let owed = PacketTerms {
+        account: Account::Owed,
+        ..PacketTerms::default()
+    };
+    kit.send("a");
+    close(&kit, ms(1_000));
+    kit.send_under(owed, "b").unwrap();
+    let full = kit.send_under(owed, "c");
+    assert!(matches!(full, Err(PeerError::QueueFull { .. })), "{full:?}");
+    assert_eq!(kit.payloads(), ["a", "b"]);
+    kit.frame(WellKnownToken::Ack, &[3]).unwrap();
+    kit.decide(ms(1));
+    let late = kit.send_under(owed, "d");
+    assert!(matches!(late, Err(PeerError::Closed { .. })), "{late:?}");
 }
 
 #[test]

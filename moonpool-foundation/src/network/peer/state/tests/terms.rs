@@ -1,7 +1,9 @@
 //! Packets that expire, answers and refusals.
 
 use super::*;
+use crate::network::peer::budget::SharedBudget;
 use crate::network::peer::{Account, Expiry, PacketTerms};
+use std::rc::Rc;
 
 fn until(at: Duration) -> PacketTerms {
     PacketTerms {
@@ -23,7 +25,11 @@ fn answers(packets: usize) -> PeerConfig {
 }
 
 impl Kit {
-    fn send_under(&self, terms: PacketTerms, payload: &str) -> Result<PacketId, PeerError> {
+    pub(super) fn send_under(
+        &self,
+        terms: PacketTerms,
+        payload: &str,
+    ) -> Result<PacketId, PeerError> {
         let sent = self
             .handle
             .send_reliable_under(TOKEN, terms, |buffer| -> Result<(), ()> {
@@ -227,6 +233,40 @@ fn half_the_limit_of_refusals_asks_for_an_acknowledgement() {
     assert!(!asks(ms(1)));
     kit.refuse().unwrap();
     assert!(asks(ms(2)));
+}
+
+/// Others hold everything: what is left is little, and asked for soon.
+#[test]
+fn refusals_are_taken_up_to_a_floor_that_others_cannot_take_away() {
+    let kit = Kit::open();
+    let budget = Rc::new(SharedBudget::new(1_000));
+    kit.handle.state().share_answers(Rc::clone(&budget));
+    budget.add(1_000);
+    let asks = |now: Duration| {
+        kit.decide(now);
+        let mut written = packets(&kit.write_all());
+        kit.decide(now);
+        written.extend(packets(&kit.write_all()));
+        let ping = WellKnownToken::SessionPing.token();
+        written.iter().any(|(token, _)| *token == ping)
+    };
+    let refuse = || {
+        let account = Account::Refusal;
+        let terms = PacketTerms {
+            account,
+            ..PacketTerms::default()
+        };
+        kit.send_under(terms, &"x".repeat(16_000))
+    };
+    assert!(kit.handle.reserve_answer().is_none(), "nothing is free");
+    refuse().unwrap();
+    refuse().unwrap();
+    assert!(!asks(ms(1)));
+    refuse().unwrap();
+    assert!(asks(ms(2)), "half of the floor");
+    refuse().unwrap();
+    refuse().unwrap();
+    assert!(matches!(refuse(), Err(PeerError::QueueFull { .. })));
 }
 
 #[test]
