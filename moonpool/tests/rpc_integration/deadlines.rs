@@ -150,7 +150,7 @@ async fn the_earliest_deadline_ends_its_call_first<P: Providers>(hosts: Hosts<P>
     let hour = Duration::from_secs(3600);
     let late = ask::<P>(&client, address, 1, hour);
     hosts.client.time().sleep(ms(1)).await;
-    let [second, first] = [60, 30].map(|timeout| ask::<P>(&client, address, 2, ms(timeout)));
+    let [second, first] = [900, 30].map(|timeout| ask::<P>(&client, address, 2, ms(timeout)));
     assert_eq!(first.await, Err(ReplyError::Timeout));
     assert_eq!(client.stats().pending_calls, 2);
     assert_eq!(second.await, Err(ReplyError::Timeout));
