@@ -151,7 +151,7 @@ fn slow_simulation_the_outcome_of_every_call_is_true() {
     }
     let calm = run(Weather::Calm, 2, seeds().div_ceil(CALM), &tally);
     calm.assert_passed();
-    limits::assert_all_reached(&tally);
+    limits::assert_all_reached(&tally, seeds());
     let again = run(Weather::Chaos, 1, seeds().min(AGAIN), &tally).individual_metrics;
     assert_eq!(
         digests(&again),
