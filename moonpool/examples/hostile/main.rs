@@ -100,14 +100,15 @@ impl Kind {
     /// Every lane has a connection, and the server may not have noticed yet that the one before is
     /// gone. One that has not greeted costs a first read. A session has two reads, an unfinished
     /// packet and the one before it; the sessions of those that left are kept for a minute. A session
-    /// that does not acknowledge holds answers up to its limit; one that asks for what is not there,
-    /// refusals.
+    /// that does not acknowledge holds answers up to its limit, and refusals of what it asks for beyond
+    /// that.
     fn allowed_growth(self, plan: &Plan, tally: &Tally) -> u64 {
         let lanes = 2 * u64::try_from(plan.lanes).unwrap_or(u64::MAX);
         let payload = u64::from(service::MAX_PAYLOAD) + 56;
         let session = READS + 2 * payload;
         let kept = tally.tried * KEPT_SESSION;
         let answers = service::most_answer_bytes();
+        let refusals = service::most_refusal_bytes();
         SLACK
             + match self {
                 Self::Garbage
@@ -124,8 +125,10 @@ impl Kind {
                 | Self::ClaimedAddress
                 | Self::Pings
                 | Self::Undecodable => lanes * session,
-                Self::SlowReader | Self::NoAcknowledgement => lanes * (session + answers),
-                Self::AbsentTokens => lanes * (session + service::most_refusal_bytes()),
+                Self::SlowReader | Self::NoAcknowledgement => {
+                    lanes * (session + answers + refusals)
+                }
+                Self::AbsentTokens => lanes * (session + refusals),
             }
     }
 }
