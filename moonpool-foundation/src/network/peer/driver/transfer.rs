@@ -189,3 +189,118 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::messaging::{UID, WellKnownToken, serialize_packet};
+    use crate::network::TcpStreamTrait;
+    use crate::network::peer::handle::PeerHandle;
+    use crate::network::peer::receiver::Receiver;
+    use crate::network::peer::session::{HelloAnswer, Outcome, VERSION};
+    use crate::network::peer::state::{Action, PeerState};
+    use crate::network::peer::{
+        PeerConfig, PeerId, PeerSink, SessionEnded, SessionIdentity, SessionMode,
+    };
+    use crate::task::TokioTaskProvider;
+    use crate::time::TokioTimeProvider;
+
+    /// Notes what it is told, in order.
+    #[derive(Default)]
+    struct Order(RefCell<Vec<&'static str>>);
+
+    impl PeerSink for Order {
+        fn handle_packet(&self, _: &PeerHandle, _: ReceivedPacket<'_>) {
+            self.0.borrow_mut().push("packet");
+        }
+        fn handle_session_ended(&self, _: &PeerHandle, _: SessionEnded) {
+            self.0.borrow_mut().push("session ended");
+        }
+        fn handle_finished(&self, _: &PeerHandle) {}
+    }
+
+    /// Nothing more comes, and nothing can be written.
+    struct Silent;
+
+    impl tokio::io::AsyncRead for Silent {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl TcpStreamTrait for Silent {
+        fn local_addr(&self) -> io::Result<String> {
+            Ok("here".into())
+        }
+        fn peer_addr(&self) -> io::Result<String> {
+            Ok("there".into())
+        }
+        fn set_nodelay(&self, _: bool) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn fresh(incarnation: u64) -> Vec<u8> {
+        let answer = HelloAnswer {
+            version: VERSION,
+            outcome: Outcome::Fresh {
+                session: UID::new(50, incarnation),
+            },
+            max_payload: 1_000_000,
+            features: 0,
+            incarnation: UID::new(incarnation, incarnation),
+            address: None,
+        };
+        serialize_packet(WellKnownToken::HelloAnswer.token(), &answer.encode())
+    }
+
+    #[test]
+    fn the_end_of_a_session_is_told_before_what_comes_in_the_next_one() {
+        let order = Rc::new(Order::default());
+        let config = PeerConfig::default();
+        let identity = SessionIdentity {
+            incarnation: UID::new(1, 1),
+            address: None,
+        };
+        let state = PeerState::dialling(config.clone(), SessionMode::Acknowledged(identity));
+        let handle = PeerHandle::new(PeerId(0), "there".into(), state);
+        let sink = Receiver::Sink(Rc::clone(&order) as Rc<dyn PeerSink>);
+        let (time, task) = (TokioTimeProvider::new(), TokioTaskProvider::new());
+        let driver = Driver::new(&handle, sink, time, task, &config);
+        let receive = |now: Duration, bytes: &[u8]| {
+            handle.state().handle_timeout(now);
+            assert_eq!(handle.state().poll_action(now), Action::Connect);
+            handle.state().handle_connected(now, UID::new(50, 50));
+            let mut connection = Connection::new(Silent, "there", 1_000_000);
+            connection.reader.buffer().extend_from_slice(bytes);
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut budget = TURN_BYTES;
+            driver
+                .poll_read(&mut cx, &mut connection, now, &mut budget)
+                .unwrap();
+        };
+        handle.reconnect();
+        receive(Duration::ZERO, &fresh(2));
+        handle.send_reliable(UID::new(7, 8), "x".into()).unwrap();
+        let batch = handle.state().lay_out(Duration::ZERO).unwrap();
+        handle.state().put_back(batch, 10_000);
+        let lost = ConnectionError::lost(&io::ErrorKind::ConnectionReset.into());
+        handle.state().handle_closed(Duration::ZERO, lost, 0);
+        // The other end is a new process, and sends at once.
+        let mut frame = [1_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+        frame.extend_from_slice(&UID::new(7, 8).to_le_bytes());
+        frame.extend_from_slice(b"request");
+        let mut bytes = fresh(3);
+        bytes.extend(serialize_packet(WellKnownToken::Sequenced.token(), &frame));
+        receive(Duration::from_secs(2), &bytes);
+        assert_eq!(*order.0.borrow(), ["session ended", "packet"]);
+    }
+}
