@@ -340,6 +340,7 @@ impl<P: Providers> Attacker<P> {
         loop {
             let flood = self.flood(&mut sequence, WORK, self.answer_bytes);
             self.write(stream, &flood).await?;
+            self.providers.task().yield_now().await;
         }
     }
 
@@ -354,6 +355,7 @@ impl<P: Providers> Attacker<P> {
                 let flood = self.flood(&mut sequence, token, 1);
                 write.write_all(&flood).await?;
                 self.count_written(&flood);
+                self.providers.task().yield_now().await;
             }
         };
         let reading = async {
@@ -365,14 +367,17 @@ impl<P: Providers> Attacker<P> {
 
     async fn pings(&self, stream: &mut Stream<P>) -> io::Result<()> {
         self.begin(stream).await?;
+        // Made once: a server that keeps up never makes a writer wait, and one that builds each
+        // flood anew would be at it long after its time.
+        let mut flood = Vec::with_capacity(FLOOD_BYTES + 64);
         let mut nonce = 0;
+        while flood.len() < FLOOD_BYTES {
+            nonce += 1;
+            flood.extend(wire::ping(nonce));
+        }
         loop {
-            let mut flood = Vec::with_capacity(FLOOD_BYTES + 64);
-            while flood.len() < FLOOD_BYTES {
-                nonce += 1;
-                flood.extend(wire::ping(nonce));
-            }
             self.write(stream, &flood).await?;
+            self.providers.task().yield_now().await;
         }
     }
 
