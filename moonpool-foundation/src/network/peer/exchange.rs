@@ -129,6 +129,21 @@ impl Exchange {
         self.remote
     }
 
+    /// The largest payload that the other end takes, if it said so.
+    pub(super) fn remote_limit(&self) -> Option<u32> {
+        self.remote.max_payload
+    }
+
+    /// Whether a ping or a pong is to be laid out.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.pong.is_some() || self.ping.is_some()
+    }
+
+    /// Whether packets arrived that no frame which was laid out acknowledges.
+    pub(super) fn owes_ack(&self) -> bool {
+        self.unacked_packets > 0
+    }
+
     /// The sequence number expected next: what outgoing frames acknowledge.
     pub(super) fn ack(&self) -> u64 {
         self.next_expected

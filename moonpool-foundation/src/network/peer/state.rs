@@ -37,7 +37,7 @@ use super::terms::{Account, PacketTerms};
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
 
-pub(super) use liveness::{Demand, Timeouts};
+pub(super) use liveness::{Alarms, Demand, Timeouts};
 
 use ending::Rest;
 use liveness::{Liveness, Outage};
@@ -206,6 +206,8 @@ pub(super) struct PeerState {
     is_ceding: bool,
     /// While a session has no connection.
     last_connection: Option<LastConnection>,
+    /// Every deadline of the connection was told since it opened.
+    is_timed: bool,
     events: VecDeque<Event>,
     /// What `close()` could not deliver.
     undelivered: Option<SessionEnded>,
@@ -278,6 +280,7 @@ impl PeerState {
             rivals: Vec::new(),
             is_ceding: false,
             last_connection: None,
+            is_timed: false,
             events: VecDeque::new(),
             undelivered: None,
             metrics: PeerMetrics::default(),
@@ -509,9 +512,13 @@ impl PeerState {
     /// The largest payload that both ends take, as far as is known.
     pub(super) fn max_payload(&self) -> u32 {
         let own = self.config.max_payload_bytes;
-        self.remote()
-            .max_payload
-            .map_or(own, |remote| own.min(remote))
+        let remote = self.exchange.as_ref().and_then(Exchange::remote_limit);
+        remote.map_or(own, |remote| own.min(remote))
+    }
+
+    /// Packets that were written and not acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.outbox.unacknowledged()
     }
 
     /// How many connections became usable.

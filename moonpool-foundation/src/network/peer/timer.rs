@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 
 use crate::time::TimeProvider;
 
-use super::state::Timeouts;
+use super::state::{Alarms, Timeouts};
 
 pin_project! {
     /// The timer of one class of deadlines. It is armed for the next one, or an earlier one that there
@@ -91,6 +91,14 @@ impl<T: TimeProvider> Timer<T> {
             time,
             ordinary: Alarm::new(),
             background: Alarm::new(),
+        }
+    }
+
+    /// What it is set for.
+    pub(super) fn alarms(&self) -> Alarms {
+        Alarms {
+            ordinary: self.ordinary.at.unwrap_or(Duration::MAX),
+            background: self.background.at.unwrap_or(Duration::MAX),
         }
     }
 

@@ -87,6 +87,7 @@ impl PeerState {
         self.last_connection = None;
         self.unconnected_since = None;
         self.liveness = Liveness::opened(now);
+        self.is_timed = false;
         self.outage = Outage::None;
         if self.dials() {
             self.push_event(Event::Connection(ConnectionChange::Opened));
@@ -235,19 +236,33 @@ impl PeerState {
     /// Lays out what can be written now. The batch is to be written from;
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
     pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {
-        let is_open = self.is_open();
-        // A full batch has no place for pongs either, or an end that asks and never reads would make
-        // it grow without limit. Nothing is lost: until a frame has left, none of them could.
-        if is_open
-            && self.outbox.batch().has_room()
-            && let Some(exchange) = &mut self.exchange
-        {
-            exchange.lay_out_urgent(&mut self.outbox);
+        if self.is_open() {
+            // A full batch has no place for pongs either, or an end that asks and never reads would
+            // make it grow without limit. Nothing is lost: until a frame has left, none of them could.
+            if let Some(exchange) = &mut self.exchange
+                && exchange.is_urgent()
+                && self.outbox.batch().has_room()
+            {
+                exchange.lay_out_urgent(&mut self.outbox);
+            }
+            if self.outbox.has_queued() && self.contest.is_none() {
+                self.lay_out_queued(now);
+            }
+            if let Some(exchange) = &mut self.exchange
+                && exchange.owes_ack()
+                && self.outbox.batch().has_room()
+            {
+                exchange.lay_out_ack(&mut self.outbox);
+            }
         }
+        (!self.outbox.batch().is_empty()).then(|| self.outbox.take_batch())
+    }
+
+    fn lay_out_queued(&mut self, now: Duration) {
         let limit = self.max_payload();
-        let is_free = is_open && self.contest.is_none();
-        while is_free && self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
-            let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
+        // What arrives moves it, and nothing does while this goes on.
+        let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
+        while self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
             match self.outbox.lay_out_next(now, ack, limit as usize) {
                 LaidOut::Nothing => break,
                 LaidOut::Unreliable => {}
@@ -259,13 +274,6 @@ impl PeerState {
                 }
             }
         }
-        if is_open
-            && self.outbox.batch().has_room()
-            && let Some(exchange) = &mut self.exchange
-        {
-            exchange.lay_out_ack(&mut self.outbox);
-        }
-        (!self.outbox.batch().is_empty()).then(|| self.outbox.take_batch())
     }
 
     /// `bytes` more bytes of the batch are written.

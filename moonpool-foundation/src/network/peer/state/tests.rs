@@ -136,7 +136,7 @@ impl Kit {
     }
 
     fn decide(&self, now: Duration) -> Action {
-        self.handle.take_dirty();
+        self.handle.take_changed();
         let mut state = self.handle.state();
         state.handle_timeout(now);
         state.poll_action(now)
