@@ -166,6 +166,11 @@ impl PacketReader {
         }))
     }
 
+    /// Whether everything that was read was given out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Forgets everything that was read.
     pub(super) fn clear(&mut self) {
         self.buffer.clear();
@@ -195,6 +200,11 @@ impl Block {
     /// Bytes of the memory that it is part of, and that live as long as any part of it.
     pub(super) fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// Whether every packet was given out.
+    pub(super) fn is_spent(&self) -> bool {
+        self.at >= self.bytes.len()
     }
 
     /// The next packet: its token and payload.

@@ -76,17 +76,26 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         now: Duration,
     ) -> Result<bool, ConnectionError> {
         loop {
-            if self.handle.state().is_ending() {
+            if connection.block.is_none() && connection.reader.is_empty() {
+                return Ok(true);
+            }
+            let mut state = self.handle.state();
+            if state.is_ending() {
                 connection.block = None;
                 connection.reader.clear();
                 return Ok(true);
             }
-            if connection.block.is_none() {
-                connection.block = connection.reader.next_block()?;
-            }
-            let Some(block) = &mut connection.block else {
-                return Ok(true);
+            let block = match &mut connection.block {
+                Some(block) => block,
+                None => match connection.reader.next_block()? {
+                    Some(block) => connection.block.insert(block),
+                    None => return Ok(true),
+                },
             };
+            if block.is_spent() {
+                connection.block = None;
+                continue;
+            }
             if self.receiver.is_full() {
                 return Ok(false);
             }
@@ -95,7 +104,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 connection.block = None;
                 continue;
             };
-            let inbound = self.handle.state().handle_packet(now, token, payload)?;
+            let inbound = state.handle_packet(now, token, payload)?;
+            drop(state);
             match inbound {
                 Inbound::Deliver {
                     token,
@@ -128,7 +138,11 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Ok(Progress::OutOfBudget);
             }
             // An empty batch stays where it is, and keeps its memory.
-            let Some(batch) = self.handle.state().lay_out(now) else {
+            let laid_out = {
+                let mut state = self.handle.state();
+                state.has_output().then(|| state.lay_out(now)).flatten()
+            };
+            let Some(batch) = laid_out else {
                 return Ok(Progress::Blocked);
             };
             if buggify_with_prob!(WRITE_FAILURE) {

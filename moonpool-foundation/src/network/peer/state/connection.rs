@@ -233,6 +233,15 @@ impl PeerState {
         self.exchange.as_ref().is_some_and(Exchange::awaits_turn)
     }
 
+    /// Whether [`lay_out`](Self::lay_out) may give something.
+    #[inline]
+    pub(in crate::network::peer) fn has_output(&self) -> bool {
+        let owes = |exchange: &Exchange| exchange.is_urgent() || exchange.owes_ack();
+        !self.outbox.batch().is_empty()
+            || self.outbox.has_queued()
+            || self.exchange.as_ref().is_some_and(owes)
+    }
+
     /// Lays out what can be written now. The batch is to be written from;
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
     pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {
