@@ -69,6 +69,26 @@ impl World {
         Asked::Ready(Ok(()))
     }
 
+    /// Whether a read would wait, and whoever asks with `waker` is woken when it need not: that is seen
+    /// to here if it can be done at once.
+    #[inline]
+    pub(crate) fn awaits_bytes(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> bool {
+        let Some(connection) = self.network.connections.get_mut(id) else {
+            return false;
+        };
+        let pipe = connection.pipe(side.other());
+        if pipe.delivered > 0 || pipe.ended {
+            return false;
+        }
+        let end = connection.end(side);
+        if matches!(end.state, EndState::Reset(_)) {
+            return false;
+        }
+        let polled = self.executor.polled_task(waker);
+        let asked = Waiter::park::<()>(&mut end.reader, polled, waker);
+        matches!(asked, Asked::Parked)
+    }
+
     /// A read that finds no bytes: the end, an error, or a wait.
     fn read_end(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> Asked<io::Result<()>> {
         let Some(connection) = self.network.connections.get_mut(id) else {

@@ -379,8 +379,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         mut timer: Pin<&mut Timer<T>>,
     ) -> Poll<ConnectionError>
     where
-        S: tokio::io::AsyncRead + AsyncWrite + Unpin,
+        S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
+        // Who was woken to write has as a rule nothing to read.
+        let has_packets = self.handle.changed() == Changed::Packets;
         let is_same_task = self.handle.begin_turn(cx);
         self.handle.state().begin_turn();
         // A turn may end in the middle of what is there to read.
@@ -397,7 +399,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 }
             }
             let advanced = self
-                .poll_read(cx, connection, now, &mut budget)
+                .poll_read(cx, connection, now, &mut budget, has_packets)
                 .and_then(|read| Ok((read, self.poll_write(cx, connection, now)?)));
             let (read, written) = match advanced {
                 Ok(advanced) => advanced,

@@ -166,6 +166,11 @@ impl PacketReader {
         }))
     }
 
+    /// Whether the last read could have taken more.
+    pub(super) fn has_room(&self) -> bool {
+        self.buffer.len() < self.buffer.capacity()
+    }
+
     /// Whether everything that was read was given out.
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty()

@@ -169,6 +169,22 @@ impl TcpStreamTrait for SimTcpStream {
         self.addresses().map(|(_, remote)| remote.to_string())
     }
 
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(world) = self.world.upgrade() else {
+            return Poll::Pending;
+        };
+        let is_parked = world.with_live(self.owner, |world| {
+            world.awaits_bytes(self.id, self.side, cx.waker())
+        });
+        if is_parked == Some(false) {
+            return Poll::Ready(());
+        }
+        wait::note(WaitReason::Read {
+            remote: self.remote,
+        });
+        Poll::Pending
+    }
+
     /// Simulated sockets always send at once: this has no effect.
     fn set_nodelay(&self, _nodelay: bool) -> io::Result<()> {
         Ok(())

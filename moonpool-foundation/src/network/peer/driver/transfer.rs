@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::{Connection, Driver, Progress, TURN_BYTES, WRITE_FAILURE};
 use crate::buggify_with_prob;
+use crate::network::TcpStreamTrait;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::exchange::Inbound;
 use crate::network::peer::frame::{BATCH_SLICES, Batch};
@@ -32,16 +33,18 @@ fn write_batch<const SLICES: usize, S: AsyncWrite + Unpin>(
 }
 
 impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
-    /// Reads and hands out packets until nothing more is there, or nothing more is taken.
+    /// Reads and hands out packets until nothing more is there, or nothing more is taken. If it is
+    /// doubtful that anything is there, the stream is asked first.
     pub(super) fn poll_read<S>(
         &self,
         cx: &mut Context<'_>,
         connection: &mut Connection<S>,
         now: Duration,
         budget: &mut usize,
+        mut is_doubtful: bool,
     ) -> Result<Progress, ConnectionError>
     where
-        S: tokio::io::AsyncRead + Unpin,
+        S: tokio::io::AsyncRead + TcpStreamTrait + Unpin,
     {
         loop {
             if !self.hand_out(connection, now)? {
@@ -49,6 +52,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             }
             if *budget == 0 {
                 return Ok(Progress::OutOfBudget);
+            }
+            if is_doubtful && connection.stream.poll_readable(cx).is_pending() {
+                connection.reader.handle_blocked();
+                return Ok(Progress::Blocked);
             }
             connection.reader.make_room()?;
             let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
@@ -60,6 +67,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
                 Poll::Ready(Ok(bytes)) => {
                     *budget = budget.saturating_sub(bytes);
+                    // A read that left room has taken everything, if a fault did not cut it short.
+                    is_doubtful = connection.reader.has_room();
                     connection.reader.handle_read(bytes);
                     self.handle.state().handle_read(bytes);
                 }
@@ -212,7 +221,6 @@ mod tests {
 
     use super::*;
     use crate::messaging::{UID, WellKnownToken, serialize_packet};
-    use crate::network::TcpStreamTrait;
     use crate::network::peer::handle::PeerHandle;
     use crate::network::peer::receiver::Receiver;
     use crate::network::peer::session::{HelloAnswer, Outcome, VERSION};
@@ -298,7 +306,7 @@ mod tests {
             let mut cx = Context::from_waker(Waker::noop());
             let mut budget = TURN_BYTES;
             driver
-                .poll_read(&mut cx, &mut connection, now, &mut budget)
+                .poll_read(&mut cx, &mut connection, now, &mut budget, false)
                 .unwrap();
         };
         handle.reconnect();
