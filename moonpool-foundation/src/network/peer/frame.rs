@@ -311,6 +311,7 @@ impl Batch {
         self.slices
     }
 
+    #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.bytes < BATCH_BYTES && self.slices < BATCH_SLICES
     }

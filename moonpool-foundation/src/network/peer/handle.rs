@@ -474,6 +474,7 @@ impl PeerHandle {
     }
 
     /// The state. Held for one call at a time: never across a callback, a wake or a provider.
+    #[inline]
     pub(super) fn state(&self) -> RefMut<'_, PeerState> {
         self.0.state.borrow_mut()
     }

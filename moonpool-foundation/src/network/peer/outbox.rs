@@ -285,6 +285,7 @@ impl Outbox {
     }
 
     /// The batch, to write from it; [`put_back`](Self::put_back) has to follow before anything else.
+    #[inline]
     pub(super) fn take_batch(&mut self) -> Batch {
         std::mem::take(&mut self.batch)
     }
@@ -376,11 +377,13 @@ impl Outbox {
         self.counters.unreliable_dropped += 1;
     }
 
+    #[inline]
     pub(super) fn batch(&self) -> &Batch {
         &self.batch
     }
 
     /// Whether packets wait that are not laid out.
+    #[inline]
     pub(super) fn has_queued(&self) -> bool {
         !self.queue.is_empty() || !self.relay.is_empty()
     }
@@ -404,6 +407,7 @@ impl Outbox {
         self.reliable_bytes
     }
 
+    #[inline]
     pub(super) fn unacknowledged(&self) -> usize {
         self.retained.len()
     }

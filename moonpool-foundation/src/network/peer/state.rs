@@ -463,6 +463,7 @@ impl PeerState {
     }
 
     /// Whether packets can flow.
+    #[inline]
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open { .. })
     }
@@ -498,6 +499,7 @@ impl PeerState {
     }
 
     /// Whether what arrives is of no interest any more.
+    #[inline]
     pub(super) fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Ending { .. })
     }
@@ -517,6 +519,7 @@ impl PeerState {
     }
 
     /// Packets that were written and not acknowledged.
+    #[inline]
     pub(super) fn unacknowledged(&self) -> usize {
         self.outbox.unacknowledged()
     }

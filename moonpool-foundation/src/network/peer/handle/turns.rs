@@ -39,6 +39,7 @@ impl PeerHandle {
     }
 
     /// The driver begins to look at everything. Whether the same task did so the last time.
+    #[inline]
     pub(in crate::network::peer) fn begin_turn(&self, cx: &Context<'_>) -> bool {
         self.0.is_scheduled.set(true);
         let known = self.0.waker.take();
@@ -54,26 +55,31 @@ impl PeerHandle {
     }
 
     /// What handles changed since the last [`take_changed`](Self::take_changed).
+    #[inline]
     pub(in crate::network::peer) fn changed(&self) -> Changed {
         self.0.changed.get()
     }
 
     /// What handles changed since the last call.
+    #[inline]
     pub(in crate::network::peer) fn take_changed(&self) -> Changed {
         self.0.changed.replace(Changed::Nothing)
     }
 
     /// Whether a watch asks for the other end.
+    #[inline]
     pub(in crate::network::peer) fn is_watched(&self) -> bool {
         self.0.watches.get() > 0
     }
 
     /// The driver is about to wait: from now on it has to be woken.
+    #[inline]
     pub(in crate::network::peer) fn end_turn(&self) {
         self.0.is_scheduled.set(false);
     }
 
     /// Whether somebody waits for room.
+    #[inline]
     pub(in crate::network::peer) fn is_awaited(&self) -> bool {
         self.0.is_ready_wanted.get()
     }

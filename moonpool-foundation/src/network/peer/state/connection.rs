@@ -99,6 +99,7 @@ impl PeerState {
     }
 
     /// Bytes were read.
+    #[inline]
     pub(in crate::network::peer) fn handle_read(&mut self, bytes: usize) {
         self.metrics.bytes_received += u64::try_from(bytes).unwrap_or(u64::MAX);
         self.liveness.handle_read(bytes);
@@ -221,6 +222,7 @@ impl PeerState {
     }
 
     /// The driver has its turn.
+    #[inline]
     pub(in crate::network::peer) fn begin_turn(&mut self) {
         if let Some(exchange) = &mut self.exchange {
             exchange.begin_turn();
@@ -229,6 +231,7 @@ impl PeerState {
 
     /// Whether the driver has to have another turn, after everybody who can go on now: what they
     /// send may carry an acknowledgement that is due.
+    #[inline]
     pub(in crate::network::peer) fn awaits_turn(&self) -> bool {
         self.exchange.as_ref().is_some_and(Exchange::awaits_turn)
     }

@@ -52,6 +52,7 @@ pub(in crate::network::peer) struct Alarms {
 
 impl Alarms {
     /// The earlier of the two.
+    #[inline]
     pub(in crate::network::peer) fn first(self) -> Duration {
         self.ordinary.min(self.background)
     }
