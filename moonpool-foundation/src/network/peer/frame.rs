@@ -278,7 +278,8 @@ impl Batch {
 
     /// Withdraws the packet, if it is here: it becomes a Skip, at once or when it is written.
     pub(super) fn withdraw(&mut self, id: PacketId) -> Option<Withdrawn> {
-        let is_it = |frame: &Box<Frame>| frame.is_reliable() && frame.id == id && !frame.is_withdrawn;
+        let is_it =
+            |frame: &Box<Frame>| frame.is_reliable() && frame.id == id && !frame.is_withdrawn;
         let at = self.frames.iter().position(is_it)?;
         let has_begun = at == 0 && self.has_begun();
         let frame = self.frames.get_mut(at)?;

@@ -518,12 +518,6 @@ impl PeerState {
         remote.map_or(own, |remote| own.min(remote))
     }
 
-    /// Packets that were written and not acknowledged.
-    #[inline]
-    pub(super) fn unacknowledged(&self) -> usize {
-        self.outbox.unacknowledged()
-    }
-
     /// How many connections became usable.
     pub(super) fn connections(&self) -> u64 {
         self.metrics.connections

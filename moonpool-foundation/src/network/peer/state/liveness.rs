@@ -154,6 +154,12 @@ impl PeerState {
         self.demand = demand;
     }
 
+    /// Packets that were written and not acknowledged.
+    #[inline]
+    pub(in crate::network::peer) fn unacknowledged(&self) -> usize {
+        self.outbox.unacknowledged()
+    }
+
     /// Asks for a sign of life while something is owed, and gives the connection up if none comes.
     pub(super) fn handle_silence(&mut self, now: Duration) {
         self.note_owed(now);
