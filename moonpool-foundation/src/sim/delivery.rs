@@ -69,24 +69,20 @@ impl World {
         Asked::Ready(Ok(()))
     }
 
-    /// Whether a read would wait, and whoever asks with `waker` is woken when it need not: that is seen
-    /// to here if it can be done at once.
+    /// A wait if a read would be one.
     #[inline]
-    pub(crate) fn awaits_bytes(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> bool {
+    pub(crate) fn await_bytes(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> Asked<()> {
         let Some(connection) = self.network.connections.get_mut(id) else {
-            return false;
+            return Asked::Ready(());
         };
         let pipe = connection.pipe(side.other());
-        if pipe.delivered > 0 || pipe.ended {
-            return false;
-        }
+        let is_empty = pipe.delivered == 0 && !pipe.ended;
         let end = connection.end(side);
-        if matches!(end.state, EndState::Reset(_)) {
-            return false;
+        if !is_empty || matches!(end.state, EndState::Reset(_)) {
+            return Asked::Ready(());
         }
         let polled = self.executor.polled_task(waker);
-        let asked = Waiter::park::<()>(&mut end.reader, polled, waker);
-        matches!(asked, Asked::Parked)
+        Waiter::park(&mut end.reader, polled, waker)
     }
 
     /// A read that finds no bytes: the end, an error, or a wait.

@@ -415,8 +415,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Poll::Pending;
             }
             // Once something was decided, every deadline may be another.
-            let is_quiet = is_same_task && is_settled && self.can_rest(now, timer.alarms());
-            if is_quiet || self.must_wait(cx, now, timer.as_mut()) {
+            let can_rest = is_same_task && is_settled && self.can_rest(now, timer.alarms());
+            if can_rest || self.must_wait(cx, now, timer.as_mut()) {
                 return Poll::Pending;
             }
         }
@@ -425,8 +425,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// Whether the last turn left nothing to decide, and nothing has changed but what the stream may
     /// bring and what is to be written.
     fn is_settled(&self, now: Duration) -> bool {
-        let until = self.settled_until.take();
-        let is_settled = now < until
+        let is_settled = now < self.settled_until.get()
             && match self.handle.changed() {
                 Changed::Nothing => true,
                 Changed::Packets => self.handle.state().handle_queued(now),
@@ -470,6 +469,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
         self.handle.take_changed();
+        self.settled_until.set(Duration::ZERO);
         let demand = self.demand();
         let patience = if self.handle.is_connected() {
             None
@@ -499,6 +499,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         now: Duration,
         mut timer: Pin<&mut Timer<T>>,
     ) -> bool {
+        self.settled_until.set(Duration::ZERO);
         self.report_events();
         self.handle.wake_ready();
         // What was read since may be what was expected.

@@ -173,11 +173,17 @@ impl TcpStreamTrait for SimTcpStream {
         let Some(world) = self.world.upgrade() else {
             return Poll::Pending;
         };
-        let is_parked = world.with_live(self.owner, |world| {
-            world.awaits_bytes(self.id, self.side, cx.waker())
+        let asked = world.with_live(self.owner, |world| {
+            world.await_bytes(self.id, self.side, cx.waker())
         });
-        if is_parked == Some(false) {
-            return Poll::Ready(());
+        match asked {
+            None => return Poll::Pending,
+            Some(Asked::Ready(())) => return Poll::Ready(()),
+            Some(Asked::Parked) => {}
+            Some(Asked::Park) => {
+                let waker = world.register(cx.waker());
+                drop(world.with(|world| world.park_reader(self.id, self.side, waker)));
+            }
         }
         wait::note(WaitReason::Read {
             remote: self.remote,

@@ -216,8 +216,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::future::Future;
     use std::rc::Rc;
-    use std::task::Waker;
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
 
     use super::*;
     use crate::messaging::{UID, WellKnownToken, serialize_packet};
@@ -225,6 +227,7 @@ mod tests {
     use crate::network::peer::receiver::Receiver;
     use crate::network::peer::session::{HelloAnswer, Outcome, VERSION};
     use crate::network::peer::state::{Action, PeerState};
+    use crate::network::peer::timer::Timer;
     use crate::network::peer::{
         PeerConfig, PeerId, PeerSink, SessionEnded, SessionIdentity, SessionMode,
     };
@@ -245,17 +248,109 @@ mod tests {
         fn handle_finished(&self, _: &PeerHandle) {}
     }
 
-    /// Nothing more comes, and nothing can be written.
-    struct Silent;
+    /// Nothing more comes than this, and every write is taken.
+    struct Silent(Vec<u8>);
 
     impl tokio::io::AsyncRead for Silent {
         fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.0.is_empty() {
+                return Poll::Pending;
+            }
+            buffer.put_slice(&std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Silent {
+        fn poll_write(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
-            _: &mut tokio::io::ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A clock that stands, and whose sleeps note whom they would wake.
+    #[derive(Clone, Default)]
+    struct Standing(Rc<RefCell<Vec<Waker>>>);
+
+    impl Future for Standing {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            self.0.borrow_mut().push(cx.waker().clone());
             Poll::Pending
         }
+    }
+
+    impl TimeProvider for Standing {
+        type Sleep = Self;
+
+        fn sleep(&self, _: Duration) -> Self {
+            self.clone()
+        }
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn timer(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn unix_time(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    #[derive(Default)]
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn the_timers_wake_the_task_that_has_the_driver_now() {
+        let config = PeerConfig::default();
+        let identity = SessionIdentity {
+            incarnation: UID::new(1, 1),
+            address: None,
+        };
+        let state = PeerState::dialling(config.clone(), SessionMode::Acknowledged(identity));
+        let handle = PeerHandle::new(PeerId(0), "there".into(), state);
+        let (clock, now) = (Standing::default(), Duration::ZERO);
+        let sink = Receiver::Sink(Rc::new(Order::default()));
+        let task = TokioTaskProvider::new();
+        let driver = Driver::new(&handle, sink, clock.clone(), task, &config);
+        handle.reconnect();
+        handle.state().handle_timeout(now);
+        assert_eq!(handle.state().poll_action(now), Action::Connect);
+        handle.state().handle_connected(now, UID::new(50, 50));
+        let connection = Connection::new(Silent(fresh(2)), "there", 1_000_000);
+        let mut timer = pin!(Timer::new(clock.clone()));
+        let mut conversing = pin!(driver.converse(connection, timer.as_mut()));
+        let asked = || std::mem::take(&mut *clock.0.borrow_mut());
+        let mut poll = |waker: &Waker| {
+            let mut cx = Context::from_waker(waker);
+            assert!(conversing.as_mut().poll(&mut cx).is_pending());
+        };
+        let [first, second] = [(); 2].map(|()| Waker::from(Arc::<Task>::default()));
+        poll(&first);
+        assert!(!asked().is_empty());
+        poll(&first);
+        assert!(asked().is_empty(), "they are set");
+        poll(&second);
+        let woken = asked();
+        assert!(!woken.is_empty() && woken.iter().all(|waker| waker.will_wake(&second)));
     }
 
     impl TcpStreamTrait for Silent {
@@ -301,7 +396,7 @@ mod tests {
             handle.state().handle_timeout(now);
             assert_eq!(handle.state().poll_action(now), Action::Connect);
             handle.state().handle_connected(now, UID::new(50, 50));
-            let mut connection = Connection::new(Silent, "there", 1_000_000);
+            let mut connection = Connection::new(Silent(Vec::new()), "there", 1_000_000);
             connection.reader.buffer().extend_from_slice(bytes);
             let mut cx = Context::from_waker(Waker::noop());
             let mut budget = TURN_BYTES;

@@ -171,7 +171,6 @@ impl PeerState {
         self.is_timed
             && self.is_open()
             && self.closing.is_none()
-            && self.contest.is_none()
             && self.disconnect.is_none()
             && self.events.is_empty()
     }

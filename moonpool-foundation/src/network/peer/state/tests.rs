@@ -6,6 +6,7 @@ mod liveness;
 mod model;
 mod queueing;
 mod reconnecting;
+mod resting;
 mod resuming;
 mod sessions;
 mod terms;
