@@ -409,13 +409,18 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Poll::Ready(cause);
             }
             let has_more = read == Progress::OutOfBudget || written == Progress::OutOfBudget;
-            if has_more || self.handle.state().awaits_turn() {
+            let (awaits_turn, is_owed) = {
+                let state = self.handle.state();
+                (state.awaits_turn(), state.unacknowledged() > 0)
+            };
+            if has_more || awaits_turn {
                 // Still scheduled: others go first, then this task is polled again.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             // Once something was decided, every deadline may be another.
-            let can_rest = is_same_task && is_settled && self.can_rest(now, timer.alarms());
+            let can_rest =
+                is_same_task && is_settled && self.can_rest(now, is_owed, timer.alarms());
             if can_rest || self.must_wait(cx, now, timer.as_mut()) {
                 return Poll::Pending;
             }
@@ -439,28 +444,29 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
 
     /// The short way to [`must_wait`](Self::must_wait), for turns that only moved packets: whether
     /// there is nothing to do but wait for the stream, for handles, and for the alarms that are set
-    /// already.
-    fn can_rest(&self, now: Duration, alarms: Alarms) -> bool {
-        if self.handle.is_awaited() || self.handle.changed() == Changed::Anything {
+    /// already. `is_owed`: something was written and not acknowledged.
+    fn can_rest(&self, now: Duration, is_owed: bool, alarms: Alarms) -> bool {
+        if self.handle.is_awaited() {
             return false;
         }
-        // What was written and not acknowledged is owed, whoever else waits for the other end.
-        let awaits = self.handle.state().unacknowledged() == 0
-            && (self.handle.is_watched() || self.receiver.expects_replies(&self.handle));
-        {
-            let mut state = self.handle.state();
-            let is_queued = self.handle.changed() == Changed::Packets;
-            if !state.can_rest(now, awaits, alarms) || (is_queued && !state.handle_queued(now)) {
-                return false;
-            }
+        // What was written is owed, whoever else waits for the other end.
+        let is_owed =
+            is_owed || self.handle.is_watched() || self.receiver.expects_replies(&self.handle);
+        let mut state = self.handle.state();
+        let is_all = match self.handle.changed() {
+            Changed::Nothing => true,
+            Changed::Packets => state.handle_queued(now),
+            Changed::Anything => false,
+        };
+        if !is_all || !state.can_rest(now, is_owed, alarms) {
+            return false;
         }
-        self.handle.take_changed();
-        self.rest_until(alarms.first());
+        drop(state);
+        self.rest();
         true
     }
 
-    fn rest_until(&self, at: Duration) {
-        self.settled_until.set(at);
+    fn rest(&self) {
         self.handle.end_turn();
         #[cfg(feature = "metrics")]
         self.guard.publish();
@@ -518,7 +524,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         {
             return false;
         }
-        self.rest_until(timer.alarms().first());
+        self.settled_until.set(timer.alarms().first());
+        self.rest();
         true
     }
 

@@ -225,8 +225,8 @@ mod tests {
     use crate::messaging::{UID, WellKnownToken, serialize_packet};
     use crate::network::peer::handle::PeerHandle;
     use crate::network::peer::receiver::Receiver;
-    use crate::network::peer::session::{HelloAnswer, Outcome, VERSION};
-    use crate::network::peer::state::{Action, PeerState};
+    use crate::network::peer::session::{Hello, HelloAnswer, Outcome, VERSION};
+    use crate::network::peer::state::{Action, Attachment, PeerState};
     use crate::network::peer::timer::Timer;
     use crate::network::peer::{
         PeerConfig, PeerId, PeerSink, SessionEnded, SessionIdentity, SessionMode,
@@ -281,9 +281,9 @@ mod tests {
         }
     }
 
-    /// A clock that stands, and whose sleeps note whom they would wake.
+    /// A clock that stands, and whose sleeps note whom they would wake, and after what time.
     #[derive(Clone, Default)]
-    struct Standing(Rc<RefCell<Vec<Waker>>>);
+    struct Standing(Rc<RefCell<Vec<Waker>>>, Rc<RefCell<Vec<Duration>>>);
 
     impl Future for Standing {
         type Output = ();
@@ -297,7 +297,8 @@ mod tests {
     impl TimeProvider for Standing {
         type Sleep = Self;
 
-        fn sleep(&self, _: Duration) -> Self {
+        fn sleep(&self, duration: Duration) -> Self {
+            self.1.borrow_mut().push(duration);
             self.clone()
         }
         fn now(&self) -> Duration {
@@ -309,6 +310,52 @@ mod tests {
         fn unix_time(&self) -> Duration {
             Duration::ZERO
         }
+    }
+
+    #[test]
+    fn a_deadline_that_comes_nearer_without_a_packet_is_noticed() {
+        let config = PeerConfig::default();
+        let identity = SessionIdentity {
+            incarnation: UID::new(1, 1),
+            address: None,
+        };
+        let hello = Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            max_payload: 1_000_000,
+            features: 0,
+            incarnation: UID::new(2, 2),
+            session: UID::new(3, 3),
+            next_expected: 1,
+            generation: 1,
+            expected_peer: None,
+            address: None,
+        };
+        let mut state = PeerState::of_session(config.clone(), identity);
+        let begin = Attachment::Begin(UID::new(4, 4));
+        state
+            .handle_attached(Duration::ZERO, &hello, begin)
+            .unwrap();
+        let handle = PeerHandle::new(PeerId(0), "there".into(), state);
+        let clock = Standing::default();
+        let sink = Receiver::Sink(Rc::new(Order::default()));
+        let task = TokioTaskProvider::new();
+        let driver = Driver::new(&handle, sink, clock.clone(), task, &config);
+        let connection = Connection::new(Silent(Vec::new()), "there", 1_000_000);
+        let mut timer = pin!(Timer::new(clock.clone()));
+        let mut conversing = pin!(driver.converse(connection, timer.as_mut()));
+        let mut poll = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(conversing.as_mut().poll(&mut cx).is_pending());
+            std::mem::take(&mut *clock.1.borrow_mut())
+        };
+        assert_eq!(
+            poll(),
+            [Duration::from_secs(216)],
+            "it is closed there first"
+        );
+        handle.allow_dial(&"10.0.0.1:1".parse().unwrap());
+        assert_eq!(poll(), [Duration::from_secs(180)]);
     }
 
     #[derive(Default)]

@@ -72,9 +72,10 @@ impl PeerHandle {
         self.0.watches.get() > 0
     }
 
-    /// The driver is about to wait: from now on it has to be woken.
+    /// The driver is about to wait, and has looked at everything: from now on it has to be woken.
     #[inline]
     pub(in crate::network::peer) fn end_turn(&self) {
+        self.0.changed.set(Changed::Nothing);
         self.0.is_scheduled.set(false);
     }
 

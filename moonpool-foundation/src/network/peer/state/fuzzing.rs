@@ -163,8 +163,9 @@ impl Script {
         let now = self.now;
         let demand = self.state.demand;
         let awaits = demand.replies || demand.watches;
+        let is_owed = awaits || self.state.unacknowledged() > 0;
         let is_calm = self.state.handle_queued(now);
-        if !self.state.can_rest(now, awaits, self.alarms) {
+        if now >= self.alarms.first() || !self.state.can_rest(now, is_owed, self.alarms) {
             return;
         }
         assert!(is_calm);

@@ -198,7 +198,7 @@ impl PeerState {
     /// acknowledge them at once, and was not asked for it yet.
     pub(super) fn is_pressed(&self) -> bool {
         let is_asked = self.exchange.as_ref().is_none_or(Exchange::is_asking);
-        !is_asked && self.outbox.is_half_unacknowledged()
+        self.outbox.unacknowledged() > 0 && !is_asked && self.outbox.is_half_unacknowledged()
     }
 
     /// Notes since when something is owed.

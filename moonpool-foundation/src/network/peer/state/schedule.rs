@@ -186,29 +186,33 @@ impl PeerState {
         is_all
     }
 
-    /// Whether the state can be left alone until the alarms that are set, which are for what
-    /// `poll_timeout` said since the connection opened: nothing is due, and no deadline has come that
-    /// is earlier than they are. `awaits`: replies or watches depend on the other end.
+    /// Whether the state can be left alone until the alarms that are set, both after `now`, and for
+    /// what `poll_timeout` said since the connection opened: nothing is to be done, and no deadline has
+    /// come that is earlier than they are. `is_owed`: something depends on the other end's being there.
     ///
     /// It asks for what packets change and nothing else: the others of the deadlines, once told, only
     /// move away.
     pub(in crate::network::peer) fn can_rest(
         &mut self,
         now: Duration,
-        awaits: bool,
+        is_owed: bool,
         alarms: Alarms,
     ) -> bool {
-        if !self.is_plain_sailing() || now >= alarms.first() || self.is_half_done() {
+        if !self.is_plain_sailing() || self.is_half_done() {
             return false;
         }
-        let awaits = awaits && self.exchange.is_some();
-        self.note_whether_owed(now, awaits || self.outbox.unacknowledged() > 0);
-        let (class, keepalive) = self.keepalive();
         let is_late = |alarm: Duration, deadline: Option<Duration>| {
             deadline.is_some_and(|deadline| deadline < alarm)
         };
-        !is_late(alarms.of(class), keepalive)
-            && !is_late(alarms.ordinary, self.outbox.next_expiry())
+        let is_owed = is_owed && (self.exchange.is_some() || self.outbox.unacknowledged() > 0);
+        self.note_whether_owed(now, is_owed);
+        if is_owed {
+            let (class, keepalive) = self.keepalive();
+            if is_late(alarms.of(class), keepalive) {
+                return false;
+            }
+        }
+        !is_late(alarms.ordinary, self.outbox.next_expiry())
     }
 
     /// Whether an open connection has packets that were not laid out although they could be, or has
