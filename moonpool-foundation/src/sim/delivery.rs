@@ -69,6 +69,22 @@ impl World {
         Asked::Ready(Ok(()))
     }
 
+    /// A wait if a read would be one.
+    #[inline]
+    pub(crate) fn await_bytes(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> Asked<()> {
+        let Some(connection) = self.network.connections.get_mut(id) else {
+            return Asked::Ready(());
+        };
+        let pipe = connection.pipe(side.other());
+        let is_empty = pipe.delivered == 0 && !pipe.ended;
+        let end = connection.end(side);
+        if !is_empty || matches!(end.state, EndState::Reset(_)) {
+            return Asked::Ready(());
+        }
+        let polled = self.executor.polled_task(waker);
+        Waiter::park(&mut end.reader, polled, waker)
+    }
+
     /// A read that finds no bytes: the end, an error, or a wait.
     fn read_end(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> Asked<io::Result<()>> {
         let Some(connection) = self.network.connections.get_mut(id) else {

@@ -1,11 +1,12 @@
 //! [`PeerHandle`]: what callers hold, without type parameters.
 
 mod answers;
+mod turns;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +21,8 @@ use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{Demand, PeerState, Refusal};
 use super::terms::{Account, AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
+
+pub(super) use turns::Changed;
 
 /// Bytes of memory that frames are cut from.
 const CHUNK_SIZE: usize = 16 * 1024;
@@ -56,8 +59,8 @@ struct Shared {
     waker: Cell<Option<Waker>>,
     /// The driver runs, or is going to: it need not be woken.
     is_scheduled: Cell<bool>,
-    /// A handle changed something since the driver looked last.
-    is_dirty: Cell<bool>,
+    /// What handles changed since the driver looked last.
+    changed: Cell<Changed>,
     is_ready_wanted: Cell<bool>,
     has_ended: Cell<bool>,
     /// Handles that count as a use of the peer.
@@ -88,7 +91,7 @@ impl PeerHandle {
             chunk: Cell::default(),
             waker: Cell::new(None),
             is_scheduled: Cell::new(false),
-            is_dirty: Cell::new(false),
+            changed: Cell::new(Changed::Nothing),
             is_ready_wanted: Cell::new(false),
             has_ended: Cell::new(false),
             references: Cell::new(1),
@@ -444,7 +447,7 @@ impl PeerHandle {
         let pushed = self.state().send_reliable(head, body, terms);
         match pushed {
             Ok(id) => {
-                self.signal();
+                self.signal_changed(Changed::Packets);
                 Ok(id)
             }
             Err((refusal, head, body)) => Err(self.refused(true, refusal, head, body)),
@@ -455,7 +458,7 @@ impl PeerHandle {
         let pushed = self.state().send_unreliable(head, body);
         match pushed {
             Ok(()) => {
-                self.signal();
+                self.signal_changed(Changed::Packets);
                 Ok(())
             }
             Err((refusal, head, body)) => Err(self.refused(false, refusal, head, body)),
@@ -471,46 +474,9 @@ impl PeerHandle {
     }
 
     /// The state. Held for one call at a time: never across a callback, a wake or a provider.
+    #[inline]
     pub(super) fn state(&self) -> RefMut<'_, PeerState> {
         self.0.state.borrow_mut()
-    }
-
-    /// Something changed that the driver has to look at.
-    pub(super) fn signal(&self) {
-        self.0.is_dirty.set(true);
-        if self.0.is_scheduled.replace(true) {
-            return;
-        }
-        match self.0.waker.take() {
-            Some(waker) => waker.wake(),
-            // The driver was not polled yet: it will look by itself.
-            None => self.0.is_scheduled.set(false),
-        }
-    }
-
-    /// The driver begins to look at everything.
-    pub(super) fn begin_turn(&self, cx: &Context<'_>) {
-        let known = self.0.waker.take();
-        let waker = known.filter(|known| known.will_wake(cx.waker()));
-        self.0
-            .waker
-            .set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
-        self.0.is_scheduled.set(true);
-    }
-
-    /// Whether a handle changed something since the last [`take_dirty`](Self::take_dirty).
-    pub(super) fn is_dirty(&self) -> bool {
-        self.0.is_dirty.get()
-    }
-
-    /// Whether a handle changed something since the last call.
-    pub(super) fn take_dirty(&self) -> bool {
-        self.0.is_dirty.replace(false)
-    }
-
-    /// The driver is about to wait: from now on it has to be woken.
-    pub(super) fn end_turn(&self) {
-        self.0.is_scheduled.set(false);
     }
 
     /// Wakes the first one who waits for room, if there is some.

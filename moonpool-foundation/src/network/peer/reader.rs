@@ -62,6 +62,7 @@ impl PacketReader {
     ///
     /// # Errors
     /// [`ConnectionError::NoMemory`].
+    #[inline]
     pub(super) fn make_room(&mut self) -> Result<(), ConnectionError> {
         let missing = self.missing();
         let (held, charged) = (self.buffer.len(), self.charged);
@@ -85,6 +86,7 @@ impl PacketReader {
 
     /// There is nothing to read. What a busy connection keeps for its next read is let go of while
     /// memory is short: it may be a long time until then.
+    #[inline]
     pub(super) fn handle_blocked(&mut self) {
         if self.charged <= FIRST_READ || !self.buffer.is_empty() {
             return;
@@ -100,6 +102,7 @@ impl PacketReader {
     }
 
     /// Bytes that the packet which has begun still lacks.
+    #[inline]
     fn missing(&self) -> usize {
         match packet_length(&self.buffer, self.max_payload) {
             Ok(Some(length)) => length.saturating_sub(self.buffer.len()),
@@ -113,6 +116,7 @@ impl PacketReader {
     }
 
     /// The buffer to append to, with room for the next read.
+    #[inline]
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         let missing = self.missing();
         let (held, room) = (
@@ -134,6 +138,7 @@ impl PacketReader {
     }
 
     /// `bytes` were appended. Reads that fill the buffer make the next one larger.
+    #[inline]
     pub(super) fn handle_read(&mut self, bytes: usize) {
         if bytes >= self.read_size {
             self.read_size = (self.read_size * 2).min(LARGEST_READ);
@@ -166,6 +171,18 @@ impl PacketReader {
         }))
     }
 
+    /// Whether the last read could have taken more.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.buffer.len() < self.buffer.capacity()
+    }
+
+    /// Whether everything that was read was given out.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Forgets everything that was read.
     pub(super) fn clear(&mut self) {
         self.buffer.clear();
@@ -193,8 +210,15 @@ pub(super) struct Block {
 
 impl Block {
     /// Bytes of the memory that it is part of, and that live as long as any part of it.
+    #[inline]
     pub(super) fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// Whether every packet was given out.
+    #[inline]
+    pub(super) fn is_spent(&self) -> bool {
+        self.at >= self.bytes.len()
     }
 
     /// The next packet: its token and payload.

@@ -169,6 +169,28 @@ impl TcpStreamTrait for SimTcpStream {
         self.addresses().map(|(_, remote)| remote.to_string())
     }
 
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(world) = self.world.upgrade() else {
+            return Poll::Pending;
+        };
+        let asked = world.with_live(self.owner, |world| {
+            world.await_bytes(self.id, self.side, cx.waker())
+        });
+        match asked {
+            None => return Poll::Pending,
+            Some(Asked::Ready(())) => return Poll::Ready(()),
+            Some(Asked::Parked) => {}
+            Some(Asked::Park) => {
+                let waker = world.register(cx.waker());
+                drop(world.with(|world| world.park_reader(self.id, self.side, waker)));
+            }
+        }
+        wait::note(WaitReason::Read {
+            remote: self.remote,
+        });
+        Poll::Pending
+    }
+
     /// Simulated sockets always send at once: this has no effect.
     fn set_nodelay(&self, _nodelay: bool) -> io::Result<()> {
         Ok(())
