@@ -26,7 +26,7 @@ use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::wakes::{TaskRole, Waiter};
-use super::{SimWorld, context, executor};
+use super::{SimWorld, context, executor, wakes};
 use crate::chaos::assertions::{self, Tally};
 use crate::chaos::buggify::Buggify;
 use crate::chaos::invariants::Invariants;
@@ -422,7 +422,10 @@ impl Shared {
         // Tasks hold weak handles only, so the state is still there while their destructors run;
         // sealed, they reach nobody.
         let cancelled: Vec<_> = self.with(|world| {
-            world.executor.take_woken_abroad();
+            if wakes::is_any_abroad() {
+                // Behind a lock of all threads: other workers end worlds too.
+                world.executor.take_woken_abroad();
+            }
             let ids = std::iter::once(ProcessId::WORLD).chain(world.processes.ids());
             for id in ids {
                 world.processes.seal(id, Death::Crash);
