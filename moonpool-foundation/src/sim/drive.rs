@@ -16,7 +16,7 @@ use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
 use super::executor::{self, PollCount, Polled, Turn};
 use super::process::ProcessId;
-use super::steps::{Next, Step, Until};
+use super::steps::{Next, PolledTask, Step, Until};
 use super::wakes::{self, ReadyTask, TaskRole};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
@@ -140,9 +140,15 @@ impl SimWorld {
         let mut polls = PollCount::default();
         let mut grace = Grace::new(self);
         let until = limit.map_or(Until::Foreground, Until::Instant);
+        let mut polled = None;
         loop {
             let woken = main.woken.load(Ordering::Acquire);
-            match self.shared.with(|world| world.next(woken, until)) {
+            let next = self.shared.with(|world| {
+                let next = world.after_turn(polled.take());
+                next.unwrap_or_else(|| world.next(woken, until))
+            });
+            match next {
+                Next::Livelock { polls, task } => self.check_livelock(polls, task)?,
                 Next::Turn(Turn::Main) => {
                     grace.end();
                     main.woken.store(false, Ordering::Release);
@@ -155,7 +161,7 @@ impl SimWorld {
                     if task.metadata().role == TaskRole::Ordinary {
                         grace.end();
                     }
-                    self.poll_task(task)?;
+                    polled = Some(self.poll_task(task)?);
                 }
                 Next::Finish(step) => {
                     let advance = match self.finish(step)? {
@@ -169,16 +175,29 @@ impl SimWorld {
                     }
                 }
             }
-            self.check(main.abroad.load(Ordering::Acquire))?;
+            self.check(&mut polled, main.abroad.load(Ordering::Acquire))?;
         }
     }
 
-    /// What is looked at after every turn, and nearly always in order.
+    /// What is looked at after every turn, and nearly always in order: then `polled` is left to be
+    /// taken note of with the next turn, in one borrow.
     #[inline]
-    fn check(&self, main_woken_abroad: bool) -> SimulationResult<()> {
-        if main_woken_abroad || wakes::is_any_abroad() {
-            self.check_escape(main_woken_abroad)?;
+    fn check(
+        &self,
+        polled: &mut Option<PolledTask>,
+        main_woken_abroad: bool,
+    ) -> SimulationResult<()> {
+        let is_abroad = main_woken_abroad || wakes::is_any_abroad();
+        if !is_abroad && !self.are_invariants_due() {
+            return Ok(());
         }
+        self.note_polled(polled)?;
+        self.check_closely(main_woken_abroad)
+    }
+
+    #[cold]
+    fn check_closely(&self, main_woken_abroad: bool) -> SimulationResult<()> {
+        self.check_escape(main_woken_abroad)?;
         if self.are_invariants_due() {
             self.check_invariants()?;
         }
@@ -187,9 +206,15 @@ impl SimWorld {
 
     /// Polls what is ready and processes events until there is neither, as far as `until` says.
     fn run(&self, until: Until) -> SimulationResult<()> {
+        let mut polled = None;
         loop {
-            match self.shared.with(|world| world.next(false, until)) {
-                Next::Turn(Turn::Task(task)) => self.poll_task(task)?,
+            let next = self.shared.with(|world| {
+                let next = world.after_turn(polled.take());
+                next.unwrap_or_else(|| world.next(false, until))
+            });
+            match next {
+                Next::Livelock { polls, task } => self.check_livelock(polls, task)?,
+                Next::Turn(Turn::Task(task)) => polled = Some(self.poll_task(task)?),
                 Next::Turn(Turn::Main) => {}
                 Next::Finish(step) => {
                     if self.finish(step)? == Advance::Nothing {
@@ -197,7 +222,15 @@ impl SimWorld {
                     }
                 }
             }
-            self.check(false)?;
+            self.check(&mut polled, false)?;
+        }
+    }
+
+    /// Takes note of a poll, if there was one.
+    fn note_polled(&self, polled: &mut Option<PolledTask>) -> SimulationResult<()> {
+        match self.shared.with(|world| world.after_turn(polled.take())) {
+            Some(Next::Livelock { polls, task }) => self.check_livelock(polls, task),
+            _ => Ok(()),
         }
     }
 
@@ -291,57 +324,47 @@ impl SimWorld {
 
     fn poll_ready(&self) -> SimulationResult<()> {
         while let Some(turn) = self.next_turn(false) {
+            let mut polled = None;
             if let Turn::Task(task) = turn {
-                self.poll_task(task)?;
+                polled = Some(self.poll_task(task)?);
             }
-            self.check(false)?;
+            self.note_polled(&mut polled)?;
+            self.check(&mut None, false)?;
         }
         Ok(())
     }
 
-    fn poll_task(&self, task: ReadyTask) -> SimulationResult<()> {
-        let meta = *task.metadata();
-        let running = context::run_as(Current {
-            process: meta.process,
-        });
+    /// Polls a task, which is to be taken note of before the next is.
+    #[inline]
+    fn poll_task(&self, task: ReadyTask) -> SimulationResult<PolledTask> {
+        let (key, process) = (task.metadata().key, task.metadata().process);
+        let running = context::run_as(Current { process });
         let polled = if tracing::enabled!(tracing::Level::ERROR) {
-            let span = self.span(|world| (meta.process.id, world.executor.name(meta.key)));
+            let span = self.span(|world| (process.id, world.executor.name(key)));
             span.in_scope(|| executor::run(task))
         } else {
             executor::run(task)
         };
         drop(running);
-        if let Polled::Panicked(message) = &polled {
-            let message = message.clone();
-            let site = context::take_panic_site();
-            let name = self.shared.with(|world| {
-                if world.trace.is_on() {
-                    world.record_poll(&meta, &polled);
-                }
-                let name = world.executor.name(meta.key);
-                world.executor.after_poll(meta.key, world.clock);
-                name
-            });
-            return Err(self.shared.panic_error(name, meta.process, message, site));
+        let task = PolledTask { key, process };
+        match polled {
+            Polled::Fine => Ok(task),
+            Polled::Panicked(message) => Err(self.panicked(task, message)),
         }
-        let polls = self.shared.with(|world| {
+    }
+
+    #[cold]
+    fn panicked(&self, task: PolledTask, message: String) -> SimulationError {
+        let site = context::take_panic_site();
+        let name = self.shared.with(|world| {
             if world.trace.is_on() {
-                world.record_poll(&meta, &polled);
+                world.record_poll(task, ": it panics");
             }
-            let polls = world.executor.after_poll(meta.key, world.clock);
-            let together = world.turns.count(world.clock);
-            if together > world.turns_limit() {
-                return Some(together);
-            }
-            polls.filter(|polls| *polls > world.livelock_limit)
+            let name = world.executor.name(task.key);
+            world.executor.after_poll(task.key, world.clock);
+            name
         });
-        match polls {
-            None => Ok(()),
-            Some(polls) => {
-                let name = self.shared.with(|world| world.executor.name(meta.key));
-                self.check_livelock(polls, name)
-            }
-        }
+        self.shared.panic_error(name, task.process, message, site)
     }
 
     fn poll_main<F: Future>(

@@ -55,6 +55,7 @@ pub(crate) use connections::{Asked, AttemptId, ConnectionId, ListenerId, Side};
 pub(crate) use context::{current, world as driven_world};
 pub(crate) use events::EventClass;
 pub(crate) use join::JoinState;
+pub(crate) use pipe::Outgoing;
 pub(crate) use process::ProcessRef;
 pub(crate) use rng::{Draws, inert_draws};
 pub(crate) use slab::Key as AcceptorId;

@@ -77,6 +77,23 @@ pub(super) enum Carries {
     Reset,
 }
 
+/// What a write is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outgoing<'a> {
+    Bytes(&'a [u8]),
+    Slices(&'a [IoSlice<'a>]),
+}
+
+impl Outgoing<'_> {
+    #[inline]
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+        }
+    }
+}
+
 impl Pipe {
     /// What its connection's way and buffers are like.
     pub(super) fn lay(&mut self, capacity: usize, base: Duration, delay: Duration) {
@@ -115,8 +132,13 @@ impl Pipe {
         }
     }
 
-    /// Takes the first `count` bytes of `slices` into the send buffer.
-    pub(super) fn accept(&mut self, count: usize, slices: &[IoSlice<'_>]) {
+    /// Takes the first `count` bytes into the send buffer.
+    #[inline]
+    pub(super) fn accept(&mut self, count: usize, bytes: Outgoing<'_>) {
+        let slices = match bytes {
+            Outgoing::Bytes(bytes) => return self.bytes.extend(&bytes[..count]),
+            Outgoing::Slices(slices) => slices,
+        };
         let mut left = count;
         for slice in slices {
             let count = left.min(slice.len());

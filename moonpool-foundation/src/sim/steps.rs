@@ -1,12 +1,13 @@
 //! What a world does next, as far as that needs nobody's code: whose turn it is, and what the next
 //! event changes. `drive` polls, calls and reports.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::clock::SimInstant;
 use super::events::Popped;
-use super::executor::{Polled, Turn};
-use super::wakes::TaskMeta;
+use super::executor::{TaskKey, Turn};
+use super::process::ProcessRef;
 use super::world::World;
 
 /// All tasks together may be polled this many times as often at one instant as one of them: a task
@@ -45,6 +46,18 @@ pub(super) enum Next {
     Turn(Turn),
     /// To finish what an event came to.
     Finish(Step),
+    /// To end the run: somebody was polled so often at one instant.
+    Livelock {
+        polls: u64,
+        task: Cow<'static, str>,
+    },
+}
+
+/// A task that was polled.
+#[derive(Clone, Copy)]
+pub(super) struct PolledTask {
+    pub(super) key: TaskKey,
+    pub(super) process: ProcessRef,
 }
 
 impl World {
@@ -59,6 +72,27 @@ impl World {
                 step => return Next::Finish(step),
             }
         }
+    }
+
+    /// Takes note of a poll. `Some` if that was one too many.
+    #[inline]
+    pub(super) fn after_turn(&mut self, polled: Option<PolledTask>) -> Option<Next> {
+        let polled = polled?;
+        if self.trace.is_on() {
+            self.record_poll(polled, "");
+        }
+        let polls = self.executor.after_poll(polled.key, self.clock);
+        let together = self.turns.count(self.clock);
+        if together <= self.turns_limit() && polls.is_none_or(|polls| polls <= self.livelock_limit)
+        {
+            return None;
+        }
+        let polls = match polls {
+            Some(polls) if together <= self.turns_limit() => polls,
+            _ => together,
+        };
+        let task = self.executor.name(polled.key);
+        Some(Next::Livelock { polls, task })
     }
 
     pub(super) fn next_turn(&mut self, main_woken: bool) -> Option<Turn> {
@@ -94,14 +128,10 @@ impl World {
         self.livelock_limit.saturating_mul(TOGETHER_FACTOR)
     }
 
-    pub(super) fn record_poll(&mut self, meta: &TaskMeta, polled: &Polled) {
-        let name = self.executor.name(meta.key);
-        let process = self.processes.get(meta.process.id).name.clone();
-        let outcome = match polled {
-            Polled::Fine => "",
-            Polled::Panicked(_) => ": it panics",
-        };
+    pub(super) fn record_poll(&mut self, polled: PolledTask, outcome: &str) {
+        let name = self.executor.name(polled.key);
+        let process = self.processes.get(polled.process.id).name.clone();
         let what = format!("poll `{name}` of `{process}`{outcome}");
-        self.record(Some(meta.process.id), what);
+        self.record(Some(polled.process.id), what);
     }
 }

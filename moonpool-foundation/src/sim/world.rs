@@ -290,12 +290,23 @@ impl Shared {
     }
 
     /// Runs `f` on the state, then calls the wakers it collected.
+    #[inline]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
         let mut world = self.world.borrow_mut();
         let result = f(&mut world);
-        if world.wakes.is_empty() && world.notices.is_empty() {
-            return result;
+        let has_news = !(world.wakes.is_empty() && world.notices.is_empty());
+        drop(world);
+        if has_news {
+            self.tell_news();
         }
+        result
+    }
+
+    /// Calls the wakers that were collected, and logs the notices.
+    #[cold]
+    #[inline(never)]
+    fn tell_news(&self) {
+        let mut world = self.world.borrow_mut();
         let notices = std::mem::take(&mut world.notices);
         let mut wakes = std::mem::take(&mut world.wakes);
         drop(world);
@@ -310,7 +321,6 @@ impl Shared {
         if world.wakes.is_empty() {
             world.wakes = wakes;
         }
-        result
     }
 
     /// As [`with`](Self::with), if what `owner` does still counts.
