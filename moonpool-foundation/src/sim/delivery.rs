@@ -107,6 +107,11 @@ impl World {
             let polled = self.executor.polled_task(waker);
             return Waiter::park(&mut end.writer, polled, waker);
         }
+        if self.faults.is_calm() {
+            pipe.accept(accepted, bytes);
+            self.send_plainly(id, side, Carries::Bytes(accepted));
+            return Asked::Ready(Ok(accepted));
+        }
         if self.faults.meets_writes() && !is_stable {
             return self.write_faultily(id, side, bytes, accepted);
         }

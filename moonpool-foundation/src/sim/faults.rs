@@ -175,6 +175,8 @@ pub(crate) struct Faults {
     /// Whether any fault may meet a write, or a read: a network without faults asks no further.
     on_write: bool,
     on_read: bool,
+    /// Whether no fault may meet a write, nor what it sends on its way.
+    is_calm: bool,
     /// Made from the configuration, as `chances` are.
     latencies: Latencies,
     latency: Stream,
@@ -210,6 +212,7 @@ impl Faults {
             spans: Spans::of(&config),
             on_write: chances.on_write(),
             on_read: chances.on_read(),
+            is_calm: chances.are_calm(),
             chances,
             latencies: Latencies::of(&config),
             config,
@@ -233,8 +236,9 @@ impl Faults {
         }
         self.chances = Chances::of(&self.config);
         self.latencies = Latencies::of(&self.config);
-        self.on_write = false;
-        self.on_read = false;
+        self.on_write = self.chances.on_write();
+        self.on_read = self.chances.on_read();
+        self.is_calm = self.chances.are_calm();
     }
 
     /// What `kind` draws from.
@@ -262,6 +266,13 @@ impl Faults {
 
     pub(super) fn failures_enabled(&self) -> bool {
         self.failures_enabled
+    }
+
+    /// Whether writes are made and sent as they are asked for: no fault may meet them, split them or
+    /// lose what they send.
+    #[inline]
+    pub(super) fn is_calm(&self) -> bool {
+        self.is_calm
     }
 
     /// Whether a fault may meet a write.

@@ -67,7 +67,12 @@ impl World {
             self.send_to_arrive(id, from, carries, earliest);
             return;
         }
-        // The common case, in one look at the connection.
+        self.send_plainly(id, from, carries);
+    }
+
+    /// As [`send`](Self::send), of what cannot be lost: the common case, in one look at the connection.
+    #[inline]
+    pub(super) fn send_plainly(&mut self, id: ConnectionId, from: Side, carries: Carries) {
         let on = self.occasion(id);
         let Some(connection) = self.network.connections.get_mut(id) else {
             return;

@@ -10,10 +10,6 @@ use super::executor::{TaskKey, Turn};
 use super::process::ProcessRef;
 use super::world::World;
 
-/// All tasks together may be polled this many times as often at one instant as one of them: a task
-/// that spawns its successor is a new one each time.
-const TOGETHER_FACTOR: u64 = 16;
-
 /// How far a drive may move the clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Until {
@@ -83,12 +79,11 @@ impl World {
         }
         let polls = self.executor.after_poll(polled.key, self.clock);
         let together = self.turns.count(self.clock);
-        if together <= self.turns_limit() && polls.is_none_or(|polls| polls <= self.livelock_limit)
-        {
+        if together <= self.turns_limit && polls.is_none_or(|polls| polls <= self.livelock_limit) {
             return None;
         }
         let polls = match polls {
-            Some(polls) if together <= self.turns_limit() => polls,
+            Some(polls) if together <= self.turns_limit => polls,
             _ => together,
         };
         let task = self.executor.name(polled.key);
@@ -116,16 +111,11 @@ impl World {
         };
         let call = self.apply_event(at, event);
         let turns = self.turns.count(self.clock);
-        let too_many = (turns > self.turns_limit()).then_some(turns);
+        let too_many = (turns > self.turns_limit).then_some(turns);
         if call.is_none() && too_many.is_none() {
             return Step::Moved;
         }
         Step::Ends { call, too_many }
-    }
-
-    /// How many polls and events at one instant are still no livelock.
-    pub(super) fn turns_limit(&self) -> u64 {
-        self.livelock_limit.saturating_mul(TOGETHER_FACTOR)
     }
 
     pub(super) fn record_poll(&mut self, polled: PolledTask, outcome: &str) {

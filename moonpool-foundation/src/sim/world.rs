@@ -76,6 +76,8 @@ pub(crate) struct World {
     /// No event is processed after it.
     pub(super) budget_ends: SimInstant,
     pub(super) livelock_limit: u64,
+    /// How many polls and events at one instant are still no livelock.
+    pub(super) turns_limit: u64,
     /// Nothing but background events was left, and no task but transport drivers ran since.
     pub(super) only_drivers_ran: bool,
     /// Polls and events at the current instant.
@@ -96,6 +98,9 @@ const KEEPALIVE_FLIGHT: Duration = Duration::from_secs(1);
 
 /// Polls of one task at one instant beyond which it counts as a livelock.
 const DEFAULT_LIVELOCK_LIMIT: u64 = 1_000_000;
+/// All tasks together may be polled this many times as often at one instant as one of them: a task
+/// that spawns its successor is a new one each time.
+const TOGETHER_FACTOR: u64 = 16;
 
 impl World {
     fn new(seed: u64, config: NetworkConfiguration) -> Self {
@@ -119,6 +124,7 @@ impl World {
             events_processed: 0,
             budget_ends: SimInstant::NEVER,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
+            turns_limit: DEFAULT_LIVELOCK_LIMIT * TOGETHER_FACTOR,
             only_drivers_ran: false,
             turns: PollCount::default(),
             unreported_panic: None,
@@ -127,6 +133,11 @@ impl World {
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
+    }
+
+    pub(super) fn set_livelock_limit(&mut self, polls: u64) {
+        self.livelock_limit = polls;
+        self.turns_limit = polls.saturating_mul(TOGETHER_FACTOR);
     }
 
     /// A fault was drawn or asked for: whether it happens.
@@ -150,6 +161,7 @@ impl World {
 
     /// Moves the clock to the next event, which was just popped, and applies it. A closure is handed
     /// back, to be called without a borrow of the world.
+    #[inline]
     pub(super) fn apply_event(
         &mut self,
         at: SimInstant,
@@ -160,9 +172,20 @@ impl World {
         self.events_processed += 1;
         self.digest.fold(at.as_nanos());
         event.fold_into(&mut self.digest);
-        if !self.trace.is_on() {
-            return self.handle_event(event);
+        if self.trace.is_on() {
+            return self.handle_traced(event);
         }
+        match event {
+            // By far most are one of these.
+            Event::Segment { connection, from } => self.deliver_segment(connection, from),
+            Event::Wake(waiter) => self.wake(waiter),
+            event => return self.handle_event(event),
+        }
+        None
+    }
+
+    #[cold]
+    fn handle_traced(&mut self, event: Event) -> Option<Box<dyn FnOnce()>> {
         let described = format!("{event:?}");
         let call = self.handle_event(event);
         self.record(None, described);
