@@ -21,27 +21,23 @@ impl Digest {
         self.0 = mixed ^ (mixed >> 29);
     }
 
-    /// Folds the bytes and their number. Even words and odd ones each have a chain of their own, so
-    /// that a processor follows both at once; the second is folded into the first at the end.
+    /// Folds the bytes and their number, sixteen at a time: both halves of the product of two words, which
+    /// every bit of either changes.
     #[inline]
     pub(crate) fn fold_bytes(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         let (pairs, single) = words.as_chunks::<2>();
-        let (mut even, mut odd) = (self.0, MULTIPLIER);
+        let mut state = self.0;
         for [first, second] in pairs {
-            even = chained(even, *first);
-            odd = chained(odd, *second);
+            state = multiplied(state, *first, *second);
         }
-        if let [word] = single {
-            even = chained(even, *word);
-        }
-        if !rest.is_empty() {
+        let single = single.first();
+        if single.is_some() || !rest.is_empty() {
             let mut last = [0; 8];
             last[..rest.len()].copy_from_slice(rest);
-            odd = chained(odd, last);
+            state = multiplied(state, *single.unwrap_or(&last), last);
         }
-        self.0 = even;
-        self.fold(odd);
+        self.0 = state;
         self.fold(bytes.len() as u64);
     }
 
@@ -50,13 +46,14 @@ impl Digest {
     }
 }
 
-/// A step of a chain of words: a bijection of either for a given other. The rotation lets the upper bits of
-/// one word reach all bits of the next.
+/// Each of the two words is made odd-looking by something that the other has no part in, so that zeros
+/// are no weaker than other bytes. It is lost who was before only if the second is one of 2^64.
 #[inline]
-fn chained(state: u64, word: [u8; 8]) -> u64 {
-    (state ^ u64::from_le_bytes(word))
-        .rotate_left(29)
-        .wrapping_mul(MULTIPLIER)
+fn multiplied(state: u64, first: [u8; 8], second: [u8; 8]) -> u64 {
+    let one = state ^ u64::from_le_bytes(first);
+    let other = MULTIPLIER ^ u64::from_le_bytes(second);
+    let (low, high) = one.carrying_mul(other, 0);
+    low ^ high
 }
 
 #[cfg(test)]

@@ -188,17 +188,13 @@ impl SimWorld {
         main_woken_abroad: bool,
     ) -> SimulationResult<()> {
         let is_abroad = main_woken_abroad || wakes::is_any_abroad();
-        if !is_abroad && !self.are_invariants_due() {
+        let are_invariants_due = self.are_invariants_due();
+        if !is_abroad && !are_invariants_due {
             return Ok(());
         }
         self.note_polled(polled)?;
-        self.check_closely(main_woken_abroad)
-    }
-
-    #[cold]
-    fn check_closely(&self, main_woken_abroad: bool) -> SimulationResult<()> {
         self.check_escape(main_woken_abroad)?;
-        if self.are_invariants_due() {
+        if are_invariants_due {
             self.check_invariants()?;
         }
         Ok(())

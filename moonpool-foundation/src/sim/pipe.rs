@@ -148,6 +148,7 @@ impl Pipe {
     }
 
     /// The next `count` bytes under way reach the reader.
+    #[inline]
     pub(super) fn deliver_bytes(&mut self, count: usize, digest: &mut Digest) {
         digest.fold_bytes(&self.bytes.as_slice()[self.delivered..self.delivered + count]);
         self.delivered += count;
