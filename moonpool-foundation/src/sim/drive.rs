@@ -16,7 +16,7 @@ use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
 use super::executor::{self, PollCount, Polled, Turn};
 use super::process::ProcessId;
-use super::steps::{Next, PolledTask, Step, Until};
+use super::steps::{Ends, Next, PolledTask, Step, Until};
 use super::wakes::{self, ReadyTask, TaskRole};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
@@ -148,8 +148,8 @@ impl SimWorld {
                 next.unwrap_or_else(|| world.next(woken, until))
             });
             match next {
-                Next::Livelock { polls, task } => self.check_livelock(polls, task)?,
-                Next::Turn(Turn::Main) => {
+                Next::Livelock(found) => self.check_livelock(found.polls, found.task)?,
+                Next::Main => {
                     grace.end();
                     main.woken.store(false, Ordering::Release);
                     if let Poll::Ready(output) = self.poll_main(future.as_mut(), &waker)? {
@@ -157,11 +157,12 @@ impl SimWorld {
                     }
                     self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
                 }
-                Next::Turn(Turn::Task(task)) => {
+                Next::Task(task) => {
                     if task.metadata().role == TaskRole::Ordinary {
                         grace.end();
                     }
-                    polled = Some(self.poll_task(task)?);
+                    polled = Some(PolledTask::of(&task));
+                    self.poll_task(task).map_err(|error| *error)?;
                 }
                 Next::Finish(step) => {
                     let advance = match self.finish(step)? {
@@ -209,9 +210,12 @@ impl SimWorld {
                 next.unwrap_or_else(|| world.next(false, until))
             });
             match next {
-                Next::Livelock { polls, task } => self.check_livelock(polls, task)?,
-                Next::Turn(Turn::Task(task)) => polled = Some(self.poll_task(task)?),
-                Next::Turn(Turn::Main) => {}
+                Next::Livelock(found) => self.check_livelock(found.polls, found.task)?,
+                Next::Task(task) => {
+                    polled = Some(PolledTask::of(&task));
+                    self.poll_task(task).map_err(|error| *error)?;
+                }
+                Next::Main => {}
                 Next::Finish(step) => {
                     if self.finish(step)? == Advance::Nothing {
                         return Ok(());
@@ -225,7 +229,7 @@ impl SimWorld {
     /// Takes note of a poll, if there was one.
     fn note_polled(&self, polled: &mut Option<PolledTask>) -> SimulationResult<()> {
         match self.shared.with(|world| world.after_turn(polled.take())) {
-            Some(Next::Livelock { polls, task }) => self.check_livelock(polls, task),
+            Some(Next::Livelock(found)) => self.check_livelock(found.polls, found.task),
             _ => Ok(()),
         }
     }
@@ -322,7 +326,8 @@ impl SimWorld {
         while let Some(turn) = self.next_turn(false) {
             let mut polled = None;
             if let Turn::Task(task) = turn {
-                polled = Some(self.poll_task(task)?);
+                polled = Some(PolledTask::of(&task));
+                self.poll_task(task).map_err(|error| *error)?;
             }
             self.note_polled(&mut polled)?;
             self.check(&mut None, false)?;
@@ -332,20 +337,20 @@ impl SimWorld {
 
     /// Polls a task, which is to be taken note of before the next is.
     #[inline]
-    fn poll_task(&self, task: ReadyTask) -> SimulationResult<PolledTask> {
-        let (key, process) = (task.metadata().key, task.metadata().process);
+    fn poll_task(&self, task: ReadyTask) -> Result<(), Box<SimulationError>> {
+        let polled = PolledTask::of(&task);
+        let PolledTask { key, process } = polled;
         let running = context::run_as(Current { process });
-        let polled = if tracing::enabled!(tracing::Level::ERROR) {
+        let outcome = if tracing::enabled!(tracing::Level::ERROR) {
             let span = self.span(|world| (process.id, world.executor.name(key)));
             span.in_scope(|| executor::run(task))
         } else {
             executor::run(task)
         };
         drop(running);
-        let task = PolledTask { key, process };
-        match polled {
-            Polled::Fine => Ok(task),
-            Polled::Panicked(message) => Err(self.panicked(task, message)),
+        match outcome {
+            Polled::Fine => Ok(()),
+            Polled::Panicked(message) => Err(Box::new(self.panicked(polled, message))),
         }
     }
 
@@ -415,11 +420,12 @@ impl SimWorld {
         match step {
             Step::Nothing => Ok(Advance::Nothing),
             Step::Moved => Ok(Advance::Moved),
-            Step::OutOfBudget(budget) => Err(SimulationError::TimeBudget {
-                budget,
+            Step::OutOfBudget => Err(SimulationError::TimeBudget {
+                budget: self.shared.with(|world| world.budget_ends.since_start()),
                 report: self.waiting_report(),
             }),
-            Step::Ends { call, too_many } => {
+            Step::Ends(ends) => {
+                let Ends { call, too_many } = *ends;
                 if let Some(call) = call {
                     self.call(call)?;
                 }

@@ -2,12 +2,12 @@
 //! event changes. `drive` polls, calls and reports.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use super::clock::SimInstant;
 use super::events::Popped;
 use super::executor::{TaskKey, Turn};
 use super::process::ProcessRef;
+use super::wakes::ReadyTask;
 use super::world::World;
 
 /// How far a drive may move the clock.
@@ -21,32 +21,40 @@ pub(super) enum Until {
     Instant(SimInstant),
 }
 
-/// What processing an event came to.
+/// What processing an event came to. As small as what is returned in registers: it is asked for after
+/// every event.
 pub(super) enum Step {
     Moved,
     /// No event, or none before the limit.
     Nothing,
     /// The next event is beyond the time budget.
-    OutOfBudget(Duration),
+    OutOfBudget,
     /// The event was processed, but for what needs the world unborrowed.
-    Ends {
-        /// To be called.
-        call: Option<Box<dyn FnOnce()>>,
-        /// Polls and events at this instant, if they are too many.
-        too_many: Option<u64>,
-    },
+    Ends(Box<Ends>),
 }
 
-/// What there is to do without a borrow of the world.
+/// What is left of an event.
+pub(super) struct Ends {
+    /// To be called.
+    pub(super) call: Option<Box<dyn FnOnce()>>,
+    /// Polls and events at this instant, if they are too many.
+    pub(super) too_many: Option<u64>,
+}
+
+/// What there is to do without a borrow of the world. As small as a [`Step`].
 pub(super) enum Next {
-    Turn(Turn),
+    Main,
+    Task(ReadyTask),
     /// To finish what an event came to.
     Finish(Step),
-    /// To end the run: somebody was polled so often at one instant.
-    Livelock {
-        polls: u64,
-        task: Cow<'static, str>,
-    },
+    /// To end the run.
+    Livelock(Box<Livelock>),
+}
+
+/// Somebody was polled so often at one instant.
+pub(super) struct Livelock {
+    pub(super) polls: u64,
+    pub(super) task: Cow<'static, str>,
 }
 
 /// A task that was polled.
@@ -56,12 +64,22 @@ pub(super) struct PolledTask {
     pub(super) process: ProcessRef,
 }
 
+impl PolledTask {
+    #[inline]
+    pub(super) fn of(task: &ReadyTask) -> Self {
+        let (key, process) = (task.metadata().key, task.metadata().process);
+        Self { key, process }
+    }
+}
+
 impl World {
     /// Whose turn it is; events are processed until it is somebody's.
     pub(super) fn next(&mut self, main_woken: bool, until: Until) -> Next {
         loop {
-            if let Some(turn) = self.next_turn(main_woken) {
-                return Next::Turn(turn);
+            match self.next_turn(main_woken) {
+                Some(Turn::Task(task)) => return Next::Task(task),
+                Some(Turn::Main) => return Next::Main,
+                None => {}
             }
             match self.step(until) {
                 Step::Moved if self.wakes.is_empty() && self.notices.is_empty() => {}
@@ -79,15 +97,22 @@ impl World {
         }
         let polls = self.executor.after_poll(polled.key, self.clock);
         let together = self.turns.count(self.clock);
-        if together <= self.turns_limit && polls.is_none_or(|polls| polls <= self.livelock_limit) {
+        let is_fine =
+            together <= self.turns_limit && polls.is_none_or(|polls| polls <= self.livelock_limit);
+        if is_fine {
             return None;
         }
+        Some(self.livelock(polled.key, polls, together))
+    }
+
+    #[cold]
+    fn livelock(&self, task: TaskKey, polls: Option<u64>, together: u64) -> Next {
         let polls = match polls {
             Some(polls) if together <= self.turns_limit => polls,
             _ => together,
         };
-        let task = self.executor.name(polled.key);
-        Some(Next::Livelock { polls, task })
+        let task = self.executor.name(task);
+        Next::Livelock(Box::new(Livelock { polls, task }))
     }
 
     pub(super) fn next_turn(&mut self, main_woken: bool) -> Option<Turn> {
@@ -105,19 +130,25 @@ impl World {
         let (at, event) = match self.events.pop_by(limit.min(self.budget_ends)) {
             Popped::Event(at, event) => (at, event),
             Popped::Later(at) if at <= limit => {
-                return Step::OutOfBudget(self.budget_ends.since_start());
+                return Step::OutOfBudget;
             }
             Popped::Later(_) | Popped::Nothing => return Step::Nothing,
         };
         let call = self.apply_event(at, event);
         let turns = self.turns.count(self.clock);
-        let too_many = (turns > self.turns_limit).then_some(turns);
-        if call.is_none() && too_many.is_none() {
+        if call.is_none() && turns <= self.turns_limit {
             return Step::Moved;
         }
-        Step::Ends { call, too_many }
+        self.ends(call, turns)
     }
 
+    #[cold]
+    fn ends(&self, call: Option<Box<dyn FnOnce()>>, turns: u64) -> Step {
+        let too_many = (turns > self.turns_limit).then_some(turns);
+        Step::Ends(Box::new(Ends { call, too_many }))
+    }
+
+    #[cold]
     pub(super) fn record_poll(&mut self, polled: PolledTask, outcome: &str) {
         let name = self.executor.name(polled.key);
         let process = self.processes.get(polled.process.id).name.clone();
