@@ -32,7 +32,7 @@ impl World {
             return;
         };
         let pipe = connection.pipe(from);
-        pipe.way.delay = std::time::Duration::ZERO;
+        pipe.way.set_delay(std::time::Duration::ZERO);
         if pipe.segments.is_empty() || pipe.is_stalled() {
             return;
         }

@@ -98,8 +98,8 @@ impl Pipe {
     /// What its connection's way and buffers are like.
     pub(super) fn lay(&mut self, capacity: usize, base: Duration, delay: Duration) {
         self.capacity = capacity;
-        self.way.base = base;
-        self.way.delay = delay;
+        self.way.set_base(base);
+        self.way.set_delay(delay);
     }
 
     pub(super) fn capacity(&self) -> usize {

@@ -74,6 +74,7 @@ impl PolledTask {
 
 impl World {
     /// Whose turn it is; events are processed until it is somebody's.
+    #[inline(never)]
     pub(super) fn next(&mut self, main_woken: bool, until: Until) -> Next {
         loop {
             match self.next_turn(main_woken) {
@@ -121,6 +122,7 @@ impl World {
     }
 
     /// Moves the clock to the next event and applies it.
+    #[inline]
     pub(super) fn step(&mut self, until: Until) -> Step {
         let limit = match until {
             Until::Foreground if self.events.foreground() == 0 => return Step::Nothing,

@@ -220,10 +220,7 @@ impl World {
     /// Wakes a task at once, and anybody else when nobody borrows the world.
     #[inline]
     pub(super) fn wake(&mut self, waiter: Waiter) {
-        match waiter {
-            Waiter::Task(key) => self.executor.wake(key),
-            Waiter::Other(waker) => self.wakes.push(waker),
-        }
+        wake(&self.executor, &mut self.wakes, waiter);
     }
 
     /// Wakes whoever waits, if anybody does.
@@ -276,6 +273,15 @@ impl World {
         let tasks = self.pending_tasks();
         let lines: Vec<String> = tasks.iter().map(|task| format!("  {task}")).collect();
         lines.join("\n")
+    }
+}
+
+/// Wakes a task at once, and adds anybody else to `wakes`.
+#[inline]
+pub(super) fn wake(executor: &Executor, wakes: &mut Vec<Waker>, waiter: Waiter) {
+    match waiter {
+        Waiter::Task(key) => executor.wake(key),
+        Waiter::Other(waker) => wakes.push(waker),
     }
 }
 
