@@ -44,7 +44,7 @@ impl World {
         };
         let pipe = connection.pipe(from);
         let mut at = soon;
-        for segment in &mut pipe.segments {
+        for segment in pipe.segments.iter_mut() {
             segment.at = segment.at.min(at);
             at = at.next();
         }

@@ -41,6 +41,7 @@ mod process;
 mod queue_probe;
 mod random_config;
 mod rng;
+mod segment_queue;
 mod segments;
 mod sim_world;
 mod slab;

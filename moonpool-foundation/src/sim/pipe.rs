@@ -1,6 +1,5 @@
 //! One direction of a connection: the bytes in it, the segments under way, and what it waits for.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use super::clock::SimInstant;
 use super::digest::Digest;
 use super::events::EventKey;
 use super::faults::Way;
+use super::segment_queue::SegmentQueue;
 
 /// One direction of a connection.
 ///
@@ -20,7 +20,7 @@ use super::faults::Way;
 pub(super) struct Pipe {
     pub(super) bytes: ByteQueue,
     pub(super) delivered: usize,
-    pub(super) segments: VecDeque<Segment>,
+    pub(super) segments: SegmentQueue,
     /// The arrival of the first segment.
     pub(super) event: Option<EventKey>,
     pub(super) last_arrival: SimInstant,
