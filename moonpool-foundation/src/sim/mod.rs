@@ -11,6 +11,7 @@ mod byte_queue;
 mod chance;
 mod chances;
 mod checks;
+mod chunks;
 mod clock;
 mod clocks;
 mod clogs;
