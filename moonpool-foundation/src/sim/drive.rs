@@ -14,10 +14,11 @@ use tracing::Span;
 use super::SimWorld;
 use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
-use super::executor::{self, PollCount, Polled, Turn};
+use super::executor::{AfterPoll, PollCount, Turn};
+use super::polling::{self, CancelledTask, PickedTask, Polled};
 use super::process::ProcessId;
 use super::steps::{Next, Step, Until};
-use super::wakes::{self, ReadyTask, TaskRole};
+use super::wakes::{self, TaskRole};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
 use crate::task::panic_message;
@@ -152,7 +153,7 @@ impl SimWorld {
                     self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
                 }
                 Next::Turn(Turn::Task(task)) => {
-                    if task.metadata().role == TaskRole::Ordinary {
+                    if task.meta.role == TaskRole::Ordinary {
                         grace.end();
                     }
                     self.poll_task(task)?;
@@ -299,16 +300,16 @@ impl SimWorld {
         Ok(())
     }
 
-    fn poll_task(&self, task: ReadyTask) -> SimulationResult<()> {
-        let meta = *task.metadata();
+    fn poll_task(&self, mut task: PickedTask) -> SimulationResult<()> {
+        let meta = task.meta;
         let running = context::run_as(Current {
             process: meta.process,
         });
         let polled = if tracing::enabled!(tracing::Level::ERROR) {
             let span = self.span(|world| (meta.process.id, world.executor.name(meta.key)));
-            span.in_scope(|| executor::run(task))
+            span.in_scope(|| polling::run(&mut task))
         } else {
-            executor::run(task)
+            polling::run(&mut task)
         };
         drop(running);
         if let Polled::Panicked(message) = &polled {
@@ -319,28 +320,40 @@ impl SimWorld {
                     world.record_poll(&meta, &polled);
                 }
                 let name = world.executor.name(meta.key);
-                world.executor.after_poll(meta.key, world.clock);
+                // Its future is gone.
+                world.executor.after_poll(&mut task, world.clock);
                 name
             });
             return Err(self.shared.panic_error(name, meta.process, message, site));
         }
-        let polls = self.shared.with(|world| {
+        let (after, together) = self.shared.with(|world| {
             if world.trace.is_on() {
                 world.record_poll(&meta, &polled);
             }
-            let polls = world.executor.after_poll(meta.key, world.clock);
+            let after = world.executor.after_poll(&mut task, world.clock);
             let together = world.turns.count(world.clock);
-            if together > world.turns_limit() {
-                return Some(together);
+            let is_too_many = together > world.turns_limit();
+            match after {
+                AfterPoll::Polls(polls) if polls <= world.livelock_limit && !is_too_many => {
+                    (AfterPoll::Ended, None)
+                }
+                after => (after, is_too_many.then_some(together)),
             }
-            polls.filter(|polls| *polls > world.livelock_limit)
         });
-        match polls {
+        let polls = match (after, together) {
+            (AfterPoll::Ended, None) => return Ok(()),
+            (AfterPoll::Cancelled(task), _) => return self.drop_cancelled(task),
+            (_, Some(polls)) | (AfterPoll::Polls(polls), None) => polls,
+        };
+        let name = self.shared.with(|world| world.executor.name(meta.key));
+        self.check_livelock(polls, name)
+    }
+
+    /// Drops a task that was cancelled while it was polled.
+    fn drop_cancelled(&self, task: CancelledTask) -> SimulationResult<()> {
+        match self.shared.drop_cancelled(vec![task]) {
+            Some(panic) => Err(panic),
             None => Ok(()),
-            Some(polls) => {
-                let name = self.shared.with(|world| world.executor.name(meta.key));
-                self.check_livelock(polls, name)
-            }
         }
     }
 

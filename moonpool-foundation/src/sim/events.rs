@@ -14,6 +14,7 @@
 //! 16 bytes that named it stay until they are met, or until they are more than those of queued events.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 
 use super::chunks::{Bucket, Chunks, Entry};
 use super::clock::SimInstant;
@@ -44,7 +45,8 @@ pub(crate) enum EventClass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventKey {
     slot: u32,
-    generation: u32,
+    /// Never 0, so that what may have a key takes no more room than that.
+    generation: NonZeroU32,
 }
 
 /// What asking for the next event gives.
@@ -61,7 +63,7 @@ pub(crate) enum Popped<E> {
 #[derive(Debug)]
 #[repr(align(32))]
 struct Slot<E> {
-    generation: u32,
+    generation: NonZeroU32,
     /// Of a free slot: the next free one. Of another: the event's class.
     link: u32,
     event: Option<E>,
@@ -161,7 +163,7 @@ impl<E> EventQueue<E> {
             return EventKey { slot, generation };
         }
         let slot = index_u32(self.slots.len());
-        let generation = 0;
+        let generation = NonZeroU32::MIN;
         self.slots.push(Slot {
             generation,
             link,
@@ -280,7 +282,7 @@ impl<E> EventQueue<E> {
     /// each that is popped would be waited for.
     fn look_at_slots(&self) {
         let seen = self.near.iter().fold(0, |seen, entry| {
-            seen ^ self.slots[entry.key.slot as usize].generation
+            seen ^ self.slots[entry.key.slot as usize].generation.get()
         });
         std::hint::black_box(seen);
     }
@@ -319,7 +321,7 @@ impl<E> EventQueue<E> {
             return None;
         }
         let event = entry.event.take()?;
-        entry.generation = entry.generation.wrapping_add(1);
+        entry.generation = entry.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         self.foreground -= usize::from(entry.link == FOREGROUND);
         entry.link = self.free;
         self.free = key.slot;

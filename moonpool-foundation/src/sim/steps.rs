@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::clock::SimInstant;
 use super::events::Popped;
-use super::executor::{Polled, Turn};
+use super::executor::Turn;
+use super::polling::Polled;
 use super::wakes::TaskMeta;
 use super::world::World;
 
