@@ -194,8 +194,8 @@ pub(crate) fn most_answer_bytes() -> u64 {
     u64::try_from(SESSION_ANSWERS + ANSWER_BYTES).unwrap_or(u64::MAX)
 }
 
-/// Bytes of refusals that one session may come to hold: as many packets as may be unacknowledged, each
-/// of 16 KiB.
+/// Bytes of refusals that one session may come to hold: up to its limit, and the packet of 16 KiB that
+/// passes it.
 pub(crate) fn most_refusal_bytes() -> u64 {
-    1_024 * 16 * 1_024
+    u64::try_from(PeerConfig::default().refusal_bytes + 16 * 1_024).unwrap_or(u64::MAX)
 }

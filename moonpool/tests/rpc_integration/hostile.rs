@@ -39,6 +39,7 @@ in_both_worlds_without_faults! {
     clients_that_read_nothing_leave_room_for_those_that_do;
     what_a_session_held_is_given_back_with_its_end;
     half_packets_take_no_more_than_the_transport_may_read_into;
+    a_session_that_never_acknowledges_its_refusals_ends_at_their_bytes;
     a_session_that_holds_too_much_ends_no_other;
     handlers_that_run_count_as_the_answers_before_them;
 }
@@ -90,16 +91,21 @@ async fn session<P: Providers>(hosts: &Hosts<P>, server: &Transport<P>) -> Strea
     stream
 }
 
+/// So many requests to this token, behind each other.
+fn requests_to(token: UID, requests: u64) -> Vec<u8> {
+    let message = ANSWER.to_string();
+    (1..=requests)
+        .flat_map(|number| {
+            let request = wire::request(UID::new(9, number), message.as_bytes());
+            wire::sequenced(number, 1, token, &request)
+        })
+        .collect()
+}
+
 /// A session that asks for so many answers, and reads none.
 async fn greedy<P: Providers>(hosts: &Hosts<P>, server: &Transport<P>, requests: u64) -> Stream<P> {
     let mut stream = session::<P>(hosts, server).await;
-    let message = ANSWER.to_string();
-    let asked: Vec<u8> = (1..=requests)
-        .flat_map(|number| {
-            let request = wire::request(UID::new(9, number), message.as_bytes());
-            wire::sequenced(number, 1, TOKEN, &request)
-        })
-        .collect();
+    let asked = requests_to(TOKEN, requests);
     stream.write_all(&asked).await.unwrap();
     stream
 }
@@ -125,6 +131,34 @@ async fn requests_of_a_client_that_reads_nothing_are_not_executed<P: Providers>(
     assert!(executed == 4 || executed == 5, "{executed} were executed");
     let held = server.stats().queued_bytes;
     assert!(held <= 5 * ANSWER + SHORT_ANSWERS, "{held} bytes are held");
+    drop(stream);
+    shut_down::<P>(&server).await;
+}
+
+async fn a_session_that_never_acknowledges_its_refusals_ends_at_their_bytes<P: Providers>(
+    hosts: Hosts<P>,
+) {
+    let limit = 128 * KIB;
+    let server = hosts.server_builder().peer_config(PeerConfig {
+        refusal_bytes: limit,
+        ..PeerConfig::default()
+    });
+    let server = server.build_listening().await.unwrap();
+    let mut stream = session::<P>(&hosts, &server).await;
+    let asked = requests_to(UID::new(0xAB5E, 1), 10_000);
+    // The session may end before all of it is taken.
+    drop(stream.write_all(&asked).await);
+    let most = Cell::new(0);
+    hosts
+        .until(|| {
+            let stats = server.stats();
+            most.set(most.get().max(stats.queued_bytes));
+            stats.replies_dropped > 0
+        })
+        .await;
+    let most = most.get();
+    assert!(most <= limit + SHORT_ANSWERS, "{most} bytes were held");
+    assert_eq!(server.stats().queued_bytes, 0, "they end with the session");
     drop(stream);
     shut_down::<P>(&server).await;
 }

@@ -44,6 +44,10 @@ pub struct PeerConfig {
     /// Refusals held, 1,024: short answers to requests that were not admitted. One more ends the
     /// session.
     pub refusals: usize,
+    /// Bytes of the same, 4 MiB: twice what all requests can be refused with that a dialler of default
+    /// limits has on the way. The packet that passes the limit is still taken; one more ends the
+    /// session.
+    pub refusal_bytes: usize,
     /// Unreliable packets that wait to be written.
     pub unreliable_packets: usize,
     /// Bytes of the same, with the same allowance.
@@ -80,6 +84,7 @@ impl Default for PeerConfig {
             answer_packets: 65_536,
             answer_bytes: 64 * 1024 * 1024,
             refusals: 1_024,
+            refusal_bytes: 4 * 1024 * 1024,
             unreliable_packets: 8_192,
             unreliable_bytes: 8 * 1024 * 1024,
             inbox_packets: 4_096,
@@ -154,6 +159,7 @@ impl PeerConfig {
             ("answer_packets", self.answer_packets == 0),
             ("answer_bytes", self.answer_bytes == 0),
             ("refusals", self.refusals == 0),
+            ("refusal_bytes", self.refusal_bytes == 0),
             ("unreliable_packets", self.unreliable_packets == 0),
             ("unreliable_bytes", self.unreliable_bytes == 0),
             ("inbox_packets", self.inbox_packets == 0),

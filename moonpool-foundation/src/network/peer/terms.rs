@@ -97,6 +97,7 @@ pub(super) struct Answers {
     packets_limit: usize,
     bytes_limit: usize,
     refusals_limit: usize,
+    refusal_bytes_limit: usize,
     /// Slots that wait for their answers.
     reserved: usize,
     /// Bytes of those answers that are being made.
@@ -117,6 +118,7 @@ impl Answers {
             packets_limit: config.answer_packets,
             bytes_limit: config.answer_bytes,
             refusals_limit: config.refusals,
+            refusal_bytes_limit: config.refusal_bytes,
             reserved: 0,
             expected: 0,
             answers: Held::default(),
@@ -196,15 +198,18 @@ impl Answers {
     }
 
     pub(super) fn accepts_refusal(&self) -> bool {
-        let is_small = self.refusals.bytes < REFUSALS_FLOOR;
-        self.refusals.frames < self.refusals_limit && (is_small || self.has_share())
+        let Held { frames, bytes } = self.refusals;
+        let is_within = frames < self.refusals_limit && bytes < self.refusal_bytes_limit;
+        is_within && (bytes < REFUSALS_FLOOR || self.has_share())
     }
 
-    /// Whether as many refusals are held as half of their limit: of their packets, or of what the
-    /// session may hold of them while others leave it nothing.
+    /// Whether as many refusals are held as half of their limit: of their packets, of their bytes, or
+    /// of what the session may hold of them while others leave it nothing.
     pub(super) fn is_half_refusals(&self) -> bool {
-        self.refusals.frames >= self.refusals_limit.div_ceil(2)
-            || (self.refusals.bytes >= REFUSALS_FLOOR / 2 && !self.has_share())
+        let Held { frames, bytes } = self.refusals;
+        frames >= self.refusals_limit.div_ceil(2)
+            || bytes >= self.refusal_bytes_limit.div_ceil(2)
+            || (bytes >= REFUSALS_FLOOR / 2 && !self.has_share())
     }
 
     /// A frame got larger.

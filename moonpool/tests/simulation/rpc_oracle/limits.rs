@@ -112,6 +112,10 @@ const ROWS: &[(&str, Reached)] = &[
         "packets of refusals that are not acknowledged",
         Reached::Here(&["refusals"]),
     ),
+    (
+        "bytes of the same",
+        Reached::By("a_session_that_never_acknowledges_its_refusals_ends_at_their_bytes"),
+    ),
     ("accepted connections", Reached::Here(&["connections"])),
     (
         "connections without a complete greeting",

@@ -92,6 +92,7 @@ impl Script {
             answer_packets: MAX_PACKETS,
             answer_bytes: MAX_BYTES,
             refusals: MAX_PACKETS,
+            refusal_bytes: MAX_BYTES,
             unreliable_packets: MAX_PACKETS,
             unreliable_bytes: MAX_BYTES,
             patience: Some(Duration::from_secs(3)),

@@ -52,14 +52,24 @@ impl Kit {
     }
 
     fn refuse(&self) -> Result<PacketId, PeerError> {
-        let account = Account::Refusal;
-        self.send_under(
-            PacketTerms {
-                account,
-                ..PacketTerms::default()
-            },
-            "no",
-        )
+        self.refuse_with("no")
+    }
+
+    fn refuse_with(&self, payload: &str) -> Result<PacketId, PeerError> {
+        let terms = PacketTerms {
+            account: Account::Refusal,
+            ..PacketTerms::default()
+        };
+        self.send_under(terms, payload)
+    }
+
+    fn asks_for_an_acknowledgement(&self, now: Duration) -> bool {
+        self.decide(now);
+        let mut written = packets(&self.write_all());
+        self.decide(now);
+        written.extend(packets(&self.write_all()));
+        let ping = WellKnownToken::SessionPing.token();
+        written.iter().any(|(token, _)| *token == ping)
     }
 
     fn payloads_at(&self, now: Duration) -> Vec<String> {
@@ -186,6 +196,25 @@ fn refusals_have_a_limit_of_their_own() {
     kit.refuse().unwrap();
 }
 
+/// The packet that passes the limit is still taken, and half of the limit asks for an acknowledgement.
+#[test]
+fn bytes_of_refusals_have_a_limit_of_their_own() {
+    let kit = Kit::open_with(PeerConfig {
+        refusal_bytes: 400,
+        ..PeerConfig::default()
+    });
+    let asks = |now: Duration| kit.asks_for_an_acknowledgement(now);
+    let refuse = || kit.refuse_with(&"x".repeat(100));
+    refuse().unwrap();
+    assert!(!asks(ms(1)));
+    refuse().unwrap();
+    assert!(asks(ms(2)));
+    refuse().unwrap();
+    assert!(matches!(refuse(), Err(PeerError::QueueFull { .. })));
+    kit.frame(WellKnownToken::Ack, &[3]).unwrap();
+    refuse().unwrap();
+}
+
 #[test]
 fn refusals_of_one_burst_share_a_packet_that_has_its_limits() {
     let kit = Kit::open_with(answers(2));
@@ -221,14 +250,7 @@ fn half_the_limit_of_refusals_asks_for_an_acknowledgement() {
         refusals: 4,
         ..PeerConfig::default()
     });
-    let asks = |now: Duration| {
-        kit.decide(now);
-        let mut written = packets(&kit.write_all());
-        kit.decide(now);
-        written.extend(packets(&kit.write_all()));
-        let ping = WellKnownToken::SessionPing.token();
-        written.iter().any(|(token, _)| *token == ping)
-    };
+    let asks = |now: Duration| kit.asks_for_an_acknowledgement(now);
     kit.refuse().unwrap();
     assert!(!asks(ms(1)));
     kit.refuse().unwrap();
@@ -242,22 +264,8 @@ fn refusals_are_taken_up_to_a_floor_that_others_cannot_take_away() {
     let budget = Rc::new(SharedBudget::new(1_000));
     kit.handle.state().share_answers(Rc::clone(&budget));
     budget.add(1_000);
-    let asks = |now: Duration| {
-        kit.decide(now);
-        let mut written = packets(&kit.write_all());
-        kit.decide(now);
-        written.extend(packets(&kit.write_all()));
-        let ping = WellKnownToken::SessionPing.token();
-        written.iter().any(|(token, _)| *token == ping)
-    };
-    let refuse = || {
-        let account = Account::Refusal;
-        let terms = PacketTerms {
-            account,
-            ..PacketTerms::default()
-        };
-        kit.send_under(terms, &"x".repeat(16_000))
-    };
+    let asks = |now: Duration| kit.asks_for_an_acknowledgement(now);
+    let refuse = || kit.refuse_with(&"x".repeat(16_000));
     assert!(kit.handle.reserve_answer().is_none(), "nothing is free");
     refuse().unwrap();
     refuse().unwrap();
