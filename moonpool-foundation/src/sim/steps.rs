@@ -5,9 +5,9 @@ use std::borrow::Cow;
 
 use super::clock::SimInstant;
 use super::events::Popped;
-use super::executor::{TaskKey, Turn};
-use super::process::ProcessRef;
-use super::wakes::ReadyTask;
+use super::executor::{AfterPoll, TaskKey, Turn};
+use super::polling::{CancelledTask, PickedTask};
+use super::wakes::TaskMeta;
 use super::world::World;
 
 /// How far a drive may move the clock.
@@ -44,11 +44,14 @@ pub(super) struct Ends {
 /// What there is to do without a borrow of the world. As small as a [`Step`].
 pub(super) enum Next {
     Main,
-    Task(ReadyTask),
+    /// A task's, which was picked.
+    Task,
     /// To finish what an event came to.
     Finish(Step),
     /// To end the run.
     Livelock(Box<Livelock>),
+    /// To drop a task that was cancelled while it was polled.
+    Drop(Box<CancelledTask>),
 }
 
 /// Somebody was polled so often at one instant.
@@ -57,28 +60,25 @@ pub(super) struct Livelock {
     pub(super) task: Cow<'static, str>,
 }
 
-/// A task that was polled.
-#[derive(Clone, Copy)]
-pub(super) struct PolledTask {
-    pub(super) key: TaskKey,
-    pub(super) process: ProcessRef,
-}
-
-impl PolledTask {
-    #[inline]
-    pub(super) fn of(task: &ReadyTask) -> Self {
-        let (key, process) = (task.metadata().key, task.metadata().process);
-        Self { key, process }
-    }
-}
-
 impl World {
-    /// Whose turn it is; events are processed until it is somebody's.
+    /// Whose turn it is; events are processed until it is somebody's. A task is put into `picked`, where the one
+    /// before it is taken note of first.
     #[inline(never)]
-    pub(super) fn next(&mut self, main_woken: bool, until: Until) -> Next {
+    pub(super) fn next(
+        &mut self,
+        picked: &mut Option<PickedTask>,
+        main_woken: bool,
+        until: Until,
+    ) -> Next {
+        if let Some(next) = self.after_turn(picked) {
+            return next;
+        }
         loop {
             match self.next_turn(main_woken) {
-                Some(Turn::Task(task)) => return Next::Task(task),
+                Some(Turn::Task(task)) => {
+                    *picked = Some(task);
+                    return Next::Task;
+                }
                 Some(Turn::Main) => return Next::Main,
                 None => {}
             }
@@ -89,29 +89,32 @@ impl World {
         }
     }
 
-    /// Takes note of a poll. `Some` if that was one too many.
+    /// Takes note of a poll, if there was one. `Some` if that was one too many, or leaves something to
+    /// be dropped.
     #[inline]
-    pub(super) fn after_turn(&mut self, polled: Option<PolledTask>) -> Option<Next> {
-        let polled = polled?;
+    pub(super) fn after_turn(&mut self, polled: &mut Option<PickedTask>) -> Option<Next> {
+        let task = polled.as_mut()?;
         if self.trace.is_on() {
-            self.record_poll(polled, "");
+            let meta = task.meta;
+            self.record_poll(&meta, "");
         }
-        let polls = self.executor.after_poll(polled.key, self.clock);
+        let after = self.executor.after_poll(task, self.clock);
+        let key = task.meta.key;
+        // Nothing is left in it.
+        *polled = None;
         let together = self.turns.count(self.clock);
-        let is_fine =
-            together <= self.turns_limit && polls.is_none_or(|polls| polls <= self.livelock_limit);
-        if is_fine {
-            return None;
+        let is_fine = together <= self.turns_limit;
+        match after {
+            AfterPoll::Polls(polls) if is_fine && polls <= self.livelock_limit => None,
+            AfterPoll::Polls(polls) if is_fine => Some(self.livelock(key, polls)),
+            AfterPoll::Cancelled(task) => Some(Next::Drop(Box::new(task))),
+            AfterPoll::Ended if is_fine => None,
+            AfterPoll::Polls(_) | AfterPoll::Ended => Some(self.livelock(key, together)),
         }
-        Some(self.livelock(polled.key, polls, together))
     }
 
     #[cold]
-    fn livelock(&self, task: TaskKey, polls: Option<u64>, together: u64) -> Next {
-        let polls = match polls {
-            Some(polls) if together <= self.turns_limit => polls,
-            _ => together,
-        };
+    fn livelock(&self, task: TaskKey, polls: u64) -> Next {
         let task = self.executor.name(task);
         Next::Livelock(Box::new(Livelock { polls, task }))
     }
@@ -151,7 +154,7 @@ impl World {
     }
 
     #[cold]
-    pub(super) fn record_poll(&mut self, polled: PolledTask, outcome: &str) {
+    pub(super) fn record_poll(&mut self, polled: &TaskMeta, outcome: &str) {
         let name = self.executor.name(polled.key);
         let process = self.processes.get(polled.process.id).name.clone();
         let what = format!("poll `{name}` of `{process}`{outcome}");
