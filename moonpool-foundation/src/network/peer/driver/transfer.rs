@@ -54,7 +54,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
             match read {
                 Poll::Pending => {
-                    connection.reader.handle_blocked();
+                    connection.reader.handle_blocked(now);
                     return Ok(Progress::Blocked);
                 }
                 Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
