@@ -222,6 +222,21 @@ impl PeerHandle {
         terms: PacketTerms,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<PacketId, SendError<E>> {
+        self.send_reliable_parts(token, terms, in_one_part(encode))
+    }
+
+    /// [`send_reliable_under`](Self::send_reliable_under), with the payload in two parts: what `encode`
+    /// appends to the buffer, and behind it the bytes that it gives, which are written from where
+    /// they are.
+    ///
+    /// # Errors
+    /// As [`send_reliable_under`](Self::send_reliable_under).
+    pub fn send_reliable_parts<E>(
+        &self,
+        token: UID,
+        terms: PacketTerms,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<PacketId, SendError<E>> {
         let admitted = self.state().admit_reliable(0, terms.account);
         let (head, body) = self.encode(true, token, terms, encode, admitted)?;
         Ok(self.push_reliable(head, body, terms)?)
@@ -241,7 +256,7 @@ impl PeerHandle {
             state.admit(0, Account::Own, state.accepts_unreliable())
         };
         let terms = PacketTerms::default();
-        let (head, body) = self.encode(false, token, terms, encode, admitted)?;
+        let (head, body) = self.encode(false, token, terms, in_one_part(encode), admitted)?;
         Ok(self.push_unreliable(head, body)?)
     }
 
@@ -389,13 +404,13 @@ impl PeerHandle {
     }
 
     /// The front of a packet and the payload that `encode` writes: in one piece, unless it outgrew
-    /// the chunk.
+    /// the chunk or a part of it is somewhere else.
     fn encode<E>(
         &self,
         reliable: bool,
         token: UID,
         terms: PacketTerms,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
         admitted: Result<(), Refusal>,
     ) -> Result<(BytesMut, Bytes), SendError<E>> {
         if let Err(refusal) = admitted {
@@ -410,17 +425,23 @@ impl PeerHandle {
         prefix.write(&mut chunk);
         // The encoder sees an empty buffer: it could not spoil the front if it tried.
         let mut head = chunk.split();
-        let encoded = encode(&mut chunk);
-        if let Err(error) = encoded {
-            chunk.clear();
-            self.0.chunk.set(chunk);
-            return Err(SendError::Encode(error));
-        }
+        let tail = match encode(&mut chunk) {
+            Ok(tail) => tail,
+            Err(error) => {
+                chunk.clear();
+                self.0.chunk.set(chunk);
+                return Err(SendError::Encode(error));
+            }
+        };
         let mut payload = chunk.split();
         self.0.chunk.set(chunk);
         if std::ptr::eq(head.as_ptr_range().end, payload.as_ptr()) {
             head.unsplit(payload);
-            return Ok((head, Bytes::new()));
+            return Ok((head, tail));
+        }
+        if !tail.is_empty() {
+            head.extend_from_slice(&payload);
+            return Ok((head, tail));
         }
         terms.keep_rewritable(&mut head, &mut payload);
         Ok((head, payload.freeze()))
@@ -535,6 +556,13 @@ impl PeerHandle {
         drop(self.0.waker.take());
         self.0.ended.wake_all();
     }
+}
+
+/// An encoder that gives nothing but what it appends.
+fn in_one_part<E>(
+    encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+) -> impl FnOnce(&mut BytesMut) -> Result<Bytes, E> {
+    |buffer| encode(buffer).map(|()| Bytes::new())
 }
 
 impl Clone for PeerHandle {
