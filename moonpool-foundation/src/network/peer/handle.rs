@@ -1,6 +1,7 @@
 //! [`PeerHandle`]: what callers hold, without type parameters.
 
 mod answers;
+mod watch;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
@@ -20,6 +21,8 @@ use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{Demand, PeerState, Refusal};
 use super::terms::{Account, AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
+
+pub use watch::PeerWatch;
 
 /// Bytes of memory that frames are cut from.
 const CHUNK_SIZE: usize = 16 * 1024;
@@ -577,32 +580,6 @@ impl Drop for PeerHandle {
         if self.1 == Tracking::Tracked {
             self.0.references.set(self.0.references.get() - 1);
         }
-    }
-}
-
-/// Keeps a peer [looking](PeerHandle::watch) for its other end. Dropping it ends that.
-#[must_use = "dropping it ends the watch"]
-pub struct PeerWatch(PeerHandle);
-
-impl PeerWatch {
-    /// The peer.
-    #[must_use]
-    pub fn peer(&self) -> &PeerHandle {
-        &self.0
-    }
-}
-
-impl Drop for PeerWatch {
-    fn drop(&mut self) {
-        let watches = &self.0.0.watches;
-        watches.set(watches.get() - 1);
-        self.0.signal();
-    }
-}
-
-impl fmt::Debug for PeerWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PeerWatch").field(&self.0).finish()
     }
 }
 

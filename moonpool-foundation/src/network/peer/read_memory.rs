@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 use super::budget::SharedBudget;
 
@@ -19,6 +19,11 @@ const SPARES: usize = 8;
 
 /// A piece that is so many times as large as what is asked for stays for those who need it.
 const TOO_LARGE: usize = 4;
+
+/// Where in a piece is read. A socket fills its pages from their beginning, and the processor copies slowly
+/// between places that are a little more than a whole number of pages apart: with pieces that began like
+/// pages, `writev` of a megabyte took five times as long.
+pub(super) const PIECE_OFFSET: usize = 1024;
 
 /// Pieces that were of no use for this long are let go of.
 const KEPT_FOR: Duration = Duration::from_secs(1);
@@ -90,31 +95,36 @@ impl ReadMemory {
 
     /// An empty piece with room for so many bytes, and the bytes of the memory that it is part of.
     pub(super) fn take(&self, bytes: usize) -> (BytesMut, usize) {
-        let mut spares = self.spares.borrow_mut();
-        let mut is_free = |spare: &mut Spare| {
-            (bytes..=bytes.saturating_mul(TOO_LARGE)).contains(&spare.bytes)
-                && spare.piece.try_reclaim(bytes)
+        let bytes = bytes + PIECE_OFFSET;
+        let (mut piece, memory) = match self.take_free(bytes) {
+            Some(spare) => (spare.piece, spare.bytes),
+            None => (BytesMut::with_capacity(bytes), bytes),
         };
-        let found = spares.iter_mut().position(&mut is_free);
-        if let Some(spare) = found.and_then(|at| spares.remove(at)) {
-            self.forget(spare.bytes);
-            return (spare.piece, spare.bytes);
-        }
-        drop(spares);
-        let piece = BytesMut::with_capacity(bytes);
-        let memory = piece.capacity();
+        piece.resize(PIECE_OFFSET, 0);
+        piece.advance(PIECE_OFFSET);
         (piece, memory)
+    }
+
+    /// The one that was used last: most of it may still be in a cache.
+    fn take_free(&self, bytes: usize) -> Option<Spare> {
+        let mut spares = self.spares.borrow_mut();
+        let fits = bytes..=bytes.saturating_mul(TOO_LARGE);
+        let at = spares
+            .iter_mut()
+            .rposition(|spare| fits.contains(&spare.bytes) && spare.piece.try_reclaim(bytes))?;
+        let spare = spares.remove(at)?;
+        self.forget(spare.bytes);
+        Some(spare)
+    }
+
+    /// Large packets come: what is kept for them is of use.
+    pub(super) fn note_use(&self, now: Duration) {
+        self.used_at.set(now);
     }
 
     /// Keeps a piece of `bytes` that was read into, unless memory is short. What of it is still in
     /// `piece` is of no use any more.
-    pub(super) fn keep(&self, piece: BytesMut, bytes: usize, now: Duration) {
-        self.used_at.set(now);
-        self.keep_longer(piece, bytes);
-    }
-
-    /// [`keep`](Self::keep), by one who has no time at hand.
-    pub(super) fn keep_longer(&self, mut piece: BytesMut, bytes: usize) {
+    pub(super) fn keep(&self, mut piece: BytesMut, bytes: usize) {
         if bytes > LARGEST_SPARE || self.budget.is_short() || !self.budget.fits(bytes) {
             return;
         }
@@ -161,7 +171,7 @@ mod tests {
         let (mut piece, whole) = memory.take(bytes);
         piece.resize(bytes, 7);
         let read = piece.split().freeze();
-        memory.keep(piece, whole, Duration::ZERO);
+        memory.keep(piece, whole);
         read
     }
 
@@ -181,10 +191,12 @@ mod tests {
     fn no_more_is_kept_than_the_limit_says() {
         let memory = ReadMemory::new(usize::MAX);
         let blocks: Vec<_> = (0..40).map(|_| kept(&memory, PIECE)).collect();
-        assert_eq!(memory.kept.get(), SPARE_BYTES);
+        assert_eq!(memory.spares.borrow().len(), SPARE_BYTES / PIECE - 1);
+        let before = memory.kept.get();
+        assert!(before <= SPARE_BYTES);
         drop(blocks);
-        drop(kept(&memory, LARGEST_SPARE + 1));
-        assert_eq!(memory.kept.get(), SPARE_BYTES);
+        drop(kept(&memory, LARGEST_SPARE));
+        assert_eq!(memory.kept.get(), before);
         let small = ReadMemory::new(usize::MAX);
         let blocks: Vec<_> = (0..40).map(|_| kept(&small, 1000)).collect();
         assert_eq!(small.spares.borrow().len(), SPARES);
@@ -199,6 +211,7 @@ mod tests {
         assert!(memory.fits(4 * PIECE));
         assert_eq!(memory.kept.get(), 0);
         drop(kept(&memory, PIECE));
+        assert_eq!(memory.kept.get(), PIECE + PIECE_OFFSET);
         memory.budget.add(2 * PIECE);
         assert!(!memory.is_short(), "but for what is kept");
         assert_eq!(memory.kept.get(), 0);
@@ -212,7 +225,7 @@ mod tests {
         let memory = ReadMemory::new(usize::MAX);
         drop(kept(&memory, PIECE));
         memory.handle_blocked(KEPT_FOR / 2);
-        assert_eq!(memory.kept.get(), PIECE);
+        assert!(memory.kept.get() > 0);
         memory.handle_blocked(KEPT_FOR);
         assert_eq!(memory.kept.get(), 0);
     }
@@ -224,7 +237,7 @@ mod tests {
         memory.handle_reader_added();
         drop(kept(&memory, PIECE));
         memory.handle_reader_removed();
-        assert_eq!(memory.kept.get(), PIECE);
+        assert!(memory.kept.get() > 0);
         memory.handle_reader_removed();
         assert_eq!(memory.kept.get(), 0);
     }
@@ -233,8 +246,8 @@ mod tests {
     fn a_small_need_leaves_large_pieces_alone() {
         let memory = ReadMemory::new(usize::MAX);
         drop(kept(&memory, PIECE));
-        let (piece, bytes) = memory.take(PIECE / TOO_LARGE - 1);
+        let (piece, bytes) = memory.take(PIECE / TOO_LARGE - PIECE_OFFSET);
         assert!(bytes < PIECE && piece.is_empty());
-        assert_eq!(memory.take(PIECE / TOO_LARGE).1, PIECE);
+        assert!(memory.take(PIECE / TOO_LARGE).1 > PIECE);
     }
 }

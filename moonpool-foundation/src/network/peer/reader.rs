@@ -11,7 +11,7 @@ use crate::messaging::wire::{HEADER_SIZE, PacketHeader, packet_length};
 use crate::sometimes_assert;
 
 use super::error::ConnectionError;
-use super::read_memory::{LARGEST_SPARE, ReadMemory};
+use super::read_memory::{LARGEST_SPARE, PIECE_OFFSET, ReadMemory};
 
 /// Bytes of the buffer at first.
 const FIRST_READ: usize = 4 * 1024;
@@ -95,15 +95,15 @@ impl PacketReader {
     /// # Errors
     /// [`ConnectionError::NoMemory`].
     pub(super) fn make_room(&mut self) -> Result<(), ConnectionError> {
-        let wanted = self.wanted();
-        if wanted <= self.charged {
+        let cost_now = cost(self.wanted());
+        if cost_now <= self.charged {
             return Ok(());
         }
-        if self.shared.is_short() || !self.shared.fits(wanted - self.charged) {
+        if self.shared.is_short() || !self.shared.fits(cost_now - self.charged) {
             self.read_size = FIRST_READ;
             self.expected = 0;
         }
-        let wanted = self.wanted();
+        let wanted = cost(self.wanted());
         let more = wanted.saturating_sub(self.charged);
         // The first bytes of a packet are always read: only one that is larger is refused.
         if more > FIRST_READ && !self.shared.fits(more) {
@@ -120,7 +120,10 @@ impl PacketReader {
     pub(super) fn handle_blocked(&mut self, now: Duration) {
         if self.charged > FIRST_READ && self.buffer.is_empty() {
             if is_large(self.memory) {
-                self.put_away(now);
+                // First: one who keeps it is charged for it.
+                self.charge(0);
+                self.shared.note_use(now);
+                self.leave_piece();
             } else if self.shared.is_short() {
                 self.charge(0);
                 self.read_size = FIRST_READ;
@@ -128,15 +131,6 @@ impl PacketReader {
             }
         }
         self.shared.handle_blocked(now);
-    }
-
-    /// Leaves the empty buffer's memory to whoever needs some like it.
-    fn put_away(&mut self, now: Duration) {
-        let piece = std::mem::take(&mut self.buffer);
-        // First: one who keeps it is charged for it.
-        self.charge(0);
-        self.shared.keep(piece, self.memory, now);
-        self.memory = 0;
     }
 
     /// Bytes that the packet which has begun still lacks.
@@ -189,22 +183,30 @@ impl PacketReader {
         &mut self.buffer
     }
 
+    /// Leaves a piece of memory to whoever needs some like it.
+    fn leave_piece(&mut self) {
+        let piece = std::mem::take(&mut self.buffer);
+        let memory = std::mem::take(&mut self.memory);
+        if is_large(memory) {
+            self.shared.keep(piece, memory);
+        }
+    }
+
     /// Moves to memory for so many bytes, with what is held.
     fn begin_piece(&mut self, bytes: usize) {
+        if self.buffer.is_empty() {
+            // It may be free.
+            self.leave_piece();
+        }
         let (mut piece, memory) = if !is_large(bytes) {
             (BytesMut::with_capacity(bytes), bytes)
-        } else if self.buffer.is_empty() && self.buffer.try_reclaim(bytes) {
-            return;
         } else {
             self.shared.take(bytes)
         };
         piece.extend_from_slice(&self.buffer);
-        std::mem::swap(&mut self.buffer, &mut piece);
-        let before = std::mem::replace(&mut self.memory, memory);
-        if is_large(before) {
-            self.charge(bytes);
-            self.shared.keep_longer(piece, before);
-        }
+        self.leave_piece();
+        self.charge(self.charged.min(cost(bytes)));
+        (self.buffer, self.memory) = (piece, memory);
     }
 
     /// `bytes` were appended. Reads that fill the buffer make the next one larger.
@@ -238,7 +240,7 @@ impl PacketReader {
                 Err(error) => break Err(error),
             }
         };
-        if is_large(largest) && largest <= LARGEST_SPARE - SLACK {
+        if is_large(largest) && largest <= LARGEST_SPARE - SLACK - PIECE_OFFSET {
             self.expected = largest + SLACK;
             self.reads_without = 0;
         }
@@ -262,6 +264,15 @@ impl PacketReader {
 impl Drop for PacketReader {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// Bytes of the memory that room for so many takes.
+fn cost(bytes: usize) -> usize {
+    if is_large(bytes) {
+        bytes + PIECE_OFFSET
+    } else {
+        bytes
     }
 }
 
@@ -421,6 +432,89 @@ mod tests {
         reader.handle_blocked(Duration::ZERO);
         assert_eq!((reader.charged, reader.buffer.capacity()), (0, 0));
         assert!(busy(&budget).charged <= 2 * FIRST_READ, "reads are small");
+    }
+
+    const LARGE: usize = 1_000_000;
+
+    /// Reads a large packet as a stream that has it whole gives it: gives it, and where it was.
+    fn read_large(reader: &mut PacketReader) -> (Block, *const u8) {
+        let packet = serialize_packet(UID::new(1, 1), &vec![7; LARGE]);
+        let mut rest = &packet[..];
+        loop {
+            reader.make_room().unwrap();
+            let buffer = reader.buffer();
+            let room = (buffer.capacity() - buffer.len()).min(rest.len());
+            buffer.extend_from_slice(&rest[..room]);
+            rest = &rest[room..];
+            reader.handle_read(room);
+            if let Some(mut block) = reader.next_block().unwrap() {
+                assert!(rest.is_empty());
+                let place = block.next_packet().unwrap().unwrap().1.as_ptr();
+                return (block, place);
+            }
+        }
+    }
+
+    #[test]
+    fn behind_a_large_packet_the_next_one_is_read_in_one_piece() {
+        let mut reader = PacketReader::new(LARGE);
+        drop(read_large(&mut reader));
+        for _ in 0..3 {
+            reader.make_room().unwrap();
+            let buffer = reader.buffer();
+            assert!(buffer.capacity() >= LARGE);
+            let begin = buffer.as_ptr();
+            let (_, place) = read_large(&mut reader);
+            assert_eq!(place, begin.wrapping_add(HEADER_SIZE), "it was not moved");
+        }
+    }
+
+    #[test]
+    fn large_packets_that_are_handed_on_need_two_pieces() {
+        let mut reader = PacketReader::new(LARGE);
+        let mut kept = read_large(&mut reader).0;
+        let mut places = Vec::new();
+        for _ in 0..20 {
+            reader.handle_blocked(Duration::ZERO);
+            let (block, place) = read_large(&mut reader);
+            kept = block;
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        drop(kept);
+        assert_eq!(places.len(), 2);
+    }
+
+    #[test]
+    fn an_idle_reader_leaves_its_large_memory_to_the_others() {
+        let memory = Rc::new(ReadMemory::new(usize::MAX));
+        let reader = || {
+            let mut reader = PacketReader::new(LARGE);
+            reader.share(Rc::clone(&memory));
+            reader
+        };
+        let (mut first, mut second) = (reader(), reader());
+        drop(read_large(&mut first));
+        let (_, place) = read_large(&mut first);
+        first.handle_blocked(Duration::ZERO);
+        assert_eq!((first.charged, first.buffer.capacity()), (0, 0));
+        assert_eq!(read_large(&mut second).1, place);
+    }
+
+    #[test]
+    fn large_packets_that_do_not_come_any_more_are_not_expected() {
+        let mut reader = PacketReader::new(LARGE);
+        drop(read_large(&mut reader));
+        for _ in 0..=FORGOTTEN_AFTER {
+            reader.make_room().unwrap();
+            append(&mut reader, &serialize_packet(UID::new(1, 1), &[7; 10]));
+            read_all(&mut reader).unwrap();
+            reader.handle_blocked(Duration::ZERO);
+        }
+        reader.make_room().unwrap();
+        assert!(reader.buffer().capacity() < LARGE);
+        assert!(reader.charged <= LARGEST_READ);
     }
 
     #[test]
