@@ -415,7 +415,11 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             };
             if has_more || awaits_turn {
                 // Still scheduled: others go first, then this task is polled again.
-                cx.waker().wake_by_ref();
+                if self.handle.state().awaits_large_answers() {
+                    self.yield_to_all(cx);
+                } else {
+                    cx.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
             // Once something was decided, every deadline may be another.
@@ -424,6 +428,14 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if can_rest || self.must_wait(cx, now, timer.as_mut()) {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Asks for another turn, after everybody else: also after the future that a runtime was started with,
+    /// which is no task, and has its turn when no task is left.
+    fn yield_to_all(&self, cx: &mut Context<'_>) {
+        if pin!(self.task.yield_now()).poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
         }
     }
 

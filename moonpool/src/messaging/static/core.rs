@@ -19,7 +19,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use moonpool_foundation::network::peer::{KeptPayloads, PeerConfigError, PeerHandle, PeerSink};
 use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{
@@ -403,11 +403,12 @@ impl Core {
         &self,
         token: UID,
         admission: Admission,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
     ) -> Result<u64, TransportError> {
         self.admit_local(admission)?;
         let mut packet = BytesMut::new();
-        encode(&mut packet)?;
+        let tail = encode(&mut packet)?;
+        packet.extend_from_slice(&tail);
         let (size, limit) = (packet.len(), self.limits.payload_bytes);
         if size > limit {
             return Err(TransportError::PayloadTooLarge { size, limit });

@@ -54,14 +54,14 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Ok(Progress::OutOfBudget);
             }
             if is_doubtful && connection.stream.poll_readable(cx).is_pending() {
-                connection.reader.handle_blocked();
+                connection.reader.handle_blocked(now);
                 return Ok(Progress::Blocked);
             }
             connection.reader.make_room()?;
             let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
             match read {
                 Poll::Pending => {
-                    connection.reader.handle_blocked();
+                    connection.reader.handle_blocked(now);
                     return Ok(Progress::Blocked);
                 }
                 Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
