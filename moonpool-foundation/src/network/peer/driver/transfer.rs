@@ -45,7 +45,10 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     {
         loop {
             if !self.hand_out(connection, now)? {
-                return Ok(Progress::Blocked);
+                return Ok(match connection.turn_packets {
+                    0 => Progress::OutOfBudget,
+                    _ => Progress::Blocked,
+                });
             }
             if *budget == 0 {
                 return Ok(Progress::OutOfBudget);
@@ -69,7 +72,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         }
     }
 
-    /// Hands out the complete packets that were read. False: the receiver takes no more now.
+    /// Hands out the complete packets that were read. False: the receiver takes no more now, or this
+    /// poll has handed out enough.
     fn hand_out<S>(
         &self,
         connection: &mut Connection<S>,
@@ -87,7 +91,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             let Some(block) = &mut connection.block else {
                 return Ok(true);
             };
-            if self.receiver.is_full() {
+            if connection.turn_packets == 0 || self.receiver.is_full() {
                 return Ok(false);
             }
             let memory = block.memory();
@@ -95,6 +99,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 connection.block = None;
                 continue;
             };
+            connection.turn_packets -= 1;
             let inbound = self.handle.state().handle_packet(now, token, payload)?;
             match inbound {
                 Inbound::Deliver {
