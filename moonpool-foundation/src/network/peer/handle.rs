@@ -197,7 +197,8 @@ impl PeerHandle {
     }
 
     /// [`send_reliable`](Self::send_reliable), with the payload encoded straight into the frame.
-    /// `encode` appends to the buffer it is given; if it fails, nothing is queued.
+    /// `encode` appends to the buffer it is given, which holds the packet's front already: what it
+    /// does to that is undone. If it fails, nothing is queued.
     ///
     /// # Errors
     /// [`SendError::Encode`] with what `encode` gave, [`SendError::Peer`] if the peer refuses; it
@@ -223,8 +224,8 @@ impl PeerHandle {
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<PacketId, SendError<E>> {
         let admitted = self.state().admit_reliable(0, terms.account);
-        let (head, body) = self.encode(true, token, terms, encode, admitted)?;
-        Ok(self.push_reliable(head, body, terms)?)
+        let packet = self.encode(true, token, encode, admitted)?;
+        Ok(self.push_reliable(packet, Bytes::new(), terms)?)
     }
 
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
@@ -240,9 +241,8 @@ impl PeerHandle {
             let state = self.state();
             state.admit(0, Account::Own, state.accepts_unreliable())
         };
-        let terms = PacketTerms::default();
-        let (head, body) = self.encode(false, token, terms, encode, admitted)?;
-        Ok(self.push_unreliable(head, body)?)
+        let packet = self.encode(false, token, encode, admitted)?;
+        Ok(self.push_unreliable(packet, Bytes::new())?)
     }
 
     /// Takes a reliable packet back. One that was not laid out for a write yet vanishes; of one that
@@ -388,16 +388,14 @@ impl PeerHandle {
         Ok((head, if is_copied { Bytes::new() } else { payload }))
     }
 
-    /// The front of a packet and the payload that `encode` writes: in one piece, unless it outgrew
-    /// the chunk.
+    /// The front of a packet and, behind it, the payload that `encode` writes.
     fn encode<E>(
         &self,
         reliable: bool,
         token: UID,
-        terms: PacketTerms,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
         admitted: Result<(), Refusal>,
-    ) -> Result<(BytesMut, Bytes), SendError<E>> {
+    ) -> Result<BytesMut, SendError<E>> {
         if let Err(refusal) = admitted {
             return Err(SendError::Peer(refusal.into_error(Bytes::new())));
         }
@@ -408,22 +406,18 @@ impl PeerHandle {
         let prefix = self.state().prefix(reliable, token);
         let mut chunk = self.chunk_with(prefix, EXPECTED_PAYLOAD);
         prefix.write(&mut chunk);
-        // The encoder sees an empty buffer: it could not spoil the front if it tried.
-        let mut head = chunk.split();
+        // The encoder sees the front: an empty buffer would have to be split off and put together
+        // again, for each packet.
         let encoded = encode(&mut chunk);
         if let Err(error) = encoded {
             chunk.clear();
             self.0.chunk.set(chunk);
             return Err(SendError::Encode(error));
         }
-        let mut payload = chunk.split();
+        prefix.restore(&mut chunk);
+        let packet = chunk.split();
         self.0.chunk.set(chunk);
-        if std::ptr::eq(head.as_ptr_range().end, payload.as_ptr()) {
-            head.unsplit(payload);
-            return Ok((head, Bytes::new()));
-        }
-        terms.keep_rewritable(&mut head, &mut payload);
-        Ok((head, payload.freeze()))
+        Ok(packet)
     }
 
     fn chunk_with(&self, prefix: Prefix, payload: usize) -> BytesMut {
