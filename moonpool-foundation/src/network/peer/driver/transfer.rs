@@ -108,7 +108,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                     reliable,
                 } => {
                     let packet = ReceivedPacket::new(token, payload, reliable, bytes, memory);
-                    self.receiver.deliver(&self.handle, packet);
+                    self.receiver.deliver(&self.handle, packet.at(now));
                 }
                 // A greeting may have ended a session: the receiver learns of it before it gets what
                 // comes in the next one.
