@@ -202,7 +202,8 @@ impl PeerHandle {
     }
 
     /// [`send_reliable`](Self::send_reliable), with the payload encoded straight into the frame.
-    /// `encode` appends to the buffer it is given; if it fails, nothing is queued.
+    /// `encode` appends to the buffer it is given, which holds the packet's front already: what it
+    /// does to that is undone. If it fails, nothing is queued.
     ///
     /// # Errors
     /// [`SendError::Encode`] with what `encode` gave, [`SendError::Peer`] if the peer refuses; it
@@ -243,8 +244,8 @@ impl PeerHandle {
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
     ) -> Result<PacketId, SendError<E>> {
         let admitted = self.state().admit_reliable(0, terms.account);
-        let (head, body) = self.encode(true, token, terms, encode, admitted)?;
-        Ok(self.push_reliable(head, body, terms)?)
+        let (packet, tail) = self.encode(true, token, encode, admitted)?;
+        Ok(self.push_reliable(packet, tail, terms)?)
     }
 
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
@@ -260,9 +261,8 @@ impl PeerHandle {
             let state = self.state();
             state.admit(0, Account::Own, state.accepts_unreliable())
         };
-        let terms = PacketTerms::default();
-        let (head, body) = self.encode(false, token, terms, in_one_part(encode), admitted)?;
-        Ok(self.push_unreliable(head, body)?)
+        let (packet, tail) = self.encode(false, token, in_one_part(encode), admitted)?;
+        Ok(self.push_unreliable(packet, tail)?)
     }
 
     /// Takes a reliable packet back. One that was not laid out for a write yet vanishes; of one that
@@ -408,13 +408,11 @@ impl PeerHandle {
         Ok((head, if is_copied { Bytes::new() } else { payload }))
     }
 
-    /// The front of a packet and the payload that `encode` writes: in one piece, unless it outgrew
-    /// the chunk or a part of it is somewhere else.
+    /// The front of a packet and, behind it, the payload that `encode` writes; then what it gives.
     fn encode<E>(
         &self,
         reliable: bool,
         token: UID,
-        terms: PacketTerms,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
         admitted: Result<(), Refusal>,
     ) -> Result<(BytesMut, Bytes), SendError<E>> {
@@ -428,8 +426,8 @@ impl PeerHandle {
         let prefix = self.state().prefix(reliable, token);
         let mut chunk = self.chunk_with(prefix, EXPECTED_PAYLOAD);
         prefix.write(&mut chunk);
-        // The encoder sees an empty buffer: it could not spoil the front if it tried.
-        let mut head = chunk.split();
+        // The encoder sees the front: an empty buffer would have to be split off and put together
+        // again, for each packet.
         let tail = match encode(&mut chunk) {
             Ok(tail) => tail,
             Err(error) => {
@@ -438,18 +436,10 @@ impl PeerHandle {
                 return Err(SendError::Encode(error));
             }
         };
-        let mut payload = chunk.split();
+        prefix.restore(&mut chunk);
+        let packet = chunk.split();
         self.0.chunk.set(chunk);
-        if std::ptr::eq(head.as_ptr_range().end, payload.as_ptr()) {
-            head.unsplit(payload);
-            return Ok((head, tail));
-        }
-        if !tail.is_empty() {
-            head.extend_from_slice(&payload);
-            return Ok((head, tail));
-        }
-        terms.keep_rewritable(&mut head, &mut payload);
-        Ok((head, payload.freeze()))
+        Ok((packet, tail))
     }
 
     fn chunk_with(&self, prefix: Prefix, payload: usize) -> BytesMut {
