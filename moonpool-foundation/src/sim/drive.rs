@@ -157,7 +157,7 @@ impl SimWorld {
                     }
                     self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
                 }
-                Next::Drop(task) => self.drop_cancelled(*task)?,
+                Next::Cancelled(task) => self.drop_cancelled(*task)?,
                 Next::Task => {
                     if let Some(task) = &mut picked {
                         if task.meta.role == TaskRole::Ordinary {
@@ -212,7 +212,7 @@ impl SimWorld {
                 .with(|world| world.next(&mut picked, false, until));
             match next {
                 Next::Livelock(found) => self.check_livelock(found.polls, found.task)?,
-                Next::Drop(task) => self.drop_cancelled(*task)?,
+                Next::Cancelled(task) => self.drop_cancelled(*task)?,
                 Next::Task => {
                     if let Some(task) = &mut picked {
                         self.poll_task(task).map_err(|error| *error)?;
@@ -233,7 +233,7 @@ impl SimWorld {
     fn note_polled(&self, polled: &mut Option<PickedTask>) -> SimulationResult<()> {
         match self.shared.with(|world| world.after_turn(polled)) {
             Some(Next::Livelock(found)) => self.check_livelock(found.polls, found.task),
-            Some(Next::Drop(task)) => self.drop_cancelled(*task),
+            Some(Next::Cancelled(task)) => self.drop_cancelled(*task),
             _ => Ok(()),
         }
     }

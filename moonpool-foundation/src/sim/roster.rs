@@ -97,6 +97,10 @@ pub(super) struct Site {
 
 impl Site {
     /// Whether it is the same constant, started from the same place.
+    #[expect(
+        clippy::ptr_arg,
+        reason = "names that live for ever are compared by their place"
+    )]
     fn is(&self, name: &Cow<'static, str>, spawned_at: &'static Location<'static>) -> bool {
         let is_same_name = match (&self.name, name) {
             (Cow::Borrowed(own), Cow::Borrowed(name)) => ptr::eq(*own, *name),

@@ -51,7 +51,7 @@ pub(super) enum Next {
     /// To end the run.
     Livelock(Box<Livelock>),
     /// To drop a task that was cancelled while it was polled.
-    Drop(Box<CancelledTask>),
+    Cancelled(Box<CancelledTask>),
 }
 
 /// Somebody was polled so often at one instant.
@@ -107,7 +107,7 @@ impl World {
         match after {
             AfterPoll::Polls(polls) if is_fine && polls <= self.livelock_limit => None,
             AfterPoll::Polls(polls) if is_fine => Some(self.livelock(key, polls)),
-            AfterPoll::Cancelled(task) => Some(Next::Drop(Box::new(task))),
+            AfterPoll::Cancelled(task) => Some(Next::Cancelled(Box::new(task))),
             AfterPoll::Ended if is_fine => None,
             AfterPoll::Polls(_) | AfterPoll::Ended => Some(self.livelock(key, together)),
         }
