@@ -366,8 +366,7 @@ impl SimWorld {
                 world.record_poll(&meta, ": it panics");
             }
             let name = world.executor.name(meta.key);
-            // Its future is gone.
-            world.executor.after_poll(task, world.clock);
+            world.executor.after_panic(task);
             name
         });
         self.shared.panic_error(name, meta.process, message, site)

@@ -232,6 +232,7 @@ impl Executor {
     }
 
     /// Draws the next to poll among the ready tasks and, if it is woken, the main future.
+    #[inline]
     pub(crate) fn next_turn(
         &mut self,
         main_woken: bool,
@@ -309,6 +310,7 @@ impl Executor {
     }
 
     /// The place of the ready task with the highest priority; beyond the last for the main future.
+    #[cold]
     fn pick_by_priority(
         &mut self,
         main_woken: bool,
@@ -359,6 +361,7 @@ impl Executor {
             .extend(self.held.remove(&process).into_iter().flatten());
     }
 
+    #[cold]
     fn set_paused_aside(&mut self) {
         for _ in 0..self.ready.len() {
             let Some(key) = self.ready.pop_front() else {
@@ -396,16 +399,27 @@ impl Executor {
 
     #[inline]
     fn collect_woken(&mut self) {
+        if wakes::has_woken() {
+            self.collect_some();
+        }
+    }
+
+    fn collect_some(&mut self) {
         while let Some(key) = wakes::next_woken(self.world) {
             self.make_ready(key);
         }
     }
 
     /// Takes note of a finished poll.
-    pub(crate) fn after_poll(&mut self, task: &mut PickedTask, now: SimInstant) -> AfterPoll {
-        let meta = task.meta;
-        let mut waker = task.waker.take();
-        let after = match (task.body.take(), self.tasks.get_mut(meta.key)) {
+    #[inline]
+    pub(crate) fn after_poll(&mut self, task: PickedTask, now: SimInstant) -> AfterPoll {
+        let PickedTask {
+            meta,
+            body,
+            mut waker,
+            ..
+        } = task;
+        let after = match (body, self.tasks.get_mut(meta.key)) {
             // Its future is gone: no user code is run here.
             (None, _) => {
                 self.forget(meta.key);
@@ -432,6 +446,14 @@ impl Executor {
             None => {}
         }
         after
+    }
+
+    /// Takes note of a poll that ended with a panic: the future is gone.
+    pub(crate) fn after_panic(&mut self, task: &mut PickedTask) {
+        self.forget(task.meta.key);
+        if let Some(waker) = task.waker.take() {
+            waker.end();
+        }
     }
 
     /// Cancels a task: its future is dropped when its turn comes, or at the end of its current poll.

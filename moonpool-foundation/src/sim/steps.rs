@@ -93,15 +93,13 @@ impl World {
     /// be dropped.
     #[inline]
     pub(super) fn after_turn(&mut self, polled: &mut Option<PickedTask>) -> Option<Next> {
-        let task = polled.as_mut()?;
+        let task = polled.take()?;
         if self.trace.is_on() {
             let meta = task.meta;
             self.record_poll(&meta, "");
         }
-        let after = self.executor.after_poll(task, self.clock);
         let key = task.meta.key;
-        // Nothing is left in it.
-        *polled = None;
+        let after = self.executor.after_poll(task, self.clock);
         let together = self.turns.count(self.clock);
         let is_fine = together <= self.turns_limit;
         match after {

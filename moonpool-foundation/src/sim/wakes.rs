@@ -80,7 +80,7 @@ thread_local! {
     static FIRST_WOKEN: Cell<Option<(u32, TaskKey)>> = const { Cell::new(None) };
     /// The others, in their order.
     static WOKEN: RefCell<VecDeque<(u32, TaskKey)>> = const { RefCell::new(VecDeque::new()) };
-    /// Whether there are any.
+    /// Whether there is any of either.
     static ANY_WOKEN: Cell<bool> = const { Cell::new(false) };
     /// The data of the waker that the polled task sees; null between polls.
     static POLLED_WAKER: Cell<*const ()> = const { Cell::new(ptr::null()) };
@@ -107,39 +107,41 @@ pub(super) fn polled_task(world: u32, waker: &Waker) -> Option<TaskKey> {
     (POLLED_WAKER.get() == waker.data() && polled_in == world).then_some(key)
 }
 
-/// Takes the first task of `world` that wakers have woken; those of this thread's other worlds stay.
+/// Whether wakers have woken any task of this thread.
 #[inline]
+pub(super) fn has_woken() -> bool {
+    ANY_WOKEN.get()
+}
+
+/// Takes the first task of `world` that wakers have woken; those of this thread's other worlds stay.
 pub(super) fn next_woken(world: u32) -> Option<TaskKey> {
-    if let Some((of, key)) = FIRST_WOKEN.get()
-        && of == world
-    {
-        FIRST_WOKEN.set(None);
-        return Some(key);
-    }
-    if ANY_WOKEN.get() {
-        take_woken(world)
-    } else {
-        None
-    }
+    let first = FIRST_WOKEN.get();
+    let key = match first {
+        Some((of, key)) if of == world => {
+            FIRST_WOKEN.set(None);
+            Some(key)
+        }
+        _ => take_woken(world),
+    };
+    let is_left = FIRST_WOKEN.get().is_some() || WOKEN.with_borrow(|woken| !woken.is_empty());
+    ANY_WOKEN.set(is_left);
+    key
 }
 
 fn take_woken(world: u32) -> Option<TaskKey> {
     WOKEN.with_borrow_mut(|woken| {
         let place = woken.iter().position(|(of, _)| *of == world)?;
-        let (_, key) = woken.remove(place)?;
-        ANY_WOKEN.set(!woken.is_empty());
-        Some(key)
+        woken.remove(place).map(|(_, key)| key)
     })
 }
 
 #[inline]
 fn add_woken(world: u32, key: TaskKey) {
-    if FIRST_WOKEN.get().is_none() && !ANY_WOKEN.get() {
+    if ANY_WOKEN.replace(true) {
+        WOKEN.with_borrow_mut(|woken| woken.push_back((world, key)));
+    } else {
         FIRST_WOKEN.set(Some((world, key)));
-        return;
     }
-    WOKEN.with_borrow_mut(|woken| woken.push_back((world, key)));
-    ANY_WOKEN.set(true);
 }
 
 /// Tasks that other threads woke, until their own thread asks.
