@@ -7,12 +7,15 @@ use super::clock::SimInstant;
 use super::events::Popped;
 use super::executor::Turn;
 use super::polling::Polled;
-use super::wakes::TaskMeta;
-use super::world::World;
+use super::wakes::{TaskMeta, Waiter};
+use super::world::{Event, World};
 
 /// All tasks together may be polled this many times as often at one instant as one of them: a task
 /// that spawns its successor is a new one each time.
 const TOGETHER_FACTOR: u64 = 16;
+
+/// With so many tasks, they are no longer in the processor's own caches.
+const LOOK_AHEAD: usize = 1 << 12;
 
 /// How far a drive may move the clock.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +84,9 @@ impl World {
             }
             Popped::Later(_) | Popped::Nothing => return Step::Nothing,
         };
+        if self.events.take_filled() && self.executor.live() > LOOK_AHEAD {
+            self.look_ahead();
+        }
         let call = self.apply_event(at, event);
         let turns = self.turns.count(self.clock);
         let too_many = (turns > self.turns_limit()).then_some(turns);
@@ -88,6 +94,18 @@ impl World {
             return Step::Moved;
         }
         Step::Ends { call, too_many }
+    }
+
+    /// Reads what the next timers wake: so it comes from memory together, where each task would be
+    /// waited for in its turn.
+    #[cold]
+    fn look_ahead(&self) {
+        let tasks = self.events.near().filter_map(|event| match event {
+            Event::Wake(Waiter::Task(key)) => Some(*key),
+            _ => None,
+        });
+        let seen = tasks.fold(0, |seen, key| seen ^ self.executor.look_at(key));
+        std::hint::black_box(seen);
     }
 
     /// How many polls and events at one instant are still no livelock.
