@@ -107,15 +107,20 @@ pub(super) fn polled_task(world: u32, waker: &Waker) -> Option<TaskKey> {
     (POLLED_WAKER.get() == waker.data() && polled_in == world).then_some(key)
 }
 
-/// Takes the first task of `world` that wakers have woken; those of this thread's other worlds stay.
+/// Takes the first task that wakers have woken, if it is one of `world`.
+#[inline]
+pub(super) fn first_woken(world: u32) -> Option<TaskKey> {
+    let (of, key) = FIRST_WOKEN.get()?;
+    if of != world {
+        return None;
+    }
+    FIRST_WOKEN.set(None);
+    Some(key)
+}
+
+/// Takes the next task of `world` that wakers have woken; those of this thread's other worlds stay.
 #[inline]
 pub(super) fn next_woken(world: u32) -> Option<TaskKey> {
-    if let Some((of, key)) = FIRST_WOKEN.get()
-        && of == world
-    {
-        FIRST_WOKEN.set(None);
-        return Some(key);
-    }
     if ANY_WOKEN.get() {
         take_woken(world)
     } else {
