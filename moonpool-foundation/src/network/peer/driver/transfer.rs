@@ -224,6 +224,7 @@ mod tests {
     use super::*;
     use crate::messaging::{UID, WellKnownToken, serialize_packet};
     use crate::network::peer::handle::PeerHandle;
+    use crate::network::peer::reader::PacketReader;
     use crate::network::peer::receiver::Receiver;
     use crate::network::peer::session::{Hello, HelloAnswer, Outcome, VERSION};
     use crate::network::peer::state::{Action, Attachment, PeerState};
@@ -248,9 +249,9 @@ mod tests {
         fn handle_finished(&self, _: &PeerHandle) {}
     }
 
-    /// Nothing more comes than this, and every write is taken.
+    /// Nothing more comes than this, and every write is taken, and kept.
     #[derive(Clone, Default)]
-    struct Silent(Rc<RefCell<Vec<u8>>>);
+    struct Silent(Rc<RefCell<Vec<u8>>>, Rc<RefCell<Vec<u8>>>);
 
     impl tokio::io::AsyncRead for Silent {
         fn poll_read(
@@ -273,6 +274,7 @@ mod tests {
             _: &mut Context<'_>,
             bytes: &[u8],
         ) -> Poll<io::Result<usize>> {
+            self.1.borrow_mut().extend_from_slice(bytes);
             Poll::Ready(Ok(bytes.len()))
         }
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -405,6 +407,41 @@ mod tests {
     }
 
     #[test]
+    fn pongs_and_acknowledgements_leave_although_there_is_nothing_else_to_write() {
+        let (_handle, clock, conversing, stream) = serving(Rc::new(Order::default()));
+        let mut conversing = pin!(conversing);
+        timers_of(conversing.as_mut(), &clock);
+        let mut kinds_after = |packets: Vec<u8>| {
+            stream.1.borrow_mut().clear();
+            stream.0.borrow_mut().extend(packets);
+            // An acknowledgement may wait for the turn after this one.
+            timers_of(conversing.as_mut(), &clock);
+            timers_of(conversing.as_mut(), &clock);
+            let mut reader = PacketReader::new(1_000_000);
+            reader.buffer().extend_from_slice(&stream.1.borrow());
+            let mut kinds = Vec::new();
+            while let Some(mut block) = reader.next_block().unwrap() {
+                while let Some((token, ..)) = block.next_packet().unwrap() {
+                    kinds.push(WellKnownToken::session_frame(token));
+                }
+            }
+            kinds
+        };
+        let ping = [1_u64.to_le_bytes(), 9_u64.to_le_bytes()].concat();
+        let ping = serialize_packet(WellKnownToken::SessionPing.token(), &ping);
+        // The answer to the Hello leaves as well.
+        let kinds = kinds_after(ping);
+        assert_eq!(kinds.last(), Some(&Some(WellKnownToken::SessionPong)));
+        let sequenced = (1..=64_u64).flat_map(|sequence| {
+            let mut frame = [sequence.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+            frame.extend_from_slice(&UID::new(7, 8).to_le_bytes());
+            serialize_packet(WellKnownToken::Sequenced.token(), &frame)
+        });
+        let kinds = kinds_after(sequenced.collect());
+        assert_eq!(kinds, [Some(WellKnownToken::Ack)]);
+    }
+
+    #[test]
     fn a_watch_counts_from_when_it_began_however_many_turns_there_are() {
         let (handle, clock, conversing, _stream) = serving(Rc::new(Order::default()));
         let mut conversing = pin!(conversing);
@@ -440,8 +477,11 @@ mod tests {
         handle.state().handle_timeout(now);
         assert_eq!(handle.state().poll_action(now), Action::Connect);
         handle.state().handle_connected(now, UID::new(50, 50));
-        let connection =
-            Connection::new(Silent(Rc::new(RefCell::new(fresh(2)))), "there", 1_000_000);
+        let connection = Connection::new(
+            Silent(Rc::new(RefCell::new(fresh(2))), Rc::default()),
+            "there",
+            1_000_000,
+        );
         let mut timer = pin!(Timer::new(clock.clone()));
         let mut conversing = pin!(driver.converse(connection, timer.as_mut()));
         let asked = || std::mem::take(&mut *clock.0.borrow_mut());
