@@ -14,10 +14,11 @@ use tracing::Span;
 use super::SimWorld;
 use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
-use super::executor::{self, PollCount, Polled, Turn};
+use super::executor::{PollCount, Turn};
+use super::polling::{self, CancelledTask, PickedTask, Polled};
 use super::process::ProcessId;
-use super::steps::{Ends, Next, PolledTask, Step, Until};
-use super::wakes::{self, ReadyTask, TaskRole};
+use super::steps::{Ends, Next, Step, Until};
+use super::wakes::{self, TaskRole};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
 use crate::task::panic_message;
@@ -144,7 +145,7 @@ impl SimWorld {
         loop {
             let woken = main.woken.load(Ordering::Acquire);
             let next = self.shared.with(|world| {
-                let next = world.after_turn(polled.take());
+                let next = world.after_turn(&mut polled);
                 next.unwrap_or_else(|| world.next(woken, until))
             });
             match next {
@@ -157,13 +158,14 @@ impl SimWorld {
                     }
                     self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
                 }
-                Next::Task(task) => {
-                    if task.metadata().role == TaskRole::Ordinary {
+                Next::Task(mut task) => {
+                    if task.meta.role == TaskRole::Ordinary {
                         grace.end();
                     }
-                    polled = Some(PolledTask::of(&task));
-                    self.poll_task(task).map_err(|error| *error)?;
+                    self.poll_task(&mut task).map_err(|error| *error)?;
+                    polled = Some(task);
                 }
+                Next::Cancelled(task) => self.drop_cancelled(*task)?,
                 Next::Finish(step) => {
                     let advance = match self.finish(step)? {
                         Advance::Moved => Advance::Moved,
@@ -185,7 +187,7 @@ impl SimWorld {
     #[inline]
     fn check(
         &self,
-        polled: &mut Option<PolledTask>,
+        polled: &mut Option<PickedTask>,
         main_woken_abroad: bool,
     ) -> SimulationResult<()> {
         let is_abroad = main_woken_abroad || wakes::is_any_abroad();
@@ -206,15 +208,16 @@ impl SimWorld {
         let mut polled = None;
         loop {
             let next = self.shared.with(|world| {
-                let next = world.after_turn(polled.take());
+                let next = world.after_turn(&mut polled);
                 next.unwrap_or_else(|| world.next(false, until))
             });
             match next {
                 Next::Livelock(found) => self.check_livelock(found.polls, found.task)?,
-                Next::Task(task) => {
-                    polled = Some(PolledTask::of(&task));
-                    self.poll_task(task).map_err(|error| *error)?;
+                Next::Task(mut task) => {
+                    self.poll_task(&mut task).map_err(|error| *error)?;
+                    polled = Some(task);
                 }
+                Next::Cancelled(task) => self.drop_cancelled(*task)?,
                 Next::Main => {}
                 Next::Finish(step) => {
                     if self.finish(step)? == Advance::Nothing {
@@ -227,8 +230,9 @@ impl SimWorld {
     }
 
     /// Takes note of a poll, if there was one.
-    fn note_polled(&self, polled: &mut Option<PolledTask>) -> SimulationResult<()> {
-        match self.shared.with(|world| world.after_turn(polled.take())) {
+    fn note_polled(&self, polled: &mut Option<PickedTask>) -> SimulationResult<()> {
+        match self.shared.with(|world| world.after_turn(polled)) {
+            Some(Next::Cancelled(task)) => self.drop_cancelled(*task),
             Some(Next::Livelock(found)) => self.check_livelock(found.polls, found.task),
             _ => Ok(()),
         }
@@ -325,9 +329,9 @@ impl SimWorld {
     fn poll_ready(&self) -> SimulationResult<()> {
         while let Some(turn) = self.next_turn(false) {
             let mut polled = None;
-            if let Turn::Task(task) = turn {
-                polled = Some(PolledTask::of(&task));
-                self.poll_task(task).map_err(|error| *error)?;
+            if let Turn::Task(mut task) = turn {
+                self.poll_task(&mut task).map_err(|error| *error)?;
+                polled = Some(task);
             }
             self.note_polled(&mut polled)?;
             self.check(&mut None, false)?;
@@ -337,35 +341,47 @@ impl SimWorld {
 
     /// Polls a task, which is to be taken note of before the next is.
     #[inline]
-    fn poll_task(&self, task: ReadyTask) -> Result<(), Box<SimulationError>> {
-        let polled = PolledTask::of(&task);
-        let PolledTask { key, process } = polled;
-        let running = context::run_as(Current { process });
-        let outcome = if tracing::enabled!(tracing::Level::ERROR) {
-            let span = self.span(|world| (process.id, world.executor.name(key)));
-            span.in_scope(|| executor::run(task))
+    fn poll_task(&self, task: &mut PickedTask) -> Result<(), Box<SimulationError>> {
+        let meta = task.meta;
+        let running = context::run_as(Current {
+            process: meta.process,
+        });
+        let polled = if tracing::enabled!(tracing::Level::ERROR) {
+            let span = self.span(|world| (meta.process.id, world.executor.name(meta.key)));
+            span.in_scope(|| polling::run(task))
         } else {
-            executor::run(task)
+            polling::run(task)
         };
         drop(running);
-        match outcome {
+        match polled {
             Polled::Fine => Ok(()),
-            Polled::Panicked(message) => Err(Box::new(self.panicked(polled, message))),
+            Polled::Panicked(message) => Err(Box::new(self.panicked(task, message))),
         }
     }
 
     #[cold]
-    fn panicked(&self, task: PolledTask, message: String) -> SimulationError {
+    fn panicked(&self, task: &mut PickedTask, message: String) -> SimulationError {
+        let meta = task.meta;
         let site = context::take_panic_site();
         let name = self.shared.with(|world| {
             if world.trace.is_on() {
-                world.record_poll(task, ": it panics");
+                world.record_poll(&meta, ": it panics");
             }
-            let name = world.executor.name(task.key);
-            world.executor.after_poll(task.key, world.clock);
+            let name = world.executor.name(meta.key);
+            // Its future is gone.
+            world.executor.after_poll(task, world.clock);
             name
         });
-        self.shared.panic_error(name, task.process, message, site)
+        self.shared.panic_error(name, meta.process, message, site)
+    }
+
+    /// Drops a task that was cancelled while it was polled.
+    #[cold]
+    fn drop_cancelled(&self, task: CancelledTask) -> SimulationResult<()> {
+        match self.shared.drop_cancelled(vec![task]) {
+            Some(panic) => Err(panic),
+            None => Ok(()),
+        }
     }
 
     fn poll_main<F: Future>(

@@ -11,6 +11,7 @@ mod byte_queue;
 mod chance;
 mod chances;
 mod checks;
+mod chunks;
 mod clock;
 mod clocks;
 mod clogs;
@@ -36,11 +37,14 @@ mod lifecycle;
 mod links;
 mod network_faults;
 mod notices;
+mod pending;
 mod pipe;
+mod polling;
 mod process;
 mod queue_probe;
 mod random_config;
 mod rng;
+mod roster;
 mod segment_queue;
 mod segments;
 mod sim_world;
@@ -69,12 +73,13 @@ pub use ambient_rng::{
 };
 pub use breakage::{CloseReason, SimConnection};
 pub use connections::Side as ConnectionSide;
-pub use executor::{PendingTask, SchedulePolicy};
+pub use executor::SchedulePolicy;
 pub use fault_scripts::{
     clog_random_pair, disconnect_pair_for, enable_connection_failures, swizzle,
 };
 pub use faults::CloseDirection;
 pub use network_faults::Host;
+pub use pending::PendingTask;
 pub use process::{KillKind, ProcessAddressError, ProcessId};
 #[doc(hidden)]
 pub use queue_probe::QueueProbe;

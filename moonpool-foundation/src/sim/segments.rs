@@ -311,10 +311,10 @@ impl World {
         pipe.unacknowledged = 0;
         pipe.segments.pop_front();
         if let Some(waiter) = receiver.reader.take() {
-            wake(&self.executor, &mut self.wakes, waiter);
+            wake(&mut self.executor, &mut self.wakes, waiter);
         }
         if let Some(waiter) = sender.writer.take() {
-            wake(&self.executor, &mut self.wakes, waiter);
+            wake(&mut self.executor, &mut self.wakes, waiter);
         }
         if let Some(at) = pipe.segments.front().map(|next| next.at) {
             self.await_first_segment(id, from, at.max(self.clock.next()));

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::breakage::SimConnection;
 use super::clock::SimInstant;
-use super::executor::{PendingTask, SchedulePolicy};
+use super::executor::SchedulePolicy;
+use super::pending::PendingTask;
 use super::process::{Death, Factory, LifeState, ProcessAddressError, ProcessId, ProcessRef};
 use super::trace::{TraceMode, TraceStep};
 use super::world::{Event, Shared, WeakSimWorld};

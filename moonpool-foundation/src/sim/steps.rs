@@ -5,9 +5,9 @@ use std::borrow::Cow;
 
 use super::clock::SimInstant;
 use super::events::Popped;
-use super::executor::{TaskKey, Turn};
-use super::process::ProcessRef;
-use super::wakes::ReadyTask;
+use super::executor::{AfterPoll, TaskKey, Turn};
+use super::polling::{CancelledTask, PickedTask};
+use super::wakes::TaskMeta;
 use super::world::World;
 
 /// How far a drive may move the clock.
@@ -41,10 +41,12 @@ pub(super) struct Ends {
     pub(super) too_many: Option<u64>,
 }
 
-/// What there is to do without a borrow of the world. As small as a [`Step`].
+/// What there is to do without a borrow of the world.
 pub(super) enum Next {
     Main,
-    Task(ReadyTask),
+    Task(PickedTask),
+    /// To drop a task that was cancelled while it was polled.
+    Cancelled(Box<CancelledTask>),
     /// To finish what an event came to.
     Finish(Step),
     /// To end the run.
@@ -55,21 +57,6 @@ pub(super) enum Next {
 pub(super) struct Livelock {
     pub(super) polls: u64,
     pub(super) task: Cow<'static, str>,
-}
-
-/// A task that was polled.
-#[derive(Clone, Copy)]
-pub(super) struct PolledTask {
-    pub(super) key: TaskKey,
-    pub(super) process: ProcessRef,
-}
-
-impl PolledTask {
-    #[inline]
-    pub(super) fn of(task: &ReadyTask) -> Self {
-        let (key, process) = (task.metadata().key, task.metadata().process);
-        Self { key, process }
-    }
 }
 
 impl World {
@@ -89,21 +76,28 @@ impl World {
         }
     }
 
-    /// Takes note of a poll. `Some` if that was one too many.
+    /// Takes note of a poll. `Some` if something is to be done about it.
     #[inline]
-    pub(super) fn after_turn(&mut self, polled: Option<PolledTask>) -> Option<Next> {
-        let polled = polled?;
+    pub(super) fn after_turn(&mut self, polled: &mut Option<PickedTask>) -> Option<Next> {
+        let task = polled.as_mut()?;
+        let meta = task.meta;
         if self.trace.is_on() {
-            self.record_poll(polled, "");
+            self.record_poll(&meta, "");
         }
-        let polls = self.executor.after_poll(polled.key, self.clock);
+        let after = self.executor.after_poll(task, self.clock);
+        *polled = None;
         let together = self.turns.count(self.clock);
+        let polls = match after {
+            AfterPoll::Polls(polls) => Some(polls),
+            AfterPoll::Ended => None,
+            AfterPoll::Cancelled(task) => return Some(Next::Cancelled(Box::new(task))),
+        };
         let is_fine =
             together <= self.turns_limit && polls.is_none_or(|polls| polls <= self.livelock_limit);
         if is_fine {
             return None;
         }
-        Some(self.livelock(polled.key, polls, together))
+        Some(self.livelock(meta.key, polls, together))
     }
 
     #[cold]
@@ -151,7 +145,7 @@ impl World {
     }
 
     #[cold]
-    pub(super) fn record_poll(&mut self, polled: PolledTask, outcome: &str) {
+    pub(super) fn record_poll(&mut self, polled: &TaskMeta, outcome: &str) {
         let name = self.executor.name(polled.key);
         let process = self.processes.get(polled.process.id).name.clone();
         let what = format!("poll `{name}` of `{process}`{outcome}");

@@ -16,11 +16,13 @@ use super::connections::{ConnectionId, Network};
 use super::digest::Digest;
 pub(crate) use super::event::Event;
 use super::events::{EventClass, EventKey, EventQueue};
-use super::executor::{Executor, PendingTask, PollCount};
+use super::executor::{Executor, PollCount};
 use super::faults::{Faults, Occasion};
 use super::join::JoinState;
 use super::lifecycle::Lifecycle;
 use super::notices::Notice;
+use super::pending::PendingTask;
+use super::polling::{self, CancelledTask, Polled};
 use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
@@ -220,7 +222,7 @@ impl World {
     /// Wakes a task at once, and anybody else when nobody borrows the world.
     #[inline]
     pub(super) fn wake(&mut self, waiter: Waiter) {
-        wake(&self.executor, &mut self.wakes, waiter);
+        wake(&mut self.executor, &mut self.wakes, waiter);
     }
 
     /// Wakes whoever waits, if anybody does.
@@ -278,7 +280,7 @@ impl World {
 
 /// Wakes a task at once, and adds anybody else to `wakes`.
 #[inline]
-pub(super) fn wake(executor: &Executor, wakes: &mut Vec<Waker>, waiter: Waiter) {
+pub(super) fn wake(executor: &mut Executor, wakes: &mut Vec<Waker>, waiter: Waiter) {
     match waiter {
         Waiter::Task(key) => executor.wake(key),
         Waiter::Other(waker) => wakes.push(waker),
@@ -410,8 +412,12 @@ impl Shared {
     }
 
     pub(crate) fn abort(&self, key: executor::TaskKey) {
-        let cancelled = self.with(|world| world.executor.cancel(key));
-        drop(cancelled);
+        self.with(|world| world.executor.cancel(key));
+    }
+
+    /// Nobody has the task's handle any more.
+    pub(crate) fn detach(&self, key: executor::TaskKey) {
+        self.with(|world| world.executor.detach(key));
     }
 
     /// Lends the stream of the workload's draws, or an inert one if `owner` is sealed.
@@ -471,31 +477,27 @@ impl Shared {
             }
             world.executor.cancel_all()
         });
-        drop(cancelled);
         let unreported = self.take_unreported_panic();
-        let panic = self.run_cancelled();
+        let panic = self.drop_cancelled(cancelled);
         unreported.or(panic)
     }
 
     /// Drops the futures of cancelled tasks. Returns the first panic of a destructor.
-    pub(super) fn run_cancelled(&self) -> Option<SimulationError> {
+    pub(super) fn drop_cancelled(&self, cancelled: Vec<CancelledTask>) -> Option<SimulationError> {
         let mut panicked = None;
-        loop {
-            let cancelled = self.with(|world| world.executor.take_cancelled());
-            if cancelled.is_empty() {
-                return panicked;
+        for task in cancelled {
+            let (key, process) = (task.meta.key, task.meta.process);
+            let running = context::run_as(context::Current { process });
+            let dropped = polling::discard(task);
+            drop(running);
+            if let Polled::Panicked(message) = dropped {
+                let site = context::take_panic_site();
+                let name = self.with(|world| world.executor.name(key));
+                panicked.get_or_insert_with(|| self.panic_error(name, process, message, site));
             }
-            for task in cancelled {
-                let (key, process) = (task.metadata().key, task.metadata().process);
-                let _running = context::run_as(context::Current { process });
-                if let executor::Polled::Panicked(message) = executor::run(task) {
-                    let site = context::take_panic_site();
-                    let name = self.with(|world| world.executor.name(key));
-                    panicked.get_or_insert_with(|| self.panic_error(name, process, message, site));
-                }
-                self.with(|world| world.executor.forget_cancelled(key));
-            }
+            self.with(|world| world.executor.forget(key));
         }
+        panicked
     }
 
     /// A panic of a task or destructor, as the verdict it is.

@@ -34,6 +34,11 @@ use super::timer::Timer;
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
 
+/// Packets that are handed out in one poll of the task at most. What others make of them leaves with
+/// the next poll, while they make something of the rest: without it two ends with many calls between
+/// them pass all of them back and forth in one piece, and one waits while the other one works.
+const TURN_PACKETS: usize = 96;
+
 /// Chance of a write to fail in simulation, where `buggify!` has switched that on: the connection is
 /// torn down with all that was queued on it.
 const WRITE_FAILURE: f64 = 0.02;
@@ -88,6 +93,8 @@ pub(super) struct Connection<S> {
     pub(super) stream: S,
     pub(super) reader: PacketReader,
     pub(super) block: Option<Block>,
+    /// Packets that may still be handed out in this poll.
+    turn_packets: usize,
     needs_flush: bool,
     needs_shutdown: bool,
     /// Counts it, if it was accepted.
@@ -105,6 +112,7 @@ impl<S: TcpStreamTrait> Connection<S> {
             stream,
             reader: PacketReader::new(max_payload),
             block: None,
+            turn_packets: TURN_PACKETS,
             needs_flush: false,
             needs_shutdown: false,
             permit: None,
@@ -386,7 +394,12 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         let is_same_task = self.handle.begin_turn(cx);
         self.handle.state().begin_turn();
         // A turn may end in the middle of what is there to read.
-        let mut budget = if buggify!() { 1 } else { TURN_BYTES };
+        let (mut budget, packets) = if buggify!() {
+            (1, 1)
+        } else {
+            (TURN_BYTES, TURN_PACKETS)
+        };
+        connection.turn_packets = packets;
         loop {
             let now = self.time.now();
             let is_settled = self.is_settled(now);
@@ -415,7 +428,11 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             };
             if has_more || awaits_turn {
                 // Still scheduled: others go first, then this task is polled again.
-                cx.waker().wake_by_ref();
+                if self.handle.state().awaits_large_answers() {
+                    self.yield_to_all(cx);
+                } else {
+                    cx.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
             // Once something was decided, every deadline may be another.
@@ -424,6 +441,14 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if can_rest || self.must_wait(cx, now, timer.as_mut()) {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Asks for another turn, after everybody else: also after the future that a runtime was started with,
+    /// which is no task, and has its turn when no task is left.
+    fn yield_to_all(&self, cx: &mut Context<'_>) {
+        if pin!(self.task.yield_now()).poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
         }
     }
 
@@ -594,23 +619,30 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Wake, Waker};
 
-    /// A stream that always has more to read, or never, and takes every write.
+    /// A stream that has a packet to read so many times, and takes every write.
     struct Endless {
-        packet: Option<Vec<u8>>,
+        packet: Vec<u8>,
+        times: usize,
+        /// Bytes of the packet that were read this time.
+        read: usize,
         writes: Rc<RefCell<Vec<usize>>>,
     }
 
     impl tokio::io::AsyncRead for Endless {
         fn poll_read(
-            self: Pin<&mut Self>,
+            mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
             buffer: &mut tokio::io::ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            let Some(packet) = &self.packet else {
+            if self.times == 0 {
                 return Poll::Pending;
-            };
-            while buffer.remaining() >= packet.len() {
-                buffer.put_slice(packet);
+            }
+            while self.times > 0 && buffer.remaining() > 0 {
+                let rest = &self.packet[self.read..];
+                let count = rest.len().min(buffer.remaining());
+                buffer.put_slice(&rest[..count]);
+                self.read = (self.read + count) % self.packet.len();
+                self.times -= usize::from(self.read == 0);
             }
             Poll::Ready(Ok(()))
         }
@@ -687,13 +719,15 @@ mod tests {
     #[test]
     fn a_peer_that_never_stops_sending_does_not_keep_others_waiting() {
         let sink = Rc::new(Counter::default());
-        let packet = Some(serialize_packet(UID::new(1, 1), &[0; 1000]));
+        let packet = serialize_packet(UID::new(1, 1), &[0; 3_000]);
         let driver = accepted(Rc::clone(&sink) as Rc<dyn PeerSink>);
         let woken = Arc::new(Flag::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
         let mut serving = pin!(driver.serve(Endless {
             packet,
+            times: usize::MAX,
+            read: 0,
             writes: Rc::default()
         }));
         for poll in 1..=3 {
@@ -711,6 +745,46 @@ mod tests {
         }
     }
 
+    /// Answers each packet with one as large.
+    struct Mirror;
+
+    impl PeerSink for Mirror {
+        fn handle_packet(&self, peer: &PeerHandle, packet: ReceivedPacket<'_>) {
+            peer.send_reliable(packet.token, packet.to_bytes()).unwrap();
+        }
+        fn handle_session_ended(&self, _: &PeerHandle, _: SessionEnded) {}
+        fn handle_finished(&self, _: &PeerHandle) {}
+    }
+
+    #[test]
+    fn answers_to_the_first_of_many_packets_leave_before_the_rest_is_handed_out() {
+        let writes = Rc::new(RefCell::default());
+        let driver = accepted(Rc::new(Mirror));
+        let packet = serialize_packet(UID::new(1, 1), b"payload");
+        let count = 2 * TURN_PACKETS + 10;
+        let stream = Endless {
+            packet: packet.clone(),
+            times: count,
+            read: 0,
+            writes: Rc::clone(&writes),
+        };
+        let woken = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut serving = pin!(driver.serve(stream));
+        let mut polls = 0;
+        loop {
+            assert!(serving.as_mut().poll(&mut cx).is_pending());
+            polls += 1;
+            if !woken.0.swap(false, Ordering::Relaxed) {
+                break;
+            }
+        }
+        assert_eq!(polls, 3);
+        let parts = [TURN_PACKETS, TURN_PACKETS, 10].map(|packets| packets * packet.len());
+        assert_eq!(*writes.borrow(), parts);
+    }
+
     #[test]
     fn packets_that_are_ready_together_leave_in_one_write() {
         let writes = Rc::new(RefCell::default());
@@ -722,7 +796,9 @@ mod tests {
                 .unwrap();
         }
         let stream = Endless {
-            packet: None,
+            packet: Vec::new(),
+            times: 0,
+            read: 0,
             writes: Rc::clone(&writes),
         };
         let mut serving = pin!(driver.serve(stream));
@@ -748,7 +824,9 @@ mod tests {
                 .unwrap();
         }
         let stream = Endless {
-            packet: None,
+            packet: Vec::new(),
+            times: 0,
+            read: 0,
             writes: Rc::clone(&writes),
         };
         let woken = Arc::new(Flag::default());

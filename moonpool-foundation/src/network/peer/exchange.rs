@@ -505,6 +505,11 @@ impl Exchange {
         self.ack_turn == AckTurn::Waits
     }
 
+    /// Whether it waits with few and large packets: it is worth waiting for everybody.
+    pub(super) fn awaits_large_answers(&self) -> bool {
+        self.awaits_turn() && self.unacked_packets < ACK_PACKETS
+    }
+
     /// Lays out an acknowledgement by itself, if one is due that no packet carried.
     pub(super) fn lay_out_ack(&mut self, outbox: &mut Outbox) {
         let is_due = self.unacked_packets >= ACK_PACKETS || self.unacked_bytes >= ACK_BYTES;

@@ -43,15 +43,38 @@ pub(super) enum Prefix {
 impl Prefix {
     /// Appends the front to `head`, with zeroes for what layout fills in.
     pub(super) fn write(self, head: &mut BytesMut) {
-        head.extend_from_slice(&[0; 8]);
-        match self {
-            Self::Plain(token) => head.extend_from_slice(&token.to_le_bytes()),
-            Self::Sequenced(token) => {
-                head.extend_from_slice(&WellKnownToken::Sequenced.token().to_le_bytes());
-                head.extend_from_slice(&[0; 16]);
-                head.extend_from_slice(&token.to_le_bytes());
+        head.extend_from_slice(self.of(&self.bytes()));
+    }
+
+    /// Writes the front again, over what has become of it. What is shorter holds no payload.
+    pub(super) fn restore(self, head: &mut BytesMut) {
+        let bytes = self.bytes();
+        match head.get_mut(..self.size()) {
+            Some(front) => front.copy_from_slice(self.of(&bytes)),
+            None => {
+                head.clear();
+                head.extend_from_slice(self.of(&bytes));
             }
         }
+    }
+
+    fn of(self, bytes: &[u8; SEQUENCED_HEAD]) -> &[u8] {
+        match self {
+            Self::Plain(_) => &bytes[..HEADER_SIZE],
+            Self::Sequenced(_) => bytes,
+        }
+    }
+
+    /// In one piece: a packet's front is written in one go.
+    fn bytes(self) -> [u8; SEQUENCED_HEAD] {
+        let mut bytes = [0; SEQUENCED_HEAD];
+        let (outer, inner) = match self {
+            Self::Plain(token) => (token, UID::NIL),
+            Self::Sequenced(token) => (WellKnownToken::Sequenced.token(), token),
+        };
+        bytes[HEADER_SIZE - 16..HEADER_SIZE].copy_from_slice(&outer.to_le_bytes());
+        bytes[SEQUENCED_HEAD - 16..].copy_from_slice(&inner.to_le_bytes());
+        bytes
     }
 
     pub(super) const fn size(self) -> usize {

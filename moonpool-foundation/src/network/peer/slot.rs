@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
-use super::budget::SharedBudget;
 use super::driver::Connection;
 use super::packet::PeerId;
+use super::read_memory::ReadMemory;
 
 /// Counts a connection for as long as it lives.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ pub(super) struct Kept {
     pub(super) keeper: Weak<dyn Keeper>,
     pub(super) peer: PeerId,
     /// What the connections of the transport read into.
-    pub(super) reads: Rc<SharedBudget>,
+    pub(super) reads: Rc<ReadMemory>,
 }
 
 impl Kept {

@@ -48,20 +48,23 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     {
         loop {
             if !self.hand_out(connection, now)? {
-                return Ok(Progress::Blocked);
+                return Ok(match connection.turn_packets {
+                    0 => Progress::OutOfBudget,
+                    _ => Progress::Blocked,
+                });
             }
             if *budget == 0 {
                 return Ok(Progress::OutOfBudget);
             }
             if is_doubtful && connection.stream.poll_readable(cx).is_pending() {
-                connection.reader.handle_blocked();
+                connection.reader.handle_blocked(now);
                 return Ok(Progress::Blocked);
             }
             connection.reader.make_room()?;
             let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
             match read {
                 Poll::Pending => {
-                    connection.reader.handle_blocked();
+                    connection.reader.handle_blocked(now);
                     return Ok(Progress::Blocked);
                 }
                 Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
@@ -78,7 +81,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         }
     }
 
-    /// Hands out the complete packets that were read. False: the receiver takes no more now.
+    /// Hands out the complete packets that were read. False: the receiver takes no more now, or this
+    /// poll has handed out enough.
     fn hand_out<S>(
         &self,
         connection: &mut Connection<S>,
@@ -105,7 +109,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 connection.block = None;
                 continue;
             }
-            if self.receiver.is_full() {
+            if connection.turn_packets == 0 || self.receiver.is_full() {
                 return Ok(false);
             }
             let memory = block.memory();
@@ -113,6 +117,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 connection.block = None;
                 continue;
             };
+            connection.turn_packets -= 1;
             let inbound = state.handle_packet(now, token, payload)?;
             drop(state);
             match inbound {
@@ -122,7 +127,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                     reliable,
                 } => {
                     let packet = ReceivedPacket::new(token, payload, reliable, bytes, memory);
-                    self.receiver.deliver(&self.handle, packet);
+                    self.receiver.deliver(&self.handle, packet.at(now));
                 }
                 // A greeting may have ended a session: the receiver learns of it before it gets what
                 // comes in the next one.

@@ -245,6 +245,13 @@ impl PeerState {
             || self.exchange.as_ref().is_some_and(owes)
     }
 
+    /// Whether that turn may come later than with the next round of the scheduler.
+    pub(in crate::network::peer) fn awaits_large_answers(&self) -> bool {
+        self.exchange
+            .as_ref()
+            .is_some_and(Exchange::awaits_large_answers)
+    }
+
     /// Lays out what can be written now. The batch is to be written from;
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
     pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {
