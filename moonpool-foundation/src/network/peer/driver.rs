@@ -20,7 +20,7 @@ use crate::time::TimeProvider;
 
 use super::config::PeerConfig;
 use super::error::ConnectionError;
-use super::handle::PeerHandle;
+use super::handle::{Changed, PeerHandle};
 use super::inbox::Inbox;
 #[cfg(feature = "metrics")]
 use super::instruments::Instruments;
@@ -28,7 +28,7 @@ use super::log::{self, LogLimit, PeerLog};
 use super::reader::{Block, PacketReader};
 use super::receiver::Receiver;
 use super::slot::{Kept, Permit, Slot};
-use super::state::{Action, Demand, Event};
+use super::state::{Action, Alarms, Demand, Event};
 use super::timer::Timer;
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
@@ -79,7 +79,7 @@ pub(super) struct Driver<T, TP> {
     max_payload: usize,
     /// Until when nothing is to be decided, unless a handle or the stream changes something: what
     /// the last turn ended with.
-    settled_until: Cell<Option<Duration>>,
+    settled_until: Cell<Duration>,
     log: PeerLog,
     #[cfg_attr(
         not(feature = "metrics"),
@@ -162,7 +162,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             time,
             task,
             max_payload,
-            settled_until: Cell::new(None),
+            settled_until: Cell::new(Duration::ZERO),
             log: PeerLog::new(Rc::default()),
             guard,
         }
@@ -255,6 +255,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
         connection.reader.share(Rc::clone(&kept.reads));
+        self.settled_until.set(Duration::ZERO);
         let mut is_known = self.handle.is_connected();
         let ended = poll_fn(|cx| {
             // A newer connection fences this one: nothing more is read from it.
@@ -372,6 +373,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     where
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
+        self.settled_until.set(Duration::ZERO);
         let cause = poll_fn(|cx| self.poll_connection(cx, &mut connection, timer.as_mut())).await;
         // The other end learns of it before anyone here acts on it.
         drop(connection);
@@ -385,9 +387,11 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         mut timer: Pin<&mut Timer<T>>,
     ) -> Poll<ConnectionError>
     where
-        S: tokio::io::AsyncRead + AsyncWrite + Unpin,
+        S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
-        self.handle.begin_turn(cx);
+        // Who was woken to write has as a rule nothing to read.
+        let has_packets = self.handle.changed() == Changed::Packets;
+        let is_same_task = self.handle.begin_turn(cx);
         self.handle.state().begin_turn();
         // A turn may end in the middle of what is there to read.
         let (mut budget, packets) = if buggify!() {
@@ -398,19 +402,17 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         connection.turn_packets = packets;
         loop {
             let now = self.time.now();
-            let action = if self.is_settled(now) {
-                Action::Wait
-            } else {
-                self.decide(now)
-            };
-            match action {
-                Action::Disconnect(cause) => return Poll::Ready(cause),
-                Action::Finish => return Poll::Ready(ConnectionError::Closed),
-                Action::Shutdown => connection.needs_shutdown = true,
-                Action::Wait | Action::Connect => {}
+            let is_settled = self.is_settled(now);
+            if !is_settled {
+                match self.decide(now) {
+                    Action::Disconnect(cause) => return Poll::Ready(cause),
+                    Action::Finish => return Poll::Ready(ConnectionError::Closed),
+                    Action::Shutdown => connection.needs_shutdown = true,
+                    Action::Wait | Action::Connect => {}
+                }
             }
             let advanced = self
-                .poll_read(cx, connection, now, &mut budget)
+                .poll_read(cx, connection, now, &mut budget, has_packets)
                 .and_then(|read| Ok((read, self.poll_write(cx, connection, now)?)));
             let (read, written) = match advanced {
                 Ok(advanced) => advanced,
@@ -420,27 +422,85 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Poll::Ready(cause);
             }
             let has_more = read == Progress::OutOfBudget || written == Progress::OutOfBudget;
-            if has_more || self.handle.state().awaits_turn() {
+            let (awaits_turn, is_owed) = {
+                let state = self.handle.state();
+                (state.awaits_turn(), state.unacknowledged() > 0)
+            };
+            if has_more || awaits_turn {
                 // Still scheduled: others go first, then this task is polled again.
-                cx.waker().wake_by_ref();
+                if self.handle.state().awaits_large_answers() {
+                    self.yield_to_all(cx);
+                } else {
+                    cx.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
-            if self.must_wait(cx, now, timer.as_mut()) {
+            // Once something was decided, every deadline may be another.
+            let can_rest =
+                is_same_task && is_settled && self.can_rest(now, is_owed, timer.alarms());
+            if can_rest || self.must_wait(cx, now, timer.as_mut()) {
                 return Poll::Pending;
             }
         }
     }
 
+    /// Asks for another turn, after everybody else: also after the future that a runtime was started with,
+    /// which is no task, and has its turn when no task is left.
+    fn yield_to_all(&self, cx: &mut Context<'_>) {
+        if pin!(self.task.yield_now()).poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
     /// Whether the last turn left nothing to decide, and nothing has changed but what the stream may
-    /// bring.
+    /// bring and what is to be written.
     fn is_settled(&self, now: Duration) -> bool {
-        let until = self.settled_until.take();
-        !self.handle.is_dirty() && until.is_some_and(|until| now < until)
+        let is_settled = now < self.settled_until.get()
+            && match self.handle.changed() {
+                Changed::Nothing => true,
+                Changed::Packets => self.handle.state().handle_queued(now),
+                Changed::Anything => false,
+            };
+        if is_settled {
+            self.handle.take_changed();
+        }
+        is_settled
+    }
+
+    /// The short way to [`must_wait`](Self::must_wait), for turns that only moved packets: whether
+    /// there is nothing to do but wait for the stream, for handles, and for the alarms that are set
+    /// already. `is_owed`: something was written and not acknowledged.
+    fn can_rest(&self, now: Duration, is_owed: bool, alarms: Alarms) -> bool {
+        if self.handle.is_awaited() {
+            return false;
+        }
+        // What was written is owed, whoever else waits for the other end.
+        let is_owed =
+            is_owed || self.handle.is_watched() || self.receiver.expects_replies(&self.handle);
+        let mut state = self.handle.state();
+        let is_all = match self.handle.changed() {
+            Changed::Nothing => true,
+            Changed::Packets => state.handle_queued(now),
+            Changed::Anything => false,
+        };
+        if !is_all || !state.can_rest(now, is_owed, alarms) {
+            return false;
+        }
+        drop(state);
+        self.rest();
+        true
+    }
+
+    fn rest(&self) {
+        self.handle.end_turn();
+        #[cfg(feature = "metrics")]
+        self.guard.publish();
     }
 
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
-        self.handle.take_dirty();
+        self.handle.take_changed();
+        self.settled_until.set(Duration::ZERO);
         let demand = self.demand();
         let patience = if self.handle.is_connected() {
             None
@@ -464,7 +524,13 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     }
 
     /// Whether there is nothing to do but wait. Arms the timer, and lets handles wake the task.
-    fn must_wait(&self, cx: &mut Context<'_>, now: Duration, timer: Pin<&mut Timer<T>>) -> bool {
+    fn must_wait(
+        &self,
+        cx: &mut Context<'_>,
+        now: Duration,
+        mut timer: Pin<&mut Timer<T>>,
+    ) -> bool {
+        self.settled_until.set(Duration::ZERO);
         self.report_events();
         self.handle.wake_ready();
         // What was read since may be what was expected.
@@ -477,14 +543,14 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         };
         self.log
             .note_connections(now, self.handle.peer_name(), connections);
-        if is_due || timer.poll(cx, now, timeouts).is_ready() || self.handle.take_dirty() {
+        if is_due
+            || timer.as_mut().poll(cx, now, timeouts).is_ready()
+            || self.handle.take_changed() != Changed::Nothing
+        {
             return false;
         }
-        self.settled_until
-            .set(Some(timeouts.next().unwrap_or(Duration::MAX)));
-        self.handle.end_turn();
-        #[cfg(feature = "metrics")]
-        self.guard.publish();
+        self.settled_until.set(timer.alarms().first());
+        self.rest();
         true
     }
 

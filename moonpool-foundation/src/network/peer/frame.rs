@@ -131,6 +131,12 @@ impl Frame {
         }
     }
 
+    /// Lets go of its bytes.
+    pub(super) fn clear(&mut self) {
+        self.head = BytesMut::new();
+        self.body = Bytes::new();
+    }
+
     pub(super) fn with_terms(self, terms: PacketTerms) -> Self {
         Self { terms, ..self }
     }
@@ -157,13 +163,14 @@ impl Frame {
     }
 
     /// Id, token and payload of a reliable packet.
-    pub(super) fn into_packet(self) -> Option<(PacketId, UID, Bytes)> {
+    pub(super) fn into_packet(mut self: Box<Self>) -> Option<(PacketId, UID, Bytes)> {
         let at = SEQUENCED_HEAD - 16;
         let token: &[u8; 16] = self.head.get(at..)?.first_chunk()?;
         let token = UID::from_le_bytes(*token);
-        let mut head = self.head.freeze();
+        let mut head = std::mem::take(&mut self.head).freeze();
         let inline = head.split_off(SEQUENCED_HEAD);
-        Some((self.id, token, joined(inline, self.body)))
+        let body = std::mem::take(&mut self.body);
+        Some((self.id, token, joined(inline, body)))
     }
 
     /// Adds to the payload, if the packet is to this token, has no sequence number yet, and its
@@ -269,7 +276,7 @@ fn put(head: &mut [u8], at: usize, bytes: &[u8]) {
 /// Frames that are laid out, in the order they are written.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    frames: VecDeque<Frame>,
+    frames: VecDeque<Box<Frame>>,
     /// Bytes of the first frame that are written already.
     written: usize,
     /// Bytes of all frames, those included.
@@ -294,7 +301,8 @@ impl Batch {
 
     /// Withdraws the packet, if it is here: it becomes a Skip, at once or when it is written.
     pub(super) fn withdraw(&mut self, id: PacketId) -> Option<Withdrawn> {
-        let is_it = |frame: &Frame| frame.is_reliable() && frame.id == id && !frame.is_withdrawn;
+        let is_it =
+            |frame: &Box<Frame>| frame.is_reliable() && frame.id == id && !frame.is_withdrawn;
         let at = self.frames.iter().position(is_it)?;
         let has_begun = at == 0 && self.has_begun();
         let frame = self.frames.get_mut(at)?;
@@ -321,7 +329,7 @@ impl Batch {
     }
 
     /// The frames, in the order they would have been written.
-    pub(super) fn into_frames(self) -> VecDeque<Frame> {
+    pub(super) fn into_frames(self) -> VecDeque<Box<Frame>> {
         self.frames
     }
 
@@ -334,6 +342,7 @@ impl Batch {
         self.slices
     }
 
+    #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.bytes < BATCH_BYTES && self.slices < BATCH_SLICES
     }
@@ -360,14 +369,14 @@ impl Batch {
         count
     }
 
-    pub(super) fn push(&mut self, frame: Frame) {
+    pub(super) fn push(&mut self, frame: Box<Frame>) {
         self.count_in(&frame);
         self.frames.push_back(frame);
     }
 
     /// Puts `frame` in front of every packet of which no byte was written yet, but behind other
     /// frames of the session: nothing may overtake an answer to a Hello.
-    pub(super) fn push_urgent(&mut self, frame: Frame) {
+    pub(super) fn push_urgent(&mut self, frame: Box<Frame>) {
         self.count_in(&frame);
         let begun = usize::from(self.written > 0);
         let behind = self.frames.iter().skip(begun);
@@ -381,7 +390,7 @@ impl Batch {
         self.slices += frame.slice_count();
     }
 
-    pub(super) fn pop(&mut self) -> Option<Frame> {
+    pub(super) fn pop(&mut self) -> Option<Box<Frame>> {
         let frame = self.frames.pop_front()?;
         self.bytes -= frame.size();
         self.slices -= frame.slice_count();
@@ -389,7 +398,7 @@ impl Batch {
     }
 
     /// The first frame if `bytes` more bytes, and what was written before, complete it.
-    pub(super) fn complete(&mut self, bytes: &mut usize) -> Option<Frame> {
+    pub(super) fn complete(&mut self, bytes: &mut usize) -> Option<Box<Frame>> {
         let size = self.frames.front()?.size();
         if self.written + *bytes < size {
             self.written += *bytes;

@@ -193,7 +193,8 @@ impl<'a> ReceivedPacket<'a> {
     }
 
     /// Bytes that are kept by whoever shares a part of it.
-    pub(super) fn block_bytes(&self) -> usize {
+    #[must_use]
+    pub fn block_bytes(&self) -> usize {
         self.block_bytes
     }
 

@@ -16,6 +16,7 @@ pub(super) enum Receiver {
 }
 
 impl Receiver {
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
         match self {
             Self::Sink(_) => false,
@@ -23,6 +24,7 @@ impl Receiver {
         }
     }
 
+    #[inline]
     pub(super) fn deliver(&self, handle: &PeerHandle, packet: ReceivedPacket<'_>) {
         match self {
             Self::Sink(sink) => sink.handle_packet(handle, packet),
@@ -30,6 +32,7 @@ impl Receiver {
         }
     }
 
+    #[inline]
     pub(super) fn expects_replies(&self, handle: &PeerHandle) -> bool {
         match self {
             Self::Sink(sink) => sink.expects_replies(handle),

@@ -368,13 +368,21 @@ where
 {
     fn receive(&self, packet: Incoming<'_>) {
         let token = packet.token();
+        let source = packet.to_share();
         // What precedes the message is kept with it.
-        let bytes = packet.size();
+        let bytes = match &source {
+            Some((_, memory)) => *memory,
+            None => packet.size(),
+        };
         let (payload, reply) = packet.into_parts();
         if let Err(refusal) = self.admit(bytes) {
             return self.refuse(&refusal, token, reply);
         }
-        match self.codec.decode(payload) {
+        let decoded = match &source {
+            Some((shared, _)) => self.codec.decode_shared(shared),
+            None => self.codec.decode(payload),
+        };
+        match decoded {
             Ok(message) => self.push(Received {
                 request: (message, reply),
                 bytes,

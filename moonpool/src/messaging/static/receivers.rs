@@ -8,10 +8,16 @@ use bytes::Bytes;
 use moonpool_foundation::network::peer::{KeptPayloads, PeerHandle, PeerId, ReceivedPacket};
 use moonpool_foundation::{Endpoint, UID};
 
+use moonpool_traits::SHARED_BYTES;
+
 use super::core::Core;
 use super::envelope::{self, MessageHead};
 use super::reply_error::ReplyError;
 use super::reply_route::ReplyRoute;
+
+/// Of the memory that a message was read into, no more than this part may be something else, if what is
+/// decoded is to share it.
+const UNUSED_PART: usize = 8;
 
 /// Takes the messages of one endpoint, as bytes.
 ///
@@ -151,6 +157,20 @@ impl<'a> Incoming<'a> {
         self.head
     }
 
+    /// The codec's bytes, if they may be shared by what is decoded from them, and the bytes of memory
+    /// that live as long: they are many, and make up most of it.
+    pub(crate) fn to_share(&self) -> Option<(Bytes, usize)> {
+        if self.body.len() < SHARED_BYTES {
+            return None;
+        }
+        let memory = match &self.packet {
+            Packet::Remote { packet, .. } => packet.block_bytes(),
+            Packet::Local(bytes) => bytes.len(),
+        };
+        let unused = memory.saturating_sub(self.body.len());
+        (unused <= memory / UNUSED_PART).then(|| (self.to_bytes(), memory))
+    }
+
     /// Bytes of the whole message: the codec's, and what precedes them.
     pub(crate) fn size(&self) -> usize {
         self.packet.payload().len()
@@ -217,7 +237,7 @@ impl MessageReceiver for PingReceiver {
             reply.send_with(|buffer| {
                 envelope::put_token(self.incarnation, buffer);
                 buffer.extend_from_slice(payload);
-                Ok(())
+                Ok(Bytes::new())
             });
         }
     }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::{Connection, Driver, Progress, TURN_BYTES, WRITE_FAILURE};
 use crate::buggify_with_prob;
+use crate::network::TcpStreamTrait;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::exchange::Inbound;
 use crate::network::peer::frame::{BATCH_SLICES, Batch};
@@ -32,16 +33,18 @@ fn write_batch<const SLICES: usize, S: AsyncWrite + Unpin>(
 }
 
 impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
-    /// Reads and hands out packets until nothing more is there, or nothing more is taken.
+    /// Reads and hands out packets until nothing more is there, or nothing more is taken. If it is
+    /// doubtful that anything is there, the stream is asked first.
     pub(super) fn poll_read<S>(
         &self,
         cx: &mut Context<'_>,
         connection: &mut Connection<S>,
         now: Duration,
         budget: &mut usize,
+        mut is_doubtful: bool,
     ) -> Result<Progress, ConnectionError>
     where
-        S: tokio::io::AsyncRead + Unpin,
+        S: tokio::io::AsyncRead + TcpStreamTrait + Unpin,
     {
         loop {
             if !self.hand_out(connection, now)? {
@@ -53,16 +56,22 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if *budget == 0 {
                 return Ok(Progress::OutOfBudget);
             }
+            if is_doubtful && connection.stream.poll_readable(cx).is_pending() {
+                connection.reader.handle_blocked(now);
+                return Ok(Progress::Blocked);
+            }
             connection.reader.make_room()?;
             let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
             match read {
                 Poll::Pending => {
-                    connection.reader.handle_blocked();
+                    connection.reader.handle_blocked(now);
                     return Ok(Progress::Blocked);
                 }
                 Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
                 Poll::Ready(Ok(bytes)) => {
                     *budget = budget.saturating_sub(bytes);
+                    // A read that left room has taken everything, if a fault did not cut it short.
+                    is_doubtful = connection.reader.has_room();
                     connection.reader.handle_read(bytes);
                     self.handle.state().handle_read(bytes);
                 }
@@ -80,17 +89,26 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         now: Duration,
     ) -> Result<bool, ConnectionError> {
         loop {
-            if self.handle.state().is_ending() {
+            if connection.block.is_none() && connection.reader.is_empty() {
+                return Ok(true);
+            }
+            let mut state = self.handle.state();
+            if state.is_ending() {
                 connection.block = None;
                 connection.reader.clear();
                 return Ok(true);
             }
-            if connection.block.is_none() {
-                connection.block = connection.reader.next_block()?;
-            }
-            let Some(block) = &mut connection.block else {
-                return Ok(true);
+            let block = match &mut connection.block {
+                Some(block) => block,
+                None => match connection.reader.next_block()? {
+                    Some(block) => connection.block.insert(block),
+                    None => return Ok(true),
+                },
             };
+            if block.is_spent() {
+                connection.block = None;
+                continue;
+            }
             if connection.turn_packets == 0 || self.receiver.is_full() {
                 return Ok(false);
             }
@@ -100,7 +118,8 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 continue;
             };
             connection.turn_packets -= 1;
-            let inbound = self.handle.state().handle_packet(now, token, payload)?;
+            let inbound = state.handle_packet(now, token, payload)?;
+            drop(state);
             match inbound {
                 Inbound::Deliver {
                     token,
@@ -133,7 +152,11 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Ok(Progress::OutOfBudget);
             }
             // An empty batch stays where it is, and keeps its memory.
-            let Some(batch) = self.handle.state().lay_out(now) else {
+            let laid_out = {
+                let mut state = self.handle.state();
+                state.has_output().then(|| state.lay_out(now)).flatten()
+            };
+            let Some(batch) = laid_out else {
                 return Ok(Progress::Blocked);
             };
             if buggify_with_prob!(WRITE_FAILURE) {
@@ -198,16 +221,18 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::future::Future;
     use std::rc::Rc;
-    use std::task::Waker;
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
 
     use super::*;
     use crate::messaging::{UID, WellKnownToken, serialize_packet};
-    use crate::network::TcpStreamTrait;
     use crate::network::peer::handle::PeerHandle;
     use crate::network::peer::receiver::Receiver;
-    use crate::network::peer::session::{HelloAnswer, Outcome, VERSION};
-    use crate::network::peer::state::{Action, PeerState};
+    use crate::network::peer::session::{Hello, HelloAnswer, Outcome, VERSION};
+    use crate::network::peer::state::{Action, Attachment, PeerState};
+    use crate::network::peer::timer::Timer;
     use crate::network::peer::{
         PeerConfig, PeerId, PeerSink, SessionEnded, SessionIdentity, SessionMode,
     };
@@ -228,17 +253,156 @@ mod tests {
         fn handle_finished(&self, _: &PeerHandle) {}
     }
 
-    /// Nothing more comes, and nothing can be written.
-    struct Silent;
+    /// Nothing more comes than this, and every write is taken.
+    struct Silent(Vec<u8>);
 
     impl tokio::io::AsyncRead for Silent {
         fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.0.is_empty() {
+                return Poll::Pending;
+            }
+            buffer.put_slice(&std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Silent {
+        fn poll_write(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
-            _: &mut tokio::io::ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A clock that stands, and whose sleeps note whom they would wake, and after what time.
+    #[derive(Clone, Default)]
+    struct Standing(Rc<RefCell<Vec<Waker>>>, Rc<RefCell<Vec<Duration>>>);
+
+    impl Future for Standing {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            self.0.borrow_mut().push(cx.waker().clone());
             Poll::Pending
         }
+    }
+
+    impl TimeProvider for Standing {
+        type Sleep = Self;
+
+        fn sleep(&self, duration: Duration) -> Self {
+            self.1.borrow_mut().push(duration);
+            self.clone()
+        }
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn timer(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn unix_time(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_comes_nearer_without_a_packet_is_noticed() {
+        let config = PeerConfig::default();
+        let identity = SessionIdentity {
+            incarnation: UID::new(1, 1),
+            address: None,
+        };
+        let hello = Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            max_payload: 1_000_000,
+            features: 0,
+            incarnation: UID::new(2, 2),
+            session: UID::new(3, 3),
+            next_expected: 1,
+            generation: 1,
+            expected_peer: None,
+            address: None,
+        };
+        let mut state = PeerState::of_session(config.clone(), identity);
+        let begin = Attachment::Begin(UID::new(4, 4));
+        state
+            .handle_attached(Duration::ZERO, &hello, begin)
+            .unwrap();
+        let handle = PeerHandle::new(PeerId(0), "there".into(), state);
+        let clock = Standing::default();
+        let sink = Receiver::Sink(Rc::new(Order::default()));
+        let task = TokioTaskProvider::new();
+        let driver = Driver::new(&handle, sink, clock.clone(), task, &config);
+        let connection = Connection::new(Silent(Vec::new()), "there", 1_000_000);
+        let mut timer = pin!(Timer::new(clock.clone()));
+        let mut conversing = pin!(driver.converse(connection, timer.as_mut()));
+        let mut poll = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(conversing.as_mut().poll(&mut cx).is_pending());
+            std::mem::take(&mut *clock.1.borrow_mut())
+        };
+        assert_eq!(
+            poll(),
+            [Duration::from_secs(216)],
+            "it is closed there first"
+        );
+        handle.allow_dial(&"10.0.0.1:1".parse().unwrap());
+        assert_eq!(poll(), [Duration::from_secs(180)]);
+    }
+
+    #[derive(Default)]
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn the_timers_wake_the_task_that_has_the_driver_now() {
+        let config = PeerConfig::default();
+        let identity = SessionIdentity {
+            incarnation: UID::new(1, 1),
+            address: None,
+        };
+        let state = PeerState::dialling(config.clone(), SessionMode::Acknowledged(identity));
+        let handle = PeerHandle::new(PeerId(0), "there".into(), state);
+        let (clock, now) = (Standing::default(), Duration::ZERO);
+        let sink = Receiver::Sink(Rc::new(Order::default()));
+        let task = TokioTaskProvider::new();
+        let driver = Driver::new(&handle, sink, clock.clone(), task, &config);
+        handle.reconnect();
+        handle.state().handle_timeout(now);
+        assert_eq!(handle.state().poll_action(now), Action::Connect);
+        handle.state().handle_connected(now, UID::new(50, 50));
+        let connection = Connection::new(Silent(fresh(2)), "there", 1_000_000);
+        let mut timer = pin!(Timer::new(clock.clone()));
+        let mut conversing = pin!(driver.converse(connection, timer.as_mut()));
+        let asked = || std::mem::take(&mut *clock.0.borrow_mut());
+        let mut poll = |waker: &Waker| {
+            let mut cx = Context::from_waker(waker);
+            assert!(conversing.as_mut().poll(&mut cx).is_pending());
+        };
+        let [first, second] = [(); 2].map(|()| Waker::from(Arc::<Task>::default()));
+        poll(&first);
+        assert!(!asked().is_empty());
+        poll(&first);
+        assert!(asked().is_empty(), "they are set");
+        poll(&second);
+        let woken = asked();
+        assert!(!woken.is_empty() && woken.iter().all(|waker| waker.will_wake(&second)));
     }
 
     impl TcpStreamTrait for Silent {
@@ -284,12 +448,12 @@ mod tests {
             handle.state().handle_timeout(now);
             assert_eq!(handle.state().poll_action(now), Action::Connect);
             handle.state().handle_connected(now, UID::new(50, 50));
-            let mut connection = Connection::new(Silent, "there", 1_000_000);
+            let mut connection = Connection::new(Silent(Vec::new()), "there", 1_000_000);
             connection.reader.buffer().extend_from_slice(bytes);
             let mut cx = Context::from_waker(Waker::noop());
             let mut budget = TURN_BYTES;
             driver
-                .poll_read(&mut cx, &mut connection, now, &mut budget)
+                .poll_read(&mut cx, &mut connection, now, &mut budget, false)
                 .unwrap();
         };
         handle.reconnect();
