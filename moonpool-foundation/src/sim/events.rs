@@ -82,6 +82,8 @@ pub(crate) struct EventQueue<E> {
     near_ends: SimInstant,
     /// How many may lie there.
     near_limit: usize,
+    /// It was filled since [`take_filled`](Self::take_filled).
+    is_filled: bool,
     /// What the wheel is seen from: an event lies at the level of the highest six bits in which its
     /// time differs from this. It is neither after `near_ends` nor after anything in the wheel.
     base: u64,
@@ -107,6 +109,7 @@ impl<E> Default for EventQueue<E> {
             near: VecDeque::new(),
             near_ends: SimInstant::ZERO,
             near_limit: NEAR,
+            is_filled: false,
             base: 0,
             levels: 0,
             used: [0; LEVELS],
@@ -272,6 +275,7 @@ impl<E> EventQueue<E> {
                 near.make_contiguous().sort_by_key(|entry| entry.at);
             }
             self.near_limit = NEAR.max(2 * self.near.len());
+            self.is_filled = true;
             let ends = self.base.saturating_add(1 << shift);
             self.near_ends = SimInstant::from_nanos(ends);
             return;
@@ -285,6 +289,19 @@ impl<E> EventQueue<E> {
             seen ^ self.slots[entry.key.slot as usize].generation.get()
         });
         std::hint::black_box(seen);
+    }
+
+    /// Whether other events came near since this was asked last: see [`near`](Self::near).
+    #[inline]
+    pub(super) fn take_filled(&mut self) -> bool {
+        std::mem::take(&mut self.is_filled)
+    }
+
+    /// The events that are due soon.
+    pub(super) fn near(&self) -> impl Iterator<Item = &E> {
+        self.near
+            .iter()
+            .filter_map(|entry| self.slots[entry.key.slot as usize].event.as_ref())
     }
 
     /// Takes an event out before its time. `None` if it was popped or removed already.

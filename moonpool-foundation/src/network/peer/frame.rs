@@ -163,14 +163,13 @@ impl Frame {
     }
 
     /// Id, token and payload of a reliable packet.
-    pub(super) fn into_packet(mut self: Box<Self>) -> Option<(PacketId, UID, Bytes)> {
+    pub(super) fn into_packet(self) -> Option<(PacketId, UID, Bytes)> {
         let at = SEQUENCED_HEAD - 16;
         let token: &[u8; 16] = self.head.get(at..)?.first_chunk()?;
         let token = UID::from_le_bytes(*token);
-        let mut head = std::mem::take(&mut self.head).freeze();
+        let mut head = self.head.freeze();
         let inline = head.split_off(SEQUENCED_HEAD);
-        let body = std::mem::take(&mut self.body);
-        Some((self.id, token, joined(inline, body)))
+        Some((self.id, token, joined(inline, self.body)))
     }
 
     /// Adds to the payload, if the packet is to this token, has no sequence number yet, and its
@@ -301,9 +300,8 @@ impl Batch {
 
     /// Withdraws the packet, if it is here: it becomes a Skip, at once or when it is written.
     pub(super) fn withdraw(&mut self, id: PacketId) -> Option<Withdrawn> {
-        let is_it =
-            |frame: &Box<Frame>| frame.is_reliable() && frame.id == id && !frame.is_withdrawn;
-        let at = self.frames.iter().position(is_it)?;
+        let is_it = |frame: &Frame| frame.is_reliable() && frame.id == id && !frame.is_withdrawn;
+        let at = self.frames.iter().position(|frame| is_it(frame))?;
         let has_begun = at == 0 && self.has_begun();
         let frame = self.frames.get_mut(at)?;
         let (was_exposed, account) = (frame.is_exposed, frame.terms.account);

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::frame::Frame;
 use super::handle::PeerHandle;
 use super::inbox::Inbox;
 use super::packet::{PeerSink, ReceivedPacket};
@@ -53,7 +52,7 @@ impl Receiver {
         let (Self::Sink(sink), Some(frames)) = (self, ceded) else {
             return;
         };
-        let packets = frames.into_iter().filter_map(Frame::into_packet);
+        let packets = frames.into_iter().filter_map(|frame| frame.into_packet());
         sink.handle_ours(handle, packets.collect());
     }
 

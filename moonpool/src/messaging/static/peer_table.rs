@@ -180,3 +180,40 @@ impl PeerTable {
         self.handles().filter(|handle| handle.dials()).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::r#static::FlowTransportBuilder;
+    use crate::messaging::r#static::test_support::block_on;
+    use moonpool_foundation::TokioProviders;
+
+    #[test]
+    fn who_served_an_address_last_is_forgotten_when_another_peer_does() {
+        let address: NetworkAddress = "10.0.0.9:4500".parse().unwrap();
+        block_on(async {
+            let transport = FlowTransportBuilder::from_providers(&TokioProviders::new()).build();
+            let peer = |port| {
+                let elsewhere = NetworkAddress::new(address.ip, port);
+                transport.get_or_open_peer(&elsewhere).unwrap()
+            };
+            let (first, second, third) = (peer(1), peer(2), peer(3));
+            let mut table = PeerTable::new();
+            let open = |table: &mut PeerTable| table.open(&address).map(|found| found.0.id());
+            table.insert(&first, Some(&address), true, Box::new(()));
+            table.insert(&second, None, true, Box::new(()));
+            assert_eq!(open(&mut table), Some(first.id()));
+            table.pass_over(first.id(), &second);
+            assert_eq!(open(&mut table), Some(second.id()));
+            table.insert(&third, Some(&address), true, Box::new(()));
+            assert_eq!(open(&mut table), Some(third.id()));
+            drop(table.remove(third.id()));
+            assert_eq!(open(&mut table), None);
+            drop(table.remove(second.id()));
+            table.insert(&second, Some(&address), true, Box::new(()));
+            assert_eq!(open(&mut table), Some(second.id()));
+            drop(table.drain());
+            assert_eq!(open(&mut table), None);
+        });
+    }
+}

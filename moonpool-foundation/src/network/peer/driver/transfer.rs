@@ -220,7 +220,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::future::Future;
     use std::rc::Rc;
     use std::sync::Arc;
@@ -229,6 +229,7 @@ mod tests {
     use super::*;
     use crate::messaging::{UID, WellKnownToken, serialize_packet};
     use crate::network::peer::handle::PeerHandle;
+    use crate::network::peer::reader::PacketReader;
     use crate::network::peer::receiver::Receiver;
     use crate::network::peer::session::{Hello, HelloAnswer, Outcome, VERSION};
     use crate::network::peer::state::{Action, Attachment, PeerState};
@@ -253,19 +254,21 @@ mod tests {
         fn handle_finished(&self, _: &PeerHandle) {}
     }
 
-    /// Nothing more comes than this, and every write is taken.
-    struct Silent(Vec<u8>);
+    /// Nothing more comes than this, and every write is taken, and kept.
+    #[derive(Clone, Default)]
+    struct Silent(Rc<RefCell<Vec<u8>>>, Rc<RefCell<Vec<u8>>>);
 
     impl tokio::io::AsyncRead for Silent {
         fn poll_read(
-            mut self: Pin<&mut Self>,
+            self: Pin<&mut Self>,
             _: &mut Context<'_>,
             buffer: &mut tokio::io::ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            if self.0.is_empty() {
+            let bytes = self.0.take();
+            if bytes.is_empty() {
                 return Poll::Pending;
             }
-            buffer.put_slice(&std::mem::take(&mut self.0));
+            buffer.put_slice(&bytes);
             Poll::Ready(Ok(()))
         }
     }
@@ -276,6 +279,7 @@ mod tests {
             _: &mut Context<'_>,
             bytes: &[u8],
         ) -> Poll<io::Result<usize>> {
+            self.1.borrow_mut().extend_from_slice(bytes);
             Poll::Ready(Ok(bytes.len()))
         }
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -317,8 +321,23 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_deadline_that_comes_nearer_without_a_packet_is_noticed() {
+    /// Expects replies if it is told to, and lets the peer dial once a packet has come.
+    #[derive(Default)]
+    struct Caller(Cell<bool>);
+
+    impl PeerSink for Caller {
+        fn handle_packet(&self, peer: &PeerHandle, _: ReceivedPacket<'_>) {
+            peer.allow_dial(&"10.0.0.1:1".parse().unwrap());
+        }
+        fn expects_replies(&self, _: &PeerHandle) -> bool {
+            self.0.get()
+        }
+        fn handle_session_ended(&self, _: &PeerHandle, _: SessionEnded) {}
+        fn handle_finished(&self, _: &PeerHandle) {}
+    }
+
+    /// The peer of a session that was accepted, its clock, and its driver.
+    fn serving(sink: Rc<dyn PeerSink>) -> (PeerHandle, Standing, impl Future<Output = ()>, Silent) {
         let config = PeerConfig::default();
         let identity = SessionIdentity {
             incarnation: UID::new(1, 1),
@@ -338,29 +357,105 @@ mod tests {
         };
         let mut state = PeerState::of_session(config.clone(), identity);
         let begin = Attachment::Begin(UID::new(4, 4));
-        state
-            .handle_attached(Duration::ZERO, &hello, begin)
-            .unwrap();
+        let attached = state.handle_attached(Duration::ZERO, &hello, begin);
+        attached.unwrap();
         let handle = PeerHandle::new(PeerId(0), "there".into(), state);
-        let clock = Standing::default();
-        let sink = Receiver::Sink(Rc::new(Order::default()));
-        let task = TokioTaskProvider::new();
+        let (clock, task) = (Standing::default(), TokioTaskProvider::new());
+        let sink = Receiver::Sink(sink);
         let driver = Driver::new(&handle, sink, clock.clone(), task, &config);
-        let connection = Connection::new(Silent(Vec::new()), "there", 1_000_000);
-        let mut timer = pin!(Timer::new(clock.clone()));
-        let mut conversing = pin!(driver.converse(connection, timer.as_mut()));
-        let mut poll = || {
-            let mut cx = Context::from_waker(Waker::noop());
-            assert!(conversing.as_mut().poll(&mut cx).is_pending());
-            std::mem::take(&mut *clock.1.borrow_mut())
+        let stream = Silent::default();
+        let connection = Connection::new(stream.clone(), "there", 1_000_000);
+        let timer = Timer::new(clock.clone());
+        let conversing = async move {
+            let mut timer = pin!(timer);
+            driver.converse(connection, timer.as_mut()).await;
         };
-        assert_eq!(
-            poll(),
-            [Duration::from_secs(216)],
-            "it is closed there first"
-        );
+        (handle, clock, conversing, stream)
+    }
+
+    /// Polls it, and gives the times after which timers were set.
+    fn timers_of(conversing: Pin<&mut impl Future<Output = ()>>, clock: &Standing) -> Vec<u64> {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(conversing.poll(&mut cx).is_pending());
+        let set = std::mem::take(&mut *clock.1.borrow_mut());
+        set.iter().map(Duration::as_secs).collect()
+    }
+
+    #[test]
+    fn a_deadline_that_comes_nearer_without_a_packet_is_noticed() {
+        let (handle, clock, conversing, _stream) = serving(Rc::new(Order::default()));
+        let mut conversing = pin!(conversing);
+        let closed_there_first = [216];
+        assert_eq!(timers_of(conversing.as_mut(), &clock), closed_there_first);
         handle.allow_dial(&"10.0.0.1:1".parse().unwrap());
-        assert_eq!(poll(), [Duration::from_secs(180)]);
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [180]);
+    }
+
+    #[test]
+    fn what_the_receiver_of_a_packet_changes_is_noticed_in_the_same_turn() {
+        let (_handle, clock, conversing, stream) = serving(Rc::new(Caller::default()));
+        let mut conversing = pin!(conversing);
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [216]);
+        let packet = serialize_packet(UID::new(7, 8), b"unreliable");
+        stream.0.borrow_mut().extend(packet);
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [180]);
+    }
+
+    #[test]
+    fn replies_that_are_expected_all_at_once_need_a_timer_for_the_keepalive() {
+        let caller = Rc::new(Caller::default());
+        let (_handle, clock, conversing, _stream) = serving(Rc::clone(&caller) as Rc<dyn PeerSink>);
+        let mut conversing = pin!(conversing);
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [216]);
+        caller.0.set(true);
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [1]);
+    }
+
+    #[test]
+    fn pongs_and_acknowledgements_leave_although_there_is_nothing_else_to_write() {
+        let (_handle, clock, conversing, stream) = serving(Rc::new(Order::default()));
+        let mut conversing = pin!(conversing);
+        timers_of(conversing.as_mut(), &clock);
+        let mut kinds_after = |packets: Vec<u8>| {
+            stream.1.borrow_mut().clear();
+            stream.0.borrow_mut().extend(packets);
+            // An acknowledgement may wait for the turn after this one.
+            timers_of(conversing.as_mut(), &clock);
+            timers_of(conversing.as_mut(), &clock);
+            let mut reader = PacketReader::new(1_000_000);
+            reader.buffer().extend_from_slice(&stream.1.borrow());
+            let mut kinds = Vec::new();
+            while let Some(mut block) = reader.next_block().unwrap() {
+                while let Some((token, ..)) = block.next_packet().unwrap() {
+                    kinds.push(WellKnownToken::session_frame(token));
+                }
+            }
+            kinds
+        };
+        let ping = [1_u64.to_le_bytes(), 9_u64.to_le_bytes()].concat();
+        let ping = serialize_packet(WellKnownToken::SessionPing.token(), &ping);
+        // The answer to the Hello leaves as well.
+        let kinds = kinds_after(ping);
+        assert_eq!(kinds.last(), Some(&Some(WellKnownToken::SessionPong)));
+        let sequenced = (1..=64_u64).flat_map(|sequence| {
+            let mut frame = [sequence.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+            frame.extend_from_slice(&UID::new(7, 8).to_le_bytes());
+            serialize_packet(WellKnownToken::Sequenced.token(), &frame)
+        });
+        let kinds = kinds_after(sequenced.collect());
+        assert_eq!(kinds, [Some(WellKnownToken::Ack)]);
+    }
+
+    #[test]
+    fn a_watch_counts_from_when_it_began_however_many_turns_there_are() {
+        let (handle, clock, conversing, _stream) = serving(Rc::new(Order::default()));
+        let mut conversing = pin!(conversing);
+        let _watch = handle.watch();
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [1]);
+        assert!(timers_of(conversing.as_mut(), &clock).is_empty());
+        let later = Duration::from_millis(500);
+        let told = handle.state().poll_timeout(later).background;
+        assert_eq!(told, Some(Duration::from_secs(1)));
     }
 
     #[derive(Default)]
@@ -387,7 +482,11 @@ mod tests {
         handle.state().handle_timeout(now);
         assert_eq!(handle.state().poll_action(now), Action::Connect);
         handle.state().handle_connected(now, UID::new(50, 50));
-        let connection = Connection::new(Silent(fresh(2)), "there", 1_000_000);
+        let connection = Connection::new(
+            Silent(Rc::new(RefCell::new(fresh(2))), Rc::default()),
+            "there",
+            1_000_000,
+        );
         let mut timer = pin!(Timer::new(clock.clone()));
         let mut conversing = pin!(driver.converse(connection, timer.as_mut()));
         let asked = || std::mem::take(&mut *clock.0.borrow_mut());
@@ -448,7 +547,7 @@ mod tests {
             handle.state().handle_timeout(now);
             assert_eq!(handle.state().poll_action(now), Action::Connect);
             handle.state().handle_connected(now, UID::new(50, 50));
-            let mut connection = Connection::new(Silent(Vec::new()), "there", 1_000_000);
+            let mut connection = Connection::new(Silent::default(), "there", 1_000_000);
             connection.reader.buffer().extend_from_slice(bytes);
             let mut cx = Context::from_waker(Waker::noop());
             let mut budget = TURN_BYTES;
