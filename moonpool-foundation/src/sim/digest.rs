@@ -96,7 +96,11 @@ mod tests {
         assert_ne!(digest_of(&[0; 3]), digest_of(&[0; 4]));
         assert_ne!(digest_of(b"ab"), digest_of(b"ba"));
         for (one, other) in [(0, 8), (0, 16), (0, 24), (8, 40), (32, 48), (3, 11)] {
-            let mut bytes: [u8; 56] = std::array::from_fn(|index| index as u8);
+            let mut bytes = [0; 56];
+            bytes
+                .iter_mut()
+                .zip(0..)
+                .for_each(|(byte, index)| *byte = index);
             let before = digest_of(&bytes);
             for byte in 0..8 {
                 bytes.swap(one + byte, other + byte);

@@ -103,10 +103,8 @@ mod tests {
                         model.pop_front();
                     }
                     7 => {
-                        for segments in [queue.back_mut(), model.back_mut()] {
-                            if let Some(last) = segments {
-                                last.carries = Carries::Fin;
-                            }
+                        for last in [queue.back_mut(), model.back_mut()].into_iter().flatten() {
+                            last.carries = Carries::Fin;
                         }
                     }
                     _ if number % 5 == 0 => {
