@@ -1,6 +1,7 @@
 //! The task of a peer: does what [`PeerState`](super::state::PeerState) decides. One task, which
 //! reads, writes and waits in the same poll, so that none of them waits for another.
 
+mod quiet;
 mod transfer;
 
 use std::cell::Cell;
@@ -28,7 +29,7 @@ use super::log::{self, LogLimit, PeerLog};
 use super::reader::{Block, PacketReader};
 use super::receiver::Receiver;
 use super::slot::{Kept, Permit, Slot};
-use super::state::{Action, Alarms, Demand, Event};
+use super::state::{Action, Demand, Event};
 use super::timer::Timer;
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
@@ -450,51 +451,6 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         if pin!(self.task.yield_now()).poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
-    }
-
-    /// Whether the last turn left nothing to decide, and nothing has changed but what the stream may
-    /// bring and what is to be written.
-    fn is_settled(&self, now: Duration) -> bool {
-        let is_settled = now < self.settled_until.get()
-            && match self.handle.changed() {
-                Changed::Nothing => true,
-                Changed::Packets => self.handle.state().handle_queued(now),
-                Changed::Anything => false,
-            };
-        if is_settled {
-            self.handle.take_changed();
-        }
-        is_settled
-    }
-
-    /// The short way to [`must_wait`](Self::must_wait), for turns that only moved packets: whether
-    /// there is nothing to do but wait for the stream, for handles, and for the alarms that are set
-    /// already. `is_owed`: something was written and not acknowledged.
-    fn can_rest(&self, now: Duration, is_owed: bool, alarms: Alarms) -> bool {
-        if self.handle.is_awaited() {
-            return false;
-        }
-        // What was written is owed, whoever else waits for the other end.
-        let is_owed =
-            is_owed || self.handle.is_watched() || self.receiver.expects_replies(&self.handle);
-        let mut state = self.handle.state();
-        let is_all = match self.handle.changed() {
-            Changed::Nothing => true,
-            Changed::Packets => state.handle_queued(now),
-            Changed::Anything => false,
-        };
-        if !is_all || !state.can_rest(now, is_owed, alarms) {
-            return false;
-        }
-        drop(state);
-        self.rest();
-        true
-    }
-
-    fn rest(&self) {
-        self.handle.end_turn();
-        #[cfg(feature = "metrics")]
-        self.guard.publish();
     }
 
     /// What the state wants done now. Passes on what it has to report.
