@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-
 use super::call::{put_body, start_call};
 use super::call_table::Outcome;
 use super::core::Core;
