@@ -119,42 +119,69 @@ mod notes {
         LEN.set(0);
     }
 
+    /// No time that anybody sleeps until.
+    const NO_SLEEP: u64 = u64::MAX;
+
     /// What one task waits for. Room for anything but a single sleep is made once, when it is needed:
     /// worlds of a million tasks are mostly made of sleeping ones.
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     pub(crate) struct Waits {
         /// In nanoseconds: of a task that sleeps and waits for nothing else.
         sleeps_until: u64,
+        noted: Option<Box<Noted>>,
+    }
+
+    #[derive(Debug, Default)]
+    struct Noted {
+        len: usize,
         /// Beyond the first `len` they are of earlier polls.
-        noted: Option<Box<[Option<WaitReason>; MAX_NOTES]>>,
-        only_sleeps: bool,
-        len: u8,
+        reasons: [Option<WaitReason>; MAX_NOTES],
+    }
+
+    impl Default for Waits {
+        fn default() -> Self {
+            Self {
+                sleeps_until: NO_SLEEP,
+                noted: None,
+            }
+        }
     }
 
     impl Waits {
         /// Keeps the notes made since the last reset.
+        #[inline]
         pub(crate) fn take(&mut self) {
             let len = LEN.get();
-            self.len = u8::try_from(len).unwrap_or(u8::MAX);
-            self.only_sleeps = false;
-            NOTES.with_borrow(|notes| match &notes[..len] {
-                [] => {}
-                [Some(WaitReason::Sleep { until })]
-                    if let Ok(until) = until.as_nanos().try_into() =>
-                {
-                    (self.only_sleeps, self.sleeps_until) = (true, until);
+            self.sleeps_until = NO_SLEEP;
+            if len == 0 {
+                if let Some(noted) = &mut self.noted {
+                    noted.len = 0;
                 }
-                notes => self.noted.get_or_insert_default()[..len].copy_from_slice(notes),
+                return;
+            }
+            NOTES.with_borrow(|notes| match &notes[..len] {
+                [Some(WaitReason::Sleep { until })]
+                    if let Ok(until) = until.as_nanos().try_into()
+                        && until != NO_SLEEP =>
+                {
+                    self.sleeps_until = until;
+                }
+                notes => {
+                    let noted = self.noted.get_or_insert_default();
+                    noted.len = len;
+                    noted.reasons[..len].copy_from_slice(notes);
+                }
             });
         }
 
         pub(crate) fn iter(&self) -> impl Iterator<Item = WaitReason> {
-            let sleep = self.only_sleeps.then(|| WaitReason::Sleep {
+            let only_sleeps = self.sleeps_until != NO_SLEEP;
+            let sleep = only_sleeps.then(|| WaitReason::Sleep {
                 until: Duration::from_nanos(self.sleeps_until),
             });
-            let noted = self.noted.iter().flat_map(|noted| noted.iter());
-            let noted = noted.filter(|_| !self.only_sleeps);
-            let noted = noted.take(usize::from(self.len)).flatten().copied();
+            let noted = self.noted.iter().filter(move |_| !only_sleeps);
+            let noted =
+                noted.flat_map(|noted| noted.reasons[..noted.len].iter().flatten().copied());
             sleep.into_iter().chain(noted)
         }
     }

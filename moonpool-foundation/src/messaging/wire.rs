@@ -11,8 +11,6 @@
 //! allocated for it. Everything here is total: no input panics, and none makes it allocate.
 //! `docs/wire-format.md` goes on where this ends: with sessions and envelopes.
 
-use crc_fast::{CrcAlgorithm, Digest};
-
 use super::types::UID;
 
 /// Bytes in front of a packet's payload.
@@ -150,16 +148,12 @@ fn split<const N: usize>(bytes: &[u8]) -> ([u8; N], &[u8]) {
 
 /// CRC-32C of these bytes.
 pub(crate) fn crc(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
+    crc32c::crc32c(bytes)
 }
 
 /// CRC-32C of one part and then another.
 pub(crate) fn crc_of_two(first: &[u8], second: &[u8]) -> u32 {
-    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
-    digest.update(first);
-    digest.update(second);
-    // It has 32 bits.
-    u32::try_from(digest.finalize()).unwrap_or_default()
+    crc32c::crc32c_append(crc(first), second)
 }
 
 /// CRC-32C of token and payload.

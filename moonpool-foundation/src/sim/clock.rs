@@ -26,6 +26,10 @@ impl SimInstant {
         Self(self.0.saturating_add(1))
     }
 
+    pub(crate) const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
     pub(crate) fn as_nanos(self) -> u64 {
         self.0
     }

@@ -1,16 +1,22 @@
 //! The event queue: ordered by (time, sequence number), with removal.
 //!
-//! A timing wheel of eleven levels of 64 buckets, from single nanoseconds to all of virtual time,
-//! over a slab of events (Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987).
-//! An event lies in the bucket of the highest six bits in which its time differs from the time that
-//! was popped last; when the earliest bucket is reached, it is spread over lower levels, seen from
-//! its own earliest event. So an event moves a few times, whatever the number of others, and along
-//! contiguous memory.
+//! What is due soon lies sorted in one short row; what is due later in a timing wheel of eleven levels
+//! of 64 buckets, from single nanoseconds to all of virtual time (Varghese and Lauck, "Hashed and
+//! Hierarchical Timing Wheels", SOSP 1987). When the row is used up, the first bucket of the wheel is
+//! spread over lower levels until its first part is short enough to be sorted: only what comes due is
+//! ever sorted, whatever the number of others. A queue of few events is that row and nothing else.
 //!
-//! Events of one instant always share a bucket, in the order they were pushed: no sequence number
-//! is kept. A dropped sleep or a closed connection frees its event at once; the 16 bytes that named
-//! it in a bucket stay until they are met, or until they are more than those of queued events.
+//! A bucket is a list of chunks that all buckets take from one store and give back to it: none grows
+//! by being copied, and none is freed and made again.
+//!
+//! Events of one instant always share a bucket, in the order they were pushed, and sorting keeps that
+//! order: no sequence number is kept. A dropped sleep or a closed connection frees its event at once; the
+//! 16 bytes that named it stay until they are met, or until they are more than those of queued events.
 
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+
+use super::chunks::{Bucket, Chunks, Entry};
 use super::clock::SimInstant;
 
 /// Bits of a time that choose a bucket of one level.
@@ -18,14 +24,13 @@ const LEVEL_BITS: u32 = 6;
 const BUCKETS: usize = 1 << LEVEL_BITS;
 /// Enough for the 64 bits of a time.
 const LEVELS: usize = 11;
-/// Names of removed events that buckets may hold, however few are queued.
+/// Names of removed events that are kept, however few are queued.
 const MIN_STALE: usize = 64;
-/// The largest buffer, in names of events, that an emptied bucket leaves to the next one.
-const MAX_SPARE: usize = 1 << 10;
-
-/// When a bucket of so many events at most is spread, they are all looked at: asked for together, they
-/// come from memory at once, where each that is popped would be waited for.
-const FETCHED: usize = 512;
+/// A bucket of so many at most is sorted as it is. With a million queued within 100 ms these are those
+/// of the third level: with half as many, each event would move once more, to a bucket of its own.
+const SORTED: usize = if cfg!(test) { 4 } else { 128 };
+/// Events that may lie in the row before half of them go to the wheel.
+const NEAR: usize = if cfg!(test) { 8 } else { 64 };
 
 /// Whether an event keeps a run alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +45,8 @@ pub(crate) enum EventClass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventKey {
     slot: u32,
-    generation: u32,
+    /// Never 0, so that what may have a key takes no more room than that.
+    generation: NonZeroU32,
 }
 
 /// What asking for the next event gives.
@@ -53,45 +59,45 @@ pub(crate) enum Popped<E> {
     Nothing,
 }
 
-/// An event's place in a bucket. Its event is gone if the slot's generation is another one.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    at: SimInstant,
-    key: EventKey,
-}
-
+/// Where a million are queued each is met in memory: it must not lie across two lines of the cache.
 #[derive(Debug)]
+#[repr(align(32))]
 struct Slot<E> {
-    generation: u32,
-    class: EventClass,
+    generation: NonZeroU32,
+    /// Of a free slot: the next free one. Of another: the event's class.
+    link: u32,
     event: Option<E>,
 }
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+const FOREGROUND: u32 = 0;
+const BACKGROUND: u32 = 1;
 
 /// Events of type `E`, popped in order of (time, sequence number).
 #[derive(Debug)]
 pub(crate) struct EventQueue<E> {
-    /// One that is earlier than all others, and in no bucket: where little is queued, that is the next
-    /// one, and it takes neither a bucket nor a search. While there is one, nothing is due.
-    front: Option<Entry>,
-    /// No queued event is earlier.
-    base: SimInstant,
-    /// Events at `base`, from `next_due` on.
-    due: Vec<EventKey>,
-    next_due: usize,
+    /// Sorted: all before `near_ends`; all there are, if the wheel is empty.
+    near: VecDeque<Entry>,
+    near_ends: SimInstant,
+    /// How many may lie there.
+    near_limit: usize,
+    /// It was filled since [`take_filled`](Self::take_filled).
+    is_filled: bool,
+    /// What the wheel is seen from: an event lies at the level of the highest six bits in which its
+    /// time differs from this. It is neither after `near_ends` nor after anything in the wheel.
+    base: u64,
     /// Levels with a bucket that is in use, a bit each.
     levels: u32,
     /// By level: buckets that are in use, a bit each.
     used: [u64; LEVELS],
-    /// By level and bucket, if that is in use: which buffer it has. Levels are added when they are
-    /// needed.
-    buckets: Vec<[u16; BUCKETS]>,
-    buffers: Vec<Vec<Entry>>,
-    /// Empty ones.
-    spare: Vec<u16>,
-    /// The earliest event that is not due, if that is known, and unless it was removed since.
-    earliest: Option<Entry>,
+    /// By level and bucket. Levels are added when they are needed.
+    buckets: Vec<[Bucket; BUCKETS]>,
+    chunks: Chunks,
     slots: Vec<Slot<E>>,
-    free: Vec<u32>,
+    /// The first free slot.
+    free: u32,
+    len: usize,
     /// Entries whose events were removed.
     stale: usize,
     foreground: usize,
@@ -100,18 +106,18 @@ pub(crate) struct EventQueue<E> {
 impl<E> Default for EventQueue<E> {
     fn default() -> Self {
         Self {
-            front: None,
-            base: SimInstant::ZERO,
-            due: Vec::new(),
-            next_due: 0,
+            near: VecDeque::new(),
+            near_ends: SimInstant::ZERO,
+            near_limit: NEAR,
+            is_filled: false,
+            base: 0,
             levels: 0,
             used: [0; LEVELS],
             buckets: Vec::new(),
-            buffers: Vec::new(),
-            spare: Vec::new(),
-            earliest: None,
+            chunks: Chunks::default(),
             slots: Vec::new(),
-            free: Vec::new(),
+            free: NONE,
+            len: 0,
             stale: 0,
             foreground: 0,
         }
@@ -120,7 +126,7 @@ impl<E> Default for EventQueue<E> {
 
 impl<E> EventQueue<E> {
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.len
     }
 
     /// How many queued events keep the run alive.
@@ -131,158 +137,178 @@ impl<E> EventQueue<E> {
     /// When the earliest event is due.
     #[cfg(test)]
     pub(crate) fn next_at(&mut self) -> Option<SimInstant> {
-        if let Some(front) = self.front {
-            return Some(front.at);
-        }
-        self.skip_stale_due();
-        if self.next_due < self.due.len() {
-            return Some(self.base);
-        }
-        self.earliest_in_buckets().map(|entry| entry.at)
-    }
-
-    fn earliest_in_buckets(&mut self) -> Option<Entry> {
-        let known = self.earliest;
-        if let Some(known) = known
-            && self.is_queued(known.key)
-        {
-            return Some(known);
-        }
-        self.earliest = self.find_earliest();
-        self.earliest
+        self.first().map(|first| first.at)
     }
 
     pub(crate) fn push(&mut self, at: SimInstant, class: EventClass, event: E) -> EventKey {
-        let key = match self.free.pop() {
-            Some(slot) => {
-                let entry = &mut self.slots[slot as usize];
-                (entry.class, entry.event) = (class, Some(event));
-                EventKey {
-                    slot,
-                    generation: entry.generation,
-                }
-            }
-            None => {
-                self.slots.push(Slot {
-                    generation: 0,
-                    class,
-                    event: Some(event),
-                });
-                EventKey {
-                    slot: index_u32(self.slots.len() - 1),
-                    generation: 0,
-                }
-            }
+        let link = match class {
+            EventClass::Foreground => FOREGROUND,
+            EventClass::Background => BACKGROUND,
         };
-        if class == EventClass::Foreground {
-            self.foreground += 1;
+        let key = self.take_slot(link, event);
+        self.len += 1;
+        self.foreground += usize::from(link == FOREGROUND);
+        let entry = Entry { at, key };
+        if self.levels == 0 || at < self.near_ends {
+            self.insert_near(entry);
+        } else {
+            self.place(entry);
         }
-        if at < self.base {
-            self.move_base_back(at);
-        }
-        self.put(Entry { at, key });
         key
     }
 
-    /// Puts a new entry in front, or where it belongs behind that.
-    #[inline]
-    fn put(&mut self, entry: Entry) {
-        match self.front {
-            Some(front) if entry.at > front.at => self.place_new(entry),
-            Some(front) if entry.at == front.at => {
-                self.front = None;
-                self.place_new(front);
-                self.place_new(entry);
+    fn take_slot(&mut self, link: u32, event: E) -> EventKey {
+        let slot = self.free;
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            self.free = entry.link;
+            (entry.link, entry.event) = (link, Some(event));
+            let generation = entry.generation;
+            return EventKey { slot, generation };
+        }
+        let slot = index_u32(self.slots.len());
+        let generation = NonZeroU32::MIN;
+        self.slots.push(Slot {
+            generation,
+            link,
+            event: Some(event),
+        });
+        EventKey { slot, generation }
+    }
+
+    /// Puts an entry into the row, behind those of the same time.
+    fn insert_near(&mut self, entry: Entry) {
+        match self.near.back() {
+            Some(last) if entry.at < last.at => {
+                let place = self.near.partition_point(|near| near.at <= entry.at);
+                self.near.insert(place, entry);
             }
-            Some(front) => {
-                self.place_new(front);
-                self.front = Some(entry);
-            }
-            None if self.is_before_all(entry.at) => self.front = Some(entry),
-            None => self.place_new(entry),
+            _ => self.near.push_back(entry),
+        }
+        if self.near.len() > self.near_limit {
+            self.shorten_near();
         }
     }
 
-    /// Whether an event at `at` is known to be earlier than all there are.
-    fn is_before_all(&self, at: SimInstant) -> bool {
-        let is_before_buckets =
-            self.levels == 0 || self.earliest.is_some_and(|earliest| at < earliest.at);
-        is_before_buckets && self.due.is_empty()
-    }
-
-    fn place_new(&mut self, entry: Entry) {
-        if self.earliest.is_some_and(|earliest| entry.at < earliest.at) {
-            self.earliest = Some(entry);
+    /// Moves the later half of the row to the wheel, unless all are of one instant.
+    fn shorten_near(&mut self) {
+        let middle = self.near[self.near.len() / 2].at;
+        let mut keep = self.near.partition_point(|near| near.at < middle);
+        if keep == 0 {
+            keep = self.near.partition_point(|near| near.at <= middle);
         }
-        self.place(entry);
+        let Some(first) = self.near.get(keep) else {
+            self.near_limit = 2 * self.near.len();
+            return;
+        };
+        let begins = first.at;
+        if self.levels == 0 {
+            self.base = begins.as_nanos();
+        } else if begins.as_nanos() < self.base {
+            // The wheel has to be seen from earlier on, which moves everything in it. That is rare: its
+            // first bucket was looked at when the clock was far behind it.
+            if self.near.len() < NEAR + 4 * self.len.isqrt() {
+                self.near_limit = 2 * self.near.len();
+                return;
+            }
+            self.rebuild(begins.as_nanos());
+        }
+        self.near_limit = NEAR;
+        self.near_ends = begins;
+        for index in keep..self.near.len() {
+            let entry = self.near[index];
+            self.place(entry);
+        }
+        self.near.truncate(keep);
     }
 
     /// The earliest event, taken out if it is due by `limit`.
     #[inline]
     pub(crate) fn pop_by(&mut self, limit: SimInstant) -> Popped<E> {
-        let Some(front) = self.front else {
-            return self.pop_behind(limit);
-        };
-        if front.at > limit {
-            return Popped::Later(front.at);
+        while let Some(first) = self.first() {
+            if first.at > limit {
+                return Popped::Later(first.at);
+            }
+            self.near.pop_front();
+            if let Some(event) = self.take(first.key) {
+                return Popped::Event(first.at, event);
+            }
         }
-        self.front = None;
-        if self.levels == 0 {
-            // Buckets are seen from here: it must not move while one is in use.
-            self.base = front.at;
-        }
-        match self.take(front.key) {
-            Some(event) => Popped::Event(front.at, event),
-            None => self.pop_behind(limit),
-        }
+        Popped::Nothing
     }
 
-    /// As [`pop_by`](Self::pop_by), of those that are not in front.
-    fn pop_behind(&mut self, limit: SimInstant) -> Popped<E> {
+    /// The first entry whose event is queued. It is in front of the row.
+    #[inline]
+    fn first(&mut self) -> Option<Entry> {
         loop {
-            if self.next_due < self.due.len() {
-                self.skip_stale_due();
-                let is_due = self.next_due < self.due.len();
-                if is_due && self.base > limit {
-                    return Popped::Later(self.base);
+            while let Some(first) = self.near.front() {
+                if self.is_queued(first.key) {
+                    return Some(*first);
                 }
-                if let Some(event) = self.pop_due() {
-                    return Popped::Event(self.base, event);
-                }
+                self.near.pop_front();
+                self.stale -= 1;
             }
-            let Some(earliest) = self.earliest_in_buckets() else {
-                return Popped::Nothing;
-            };
-            if earliest.at > limit {
-                return Popped::Later(earliest.at);
+            if self.levels == 0 {
+                return None;
             }
-            if let Some(event) = self.advance(earliest.at) {
-                return Popped::Event(earliest.at, event);
-            }
+            self.fill_near();
         }
     }
 
-    /// The first event at `base`.
-    fn pop_due(&mut self) -> Option<E> {
-        while let Some(key) = self.due.get(self.next_due).copied() {
-            self.next_due += 1;
-            if self.next_due == self.due.len() {
-                self.due.clear();
-                self.next_due = 0;
+    /// Moves the first bucket of the wheel to the row, or a part of it that is short enough.
+    fn fill_near(&mut self) {
+        loop {
+            let level = self.levels.trailing_zeros();
+            let bucket = self.used[level as usize].trailing_zeros();
+            let shift = level * LEVEL_BITS;
+            let above = u64::MAX.checked_shl(shift + LEVEL_BITS).unwrap_or(0);
+            self.base = (self.base & above) | (u64::from(bucket) << shift);
+            let due = self.empty(level as usize, bucket as usize);
+            if level > 0 && due.len() > SORTED {
+                self.spread(due);
+                continue;
             }
-            if let Some(event) = self.take(key) {
-                return Some(event);
+            let near = &mut self.near;
+            self.chunks.drain(due, |entry| near.push_back(entry));
+            self.look_at_slots();
+            let near = &mut self.near;
+            if level > 0 && near.len() > 1 {
+                near.make_contiguous().sort_by_key(|entry| entry.at);
             }
-            self.stale -= 1;
+            self.near_limit = NEAR.max(2 * self.near.len());
+            self.is_filled = true;
+            let ends = self.base.saturating_add(1 << shift);
+            self.near_ends = SimInstant::from_nanos(ends);
+            return;
         }
-        None
+    }
+
+    /// Reads all slots of the row, one right after the other: so they come from memory together, where
+    /// each that is popped would be waited for.
+    fn look_at_slots(&self) {
+        let seen = self.near.iter().fold(0, |seen, entry| {
+            seen ^ self.slots[entry.key.slot as usize].generation.get()
+        });
+        std::hint::black_box(seen);
+    }
+
+    /// Whether other events came near since this was asked last: see [`near`](Self::near).
+    #[inline]
+    pub(super) fn take_filled(&mut self) -> bool {
+        std::mem::take(&mut self.is_filled)
+    }
+
+    /// The events that are due soon.
+    pub(super) fn near(&self) -> impl Iterator<Item = &E> {
+        self.near
+            .iter()
+            .filter_map(|entry| self.slots[entry.key.slot as usize].event.as_ref())
     }
 
     /// Takes an event out before its time. `None` if it was popped or removed already.
     pub(crate) fn remove(&mut self, key: EventKey) -> Option<E> {
         let event = self.take(key)?;
-        if self.front.is_some_and(|front| front.key == key) {
-            self.front = None;
+        if self.near.front().is_some_and(|first| first.key == key) {
+            self.near.pop_front();
             return Some(event);
         }
         self.stale += 1;
@@ -300,190 +326,84 @@ impl<E> EventQueue<E> {
             .and_then(|slot| slot.event.as_mut())
     }
 
+    #[inline]
     fn is_queued(&self, key: EventKey) -> bool {
         self.slots[key.slot as usize].generation == key.generation
     }
 
+    #[inline]
     fn take(&mut self, key: EventKey) -> Option<E> {
         let entry = self.slots.get_mut(key.slot as usize)?;
         if entry.generation != key.generation {
             return None;
         }
         let event = entry.event.take()?;
-        entry.generation = entry.generation.wrapping_add(1);
-        if entry.class == EventClass::Foreground {
-            self.foreground -= 1;
-        }
-        self.free.push(key.slot);
+        entry.generation = entry.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        self.foreground -= usize::from(entry.link == FOREGROUND);
+        entry.link = self.free;
+        self.free = key.slot;
+        self.len -= 1;
         Some(event)
     }
 
-    /// Puts an entry where it belongs, seen from `base`.
+    /// Puts an entry into the wheel, seen from `base`.
+    #[inline]
     fn place(&mut self, entry: Entry) {
-        let (at, base) = (entry.at.as_nanos(), self.base.as_nanos());
-        let differs = at ^ base;
-        if differs == 0 {
-            self.due.push(entry.key);
-            return;
-        }
-        let level = differs.ilog2() / LEVEL_BITS;
+        let at = entry.at.as_nanos();
+        let level = ((at ^ self.base) | 1).ilog2() / LEVEL_BITS;
         let bucket = usize::try_from((at >> (level * LEVEL_BITS)) % BUCKETS as u64).unwrap_or(0);
         let level = level as usize;
-        let bit = 1 << bucket;
-        if self.used[level] & bit == 0 {
-            self.levels |= 1 << level;
-            self.used[level] |= bit;
-            if level >= self.buckets.len() {
-                self.buckets.resize(level + 1, [0; BUCKETS]);
-            }
-            self.buckets[level][bucket] = self.spare.pop().unwrap_or_else(|| {
-                self.buffers.push(Vec::new());
-                // There are no more of them than buckets.
-                u16::try_from(self.buffers.len() - 1).unwrap_or(u16::MAX)
-            });
+        if level >= self.buckets.len() {
+            self.buckets.resize(level + 1, [Bucket::EMPTY; BUCKETS]);
         }
-        self.buffers[usize::from(self.buckets[level][bucket])].push(entry);
+        self.levels |= 1 << level;
+        self.used[level] |= 1 << bucket;
+        self.chunks.push(&mut self.buckets[level][bucket], entry);
     }
 
-    /// The bucket that holds the earliest events.
-    fn first_bucket(&self) -> Option<(usize, usize)> {
-        if self.levels == 0 {
-            return None;
-        }
-        let level = self.levels.trailing_zeros() as usize;
-        Some((level, self.used[level].trailing_zeros() as usize))
-    }
-
-    fn disuse(&mut self, level: usize, bucket: usize) {
+    /// Takes a bucket out of use; its entries are to be drained.
+    fn empty(&mut self, level: usize, bucket: usize) -> Bucket {
         self.used[level] &= !(1 << bucket);
         if self.used[level] == 0 {
             self.levels &= !(1 << level);
         }
+        std::mem::replace(&mut self.buckets[level][bucket], Bucket::EMPTY)
     }
 
-    /// Takes a bucket out of use; its buffer is to be handed back.
-    fn empty(&mut self, level: usize, bucket: usize) -> (u16, Vec<Entry>) {
-        self.disuse(level, bucket);
-        let buffer = self.buckets[level][bucket];
-        (
-            buffer,
-            std::mem::take(&mut self.buffers[usize::from(buffer)]),
-        )
-    }
-
-    fn hand_back(&mut self, buffer: u16, mut entries: Vec<Entry>) {
-        if entries.capacity() <= MAX_SPARE {
-            entries.clear();
-            self.buffers[usize::from(buffer)] = entries;
-        }
-        self.spare.push(buffer);
-    }
-
-    /// When the first event is due that is in a bucket. Removed ones are dropped on the way.
-    fn find_earliest(&mut self) -> Option<Entry> {
-        loop {
-            let (level, bucket) = self.first_bucket()?;
-            let entries = &self.buffers[usize::from(self.buckets[level][bucket])];
-            let first = match entries.as_slice() {
-                [alone] => Some(*alone),
-                entries => entries.iter().min_by_key(|entry| entry.at).copied(),
-            };
-            if first.is_some_and(|first| self.is_queued(first.key)) {
-                return first;
-            }
-            let (buffer, mut entries) = self.empty(level, bucket);
-            self.drop_stale(&mut entries);
-            for entry in &entries {
+    /// Places all entries of a bucket, from the first to the last.
+    fn spread(&mut self, mut bucket: Bucket) {
+        while let Some(chunk) = self.chunks.take_first(&mut bucket) {
+            for entry in chunk.entries() {
                 self.place(*entry);
             }
-            self.hand_back(buffer, entries);
-        }
-    }
-
-    /// Moves `base` to the earliest event that is in a bucket, and spreads that bucket. An event that
-    /// is alone in it is handed out at once.
-    fn advance(&mut self, earliest: SimInstant) -> Option<E> {
-        let (level, bucket) = self.first_bucket()?;
-        self.base = earliest;
-        self.earliest = None;
-        let buffer = self.buckets[level][bucket];
-        let entries = &mut self.buffers[usize::from(buffer)];
-        if entries.len() == 1
-            && let Some(alone) = entries.pop()
-        {
-            self.disuse(level, bucket);
-            self.spare.push(buffer);
-            return self.take(alone.key);
-        }
-        let (buffer, mut entries) = self.empty(level, bucket);
-        if entries.len() <= FETCHED {
-            self.drop_stale(&mut entries);
-        }
-        for entry in &entries {
-            self.place(*entry);
-        }
-        self.hand_back(buffer, entries);
-        None
-    }
-
-    fn drop_stale(&mut self, entries: &mut Vec<Entry>) {
-        let before = entries.len();
-        entries.retain(|entry| self.is_queued(entry.key));
-        self.stale -= before - entries.len();
-    }
-
-    fn skip_stale_due(&mut self) {
-        while let Some(key) = self.due.get(self.next_due).copied()
-            && !self.is_queued(key)
-        {
-            self.next_due += 1;
-            self.stale -= 1;
-        }
-        if self.next_due == self.due.len() {
-            self.due.clear();
-            self.next_due = 0;
         }
     }
 
     /// Forgets the entries of removed events.
     fn sweep(&mut self) {
-        self.due.drain(..self.next_due);
-        self.next_due = 0;
-        let mut due = std::mem::take(&mut self.due);
-        due.retain(|key| self.is_queued(*key));
-        self.due = due;
-        for level in 0..self.buckets.len() {
-            let mut left = self.used[level];
-            while left != 0 {
-                let bucket = left.trailing_zeros() as usize;
-                left &= left - 1;
-                let (buffer, mut entries) = self.empty(level, bucket);
-                entries.retain(|entry| self.is_queued(entry.key));
-                for entry in &entries {
-                    self.place(*entry);
-                }
-                self.hand_back(buffer, entries);
-            }
-        }
+        let slots = &self.slots;
+        self.near
+            .retain(|entry| slots[entry.key.slot as usize].generation == entry.key.generation);
+        self.rebuild(self.base);
         self.stale = 0;
     }
 
-    /// Makes room for an event before all that were popped. The clock never goes back, so that no
-    /// world does this.
-    fn move_base_back(&mut self, to: SimInstant) {
-        let mut all: Vec<Entry> = self.front.take().into_iter().collect();
-        self.earliest = None;
-        let due = self.due.drain(..).skip(self.next_due);
-        all.extend(due.map(|key| Entry { at: self.base, key }));
-        self.next_due = 0;
-        while let Some((level, bucket)) = self.first_bucket() {
-            let (buffer, mut entries) = self.empty(level, bucket);
-            all.append(&mut entries);
-            self.hand_back(buffer, entries);
+    /// Sees the wheel from `base`, which nothing in it is before. Entries of removed events are left out.
+    fn rebuild(&mut self, base: u64) {
+        let mut all = Vec::new();
+        while self.levels != 0 {
+            let level = self.levels.trailing_zeros() as usize;
+            let bucket = self.used[level].trailing_zeros() as usize;
+            let emptied = self.empty(level, bucket);
+            self.chunks.drain(emptied, |entry| all.push(entry));
         }
-        self.base = to;
+        self.base = base;
         for entry in all {
-            self.place(entry);
+            if self.is_queued(entry.key) {
+                self.place(entry);
+            } else {
+                self.stale -= 1;
+            }
         }
     }
 }
@@ -596,9 +516,45 @@ mod tests {
         for round in 0..10_000 {
             let key = queue.push(at(1_000_000 + round), EventClass::Foreground, ());
             queue.remove(key);
-            let entries: usize = queue.buffers.iter().map(Vec::len).sum();
+            let entries = queue.near.len() + queue.chunks.in_use();
             assert!(entries <= MIN_STALE + 1, "{entries} after {round}");
         }
+    }
+
+    #[test]
+    fn what_was_looked_at_early_does_not_hide_what_comes_before_it() {
+        let mut queue = EventQueue::default();
+        for event in 0..100 {
+            queue.push(
+                at(1_000_000 + event / 10),
+                EventClass::Foreground,
+                1000 + event,
+            );
+        }
+        assert_eq!(queue.pop_by(at(5)), Popped::Later(at(1_000_000)));
+        for event in 0..500 {
+            queue.push(at(10_000 - event / 3 * 3), EventClass::Foreground, event);
+        }
+        assert!(queue.near.len() < 200, "{}", queue.near.len());
+        let popped: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let mut expected = popped.clone();
+        expected.sort();
+        assert_eq!((popped.len(), &popped), (600, &expected));
+    }
+
+    #[test]
+    fn many_events_of_one_instant_are_sorted_by_nobody_and_let_earlier_ones_pass() {
+        let mut queue = EventQueue::default();
+        for event in 0..1000 {
+            queue.push(at(500), EventClass::Foreground, event);
+        }
+        for event in 0..10 {
+            queue.push(at(400), EventClass::Foreground, event);
+        }
+        let popped: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let early = (0..10).map(|event| (at(400), event));
+        let late = (0..1000).map(|event| (at(500), event));
+        assert_eq!(popped, early.chain(late).collect::<Vec<_>>());
     }
 
     proptest! {

@@ -1,31 +1,31 @@
-//! The executor: task cells from `async-task`, a ready queue that is ours, and the next task drawn
-//! from the seed.
+//! The executor: tasks in a slab, those that are ready in a queue, and the next one drawn from the seed.
 //!
-//! A wake pushes the task to a list of this thread, so it needs no lock and no borrow of the world.
+//! A task is one block of memory with its future, and an entry here. While it is polled, its future is
+//! out of its entry, so nobody borrows the world meanwhile. Whoever wakes a task from inside the world does it by its
+//! key; a waker pushes that to a list of this thread, so it needs no lock and no borrow of the world.
 //! A wake from another thread cannot be ordered by the seed: it is caught and becomes a verdict.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::rc::Rc;
 use std::task::Waker;
 
-use async_task::Task;
-
 use super::clock::SimInstant;
-use super::context::thread_tag;
 use super::digest::Digest;
 use super::events::index_u32;
-use super::join::{JoinState, Tracked};
+use super::join::{Body, JoinState, Tracked};
+use super::pending::PendingTask;
+use super::polling::{CancelledTask, PickedTask};
 use super::process::{ProcessId, ProcessRef};
 use super::rng::Stream;
+use super::roster::{Links, Roster, Site, Sites};
 use super::slab::{Key, Slab};
-use super::wakes::{self, ReadyTask, TaskMeta, TaskRole, schedule};
-use crate::task::panic_message;
-use crate::wait::{self, WaitReason, Waits};
+use super::wakes::{self, OwnWaker, TaskMeta, TaskRole};
+use crate::wait::Waits;
 
 /// In what order ready tasks are polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,41 +50,31 @@ pub enum SchedulePolicy {
 /// Names a task of one world.
 pub(crate) type TaskKey = Key;
 
-thread_local! {
-    /// Set by a task that panicked, read by the executor right after its poll.
-    static TASK_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-    /// Whether that is set.
-    static TASK_PANICKED: Cell<bool> = const { Cell::new(false) };
-    /// Set by a task that has ended.
-    pub(super) static TASK_DONE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// A task panicked, in its future or in a destructor.
-pub(super) fn note_panic(message: String) {
-    TASK_PANIC.set(Some(message));
-    TASK_PANICKED.set(true);
-}
-
-fn take_panic() -> Option<String> {
-    if TASK_PANICKED.take() {
-        TASK_PANIC.take()
-    } else {
-        None
-    }
-}
-
-struct TaskEntry {
-    name: Cow<'static, str>,
+pub(super) struct TaskEntry {
+    /// `None` while it is polled, or dropped.
+    body: Option<Body>,
+    /// Its own waker, once anybody keeps a copy.
+    waker: Option<Box<OwnWaker>>,
+    site: Rc<Site>,
     process: ProcessRef,
-    spawned_at: &'static Location<'static>,
-    /// Dropping it cancels the task.
-    cell: Task<(), TaskMeta>,
-    /// The cell's own: only this thread has it.
-    waker: Waker,
+    /// Its neighbours among the tasks of its process.
+    pub(super) links: Links,
     waits: Waits,
-    polls: PollCount,
-    /// Under [`SchedulePolicy::Pct`]: the highest runs first.
-    priority: u64,
+    polls: TaskPolls,
+    role: TaskRole,
+    /// Among the ready ones, or held with those of its process.
+    is_ready: bool,
+    /// Its future is still to be dropped, and that is all.
+    is_cancelled: bool,
+}
+
+/// What a poll left of its task.
+pub(crate) enum AfterPoll {
+    /// It waits, and was polled so often at this instant.
+    Polls(u64),
+    Ended,
+    /// It was cancelled in that very poll.
+    Cancelled(CancelledTask),
 }
 
 /// Polls among which `depth - 1` change points of [`SchedulePolicy::Pct`] fall.
@@ -110,69 +100,49 @@ impl PollCount {
     }
 }
 
-/// One line of a deadlock report.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PendingTask {
-    /// The task's name.
-    pub name: String,
-    /// The process it belongs to.
-    pub process: ProcessId,
-    /// That process's name.
-    pub process_name: String,
-    /// Where it was spawned.
-    pub spawned_at: &'static Location<'static>,
-    /// Whether its process is paused: it runs on when that is resumed.
-    pub paused: bool,
-    /// What its last poll was waiting for; empty if that is nothing of the simulation's: a channel,
-    /// a lock, another thread.
-    pub waits_on: Vec<WaitReason>,
+/// How often a task was polled at one instant. There is one of these for each task, so it is small: the
+/// instant is told from others by 32 bits of a mix of its own.
+#[derive(Clone, Copy, Debug, Default)]
+struct TaskPolls {
+    instant: u32,
+    polls: u32,
 }
 
-impl fmt::Display for PendingTask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paused = if self.paused { " (paused)" } else { "" };
-        write!(
-            f,
-            "task `{}` of `{}`{paused} waits on ",
-            self.name, self.process_name
-        )?;
-        if self.waits_on.is_empty() {
-            write!(
-                f,
-                "something that is not the simulation's (a channel, a lock, another thread)"
-            )?;
+impl TaskPolls {
+    fn count(&mut self, now: SimInstant) -> u64 {
+        let mixed = now.as_nanos().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let instant = u32::try_from(mixed).unwrap_or(0);
+        if self.instant != instant {
+            (self.instant, self.polls) = (instant, 0);
         }
-        for (index, reason) in self.waits_on.iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", or " };
-            write!(f, "{separator}{reason}")?;
-        }
-        write!(f, "; spawned at {}", self.spawned_at)
+        self.polls = self.polls.saturating_add(1);
+        self.polls.into()
     }
 }
 
 /// Whose turn it is.
 pub(crate) enum Turn {
     Main,
-    Task(ReadyTask),
-}
-
-/// How a poll of a task went.
-pub(crate) enum Polled {
-    Fine,
-    /// A panic in the task or in a destructor, with its message.
-    Panicked(String),
+    Task(PickedTask),
 }
 
 pub(crate) struct Executor {
     world: u32,
     tasks: Slab<TaskEntry>,
-    ready: VecDeque<ReadyTask>,
+    /// Those among them that are cancelled.
+    cancelled: usize,
+    /// Also the keys of some tasks that have gone: they are passed over.
+    ready: VecDeque<TaskKey>,
     /// Ready tasks of paused processes: there is an entry for each of these.
-    held: BTreeMap<ProcessId, Vec<ReadyTask>>,
+    held: BTreeMap<ProcessId, Vec<TaskKey>>,
+    roster: Roster,
+    sites: Sites,
+    /// For whoever is polled next and has none of its own: as long as nobody keeps a copy, no task needs
+    /// one.
+    waker: Option<Box<OwnWaker>>,
     policy: SchedulePolicy,
-    /// The names of cancelled tasks whose futures have not been dropped yet.
-    cancelled: BTreeMap<u64, Cow<'static, str>>,
+    /// Under [`SchedulePolicy::Pct`], of tasks that were ready once: the highest runs first.
+    priorities: BTreeMap<u64, u64>,
     /// The priority of the next task that is put last.
     next_demoted: u64,
     main_priority: u64,
@@ -181,7 +151,7 @@ pub(crate) struct Executor {
 impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Executor")
-            .field("live", &self.tasks.len())
+            .field("live", &self.live())
             .field("ready", &self.ready.len())
             .finish_non_exhaustive()
     }
@@ -198,10 +168,14 @@ impl Executor {
         Self {
             world,
             tasks: Slab::default(),
+            cancelled: 0,
             ready: VecDeque::new(),
             held: BTreeMap::new(),
+            roster: Roster::default(),
+            sites: Sites::default(),
+            waker: None,
             policy: SchedulePolicy::default(),
-            cancelled: BTreeMap::new(),
+            priorities: BTreeMap::new(),
             next_demoted: PCT_LOWEST_DRAWN,
             main_priority: PCT_MAIN,
         }
@@ -213,7 +187,7 @@ impl Executor {
 
     /// How many tasks have not ended.
     pub(crate) fn live(&self) -> usize {
-        self.tasks.len()
+        self.tasks.len() - self.cancelled
     }
 
     /// Takes up a new task, ready to run.
@@ -225,34 +199,42 @@ impl Executor {
         spawned_at: &'static Location<'static>,
         future: impl Future<Output = T> + 'static,
     ) -> Rc<JoinState<T>> {
-        let world = self.world;
-        let (_, (runnable, state)) = self.tasks.insert_with(|key| {
+        let site = self.sites.of(name, spawned_at);
+        let (key, state) = self.tasks.insert_with(|key| {
             let state = Rc::new(JoinState::new(key));
-            let meta = TaskMeta {
-                world,
-                thread: thread_tag(),
-                key,
-                process,
-                role,
-            };
-            let tracked = Tracked::new(future, Rc::clone(&state), meta.home());
-            let (runnable, cell) = async_task::Builder::new()
-                .metadata(meta)
-                .spawn_local(move |_| tracked, schedule);
+            let body: Body = Box::pin(Tracked::new(future, Rc::clone(&state)));
             let entry = TaskEntry {
-                name,
+                body: Some(body),
+                waker: None,
+                site,
                 process,
-                spawned_at,
-                cell,
-                waker: runnable.waker(),
+                links: Links::default(),
                 waits: Waits::default(),
-                polls: PollCount::default(),
-                priority: 0,
+                polls: TaskPolls::default(),
+                role,
+                is_ready: true,
+                is_cancelled: false,
             };
-            (entry, (runnable, state))
+            (entry, state)
         });
-        self.ready.push_back(runnable);
+        self.roster.add(&mut self.tasks, process.id, key);
+        self.ready.push_back(key);
         state
+    }
+
+    /// Reads a task's memory, and says nothing of use.
+    pub(super) fn look_at(&self, key: TaskKey) -> usize {
+        let body = self.tasks.get(key).and_then(|entry| entry.body.as_ref());
+        body.map_or(0, |body| body.look())
+    }
+
+    /// Nobody has the task's handle any more.
+    pub(crate) fn detach(&mut self, key: TaskKey) {
+        if let Some(entry) = self.tasks.get_mut(key)
+            && let Some(body) = &mut entry.body
+        {
+            body.as_mut().detach();
+        }
     }
 
     /// Draws the next to poll among the ready tasks and, if it is woken, the main future.
@@ -266,9 +248,32 @@ impl Executor {
         if !self.held.is_empty() {
             self.set_paused_aside();
         }
-        let ready = self.ready.len();
-        let candidates = ready + usize::from(main_woken);
-        let picked = match (candidates, self.policy) {
+        loop {
+            let Some(key) = self.pick(main_woken, scheduler, digest)? else {
+                digest.fold(u64::MAX);
+                return Some(Turn::Main);
+            };
+            if let Some(task) = self.take_out(key) {
+                digest.fold(key.number());
+                return Some(Turn::Task(task));
+            }
+        }
+    }
+
+    /// Draws whose turn it is: a task's, or the main future's. `None` if nobody is ready.
+    #[inline]
+    #[expect(
+        clippy::option_option,
+        reason = "a turn, if there is one, is a task's or not"
+    )]
+    fn pick(
+        &mut self,
+        main_woken: bool,
+        scheduler: &mut Stream,
+        digest: &mut Digest,
+    ) -> Option<Option<TaskKey>> {
+        let candidates = self.ready.len() + usize::from(main_woken);
+        Some(match (candidates, self.policy) {
             (0, _) => return None,
             (_, SchedulePolicy::Pct { depth }) => {
                 let pick = self.pick_by_priority(main_woken, depth, scheduler, digest);
@@ -279,17 +284,34 @@ impl Executor {
                 let pick = scheduler.below(index_u32(candidates), digest) as usize;
                 self.ready.swap_remove_back(pick)
             }
+        })
+    }
+
+    /// Takes a ready task out to be polled, if it has not gone.
+    #[inline]
+    fn take_out(&mut self, key: TaskKey) -> Option<PickedTask> {
+        let entry = self.tasks.get_mut(key)?;
+        let body = entry.body.take()?;
+        entry.is_ready = false;
+        let waker = match entry.waker.take() {
+            Some(own) => own,
+            None => match self.waker.take() {
+                Some(waker) => waker,
+                None => OwnWaker::new(self.world),
+            },
         };
-        match picked {
-            Some(task) => {
-                digest.fold(task.metadata().key.number());
-                Some(Turn::Task(task))
-            }
-            None => {
-                digest.fold(u64::MAX);
-                Some(Turn::Main)
-            }
-        }
+        waker.aim_at(key);
+        Some(PickedTask {
+            meta: TaskMeta {
+                world: self.world,
+                key,
+                process: entry.process,
+                role: entry.role,
+            },
+            body: Some(body),
+            waker: Some(waker),
+            is_cancelled: entry.is_cancelled,
+        })
     }
 
     /// The place of the ready task with the highest priority; beyond the last for the main future.
@@ -300,20 +322,20 @@ impl Executor {
         scheduler: &mut Stream,
         digest: &mut Digest,
     ) -> usize {
-        for task in &self.ready {
-            if let Some(entry) = self.tasks.get_mut(task.metadata().key)
-                && entry.priority == 0
-            {
+        for key in &self.ready {
+            let priority = self.priorities.entry(key.number());
+            priority.or_insert_with(|| {
                 let drawn = scheduler.draws(digest).next_u32();
-                entry.priority = PCT_LOWEST_DRAWN + 1 + u64::from(drawn);
-            }
+                PCT_LOWEST_DRAWN + 1 + u64::from(drawn)
+            });
         }
         let mut pick = self.highest(main_woken);
         if scheduler.below(PCT_WINDOW, digest) < depth.saturating_sub(1) {
             self.next_demoted = self.next_demoted.saturating_sub(1).max(1);
-            let key = self.ready.get(pick).map(|task| task.metadata().key);
-            match key.and_then(|key| self.tasks.get_mut(key)) {
-                Some(entry) => entry.priority = self.next_demoted,
+            match self.ready.get(pick) {
+                Some(key) => {
+                    self.priorities.insert(key.number(), self.next_demoted);
+                }
                 None => self.main_priority = self.next_demoted,
             }
             pick = self.highest(main_woken);
@@ -322,10 +344,11 @@ impl Executor {
     }
 
     fn highest(&self, main_woken: bool) -> usize {
-        let tasks = self.ready.iter().enumerate().map(|(place, task)| {
-            let entry = self.tasks.get(task.metadata().key);
+        let tasks = self.ready.iter().enumerate().map(|(place, key)| {
+            let runs = self.tasks.get(*key).filter(|entry| !entry.is_cancelled);
+            let priority = runs.and_then(|_| self.priorities.get(&key.number()));
             // A cancelled task goes first: only its destructors are left to run.
-            (entry.map_or(u64::MAX, |entry| entry.priority), place)
+            (priority.copied().unwrap_or(u64::MAX), place)
         });
         let main = main_woken.then_some((self.main_priority, self.ready.len()));
         tasks.chain(main).max().map_or(0, |(_, place)| place)
@@ -344,12 +367,13 @@ impl Executor {
 
     fn set_paused_aside(&mut self) {
         for _ in 0..self.ready.len() {
-            let Some(task) = self.ready.pop_front() else {
+            let Some(key) = self.ready.pop_front() else {
                 return;
             };
-            match self.held.get_mut(&task.metadata().process.id) {
-                Some(held) => held.push(task),
-                None => self.ready.push_back(task),
+            let process = self.tasks.get(key).map(|entry| entry.process.id);
+            match process.and_then(|process| self.held.get_mut(&process)) {
+                Some(held) => held.push(key),
+                None => self.ready.push_back(key),
             }
         }
     }
@@ -360,96 +384,134 @@ impl Executor {
     }
 
     /// Makes a task ready, if it has not ended. This runs nobody's code.
-    pub(super) fn wake(&self, key: TaskKey) {
-        if let Some(entry) = self.tasks.get(key) {
-            entry.waker.wake_by_ref();
-        }
-    }
-
-    fn collect_woken(&mut self) {
-        wakes::collect_woken(self.world, &mut self.ready);
-    }
-
-    /// Takes note of a finished poll. `Some(polls)` is how often the task was polled at `now`.
-    pub(crate) fn after_poll(&mut self, key: TaskKey, now: SimInstant) -> Option<u64> {
-        if TASK_DONE.take() {
-            // A finished task's cell holds no future any more: dropping it runs no user code.
-            drop(self.tasks.remove(key));
-            // It may have been cancelled in this very poll.
-            self.forget_cancelled(key);
-            return None;
-        }
-        let Some(entry) = self.tasks.get_mut(key) else {
-            self.forget_cancelled(key);
-            return None;
-        };
-        entry.waits.take();
-        Some(entry.polls.count(now))
-    }
-
-    /// Takes a task out to cancel it: drop the result outside any borrow of the world, then run
-    /// what that schedules.
-    pub(crate) fn cancel(&mut self, key: TaskKey) -> Option<CancelledTask> {
-        let entry = self.tasks.remove(key)?;
-        self.cancelled.insert(key.number(), entry.name);
-        Some(CancelledTask(entry.cell, entry.waker))
-    }
-
-    /// A cancelled task's future has been dropped.
-    pub(crate) fn forget_cancelled(&mut self, key: TaskKey) {
-        self.cancelled.remove(&key.number());
-    }
-
-    /// Takes out all tasks of `process`, also if it is paused.
-    pub(crate) fn cancel_process(&mut self, process: ProcessId) -> Vec<CancelledTask> {
-        self.release(process);
-        let keys: Vec<TaskKey> = self
-            .tasks
-            .iter()
-            .filter(|(_, entry)| entry.process.id == process)
-            .map(|(key, _)| key)
-            .collect();
-        keys.into_iter()
-            .filter_map(|key| self.cancel(key))
-            .collect()
-    }
-
-    /// Takes out all tasks, process by process: as [`cancel_process`](Self::cancel_process) of each
-    /// would, but without a look at all tasks for each.
-    pub(crate) fn cancel_all(&mut self) -> Vec<CancelledTask> {
-        self.ready
-            .extend(std::mem::take(&mut self.held).into_values().flatten());
-        let mut keys: Vec<(ProcessId, TaskKey)> = self
-            .tasks
-            .iter()
-            .map(|(key, entry)| (entry.process.id, key))
-            .collect();
-        // Stable: those of one process stay in the order of their slots.
-        keys.sort_by_key(|(process, _)| *process);
-        keys.into_iter()
-            .filter_map(|(_, key)| self.cancel(key))
-            .collect()
-    }
-
-    /// Those of the ready tasks that were cancelled: running them drops their futures.
-    pub(crate) fn take_cancelled(&mut self) -> Vec<ReadyTask> {
+    #[inline]
+    pub(super) fn wake(&mut self, key: TaskKey) {
+        // Those that wakers have woken came before.
         self.collect_woken();
-        let mut cancelled = Vec::new();
-        for task in std::mem::take(&mut self.ready) {
-            if self.tasks.get(task.metadata().key).is_some() {
-                self.ready.push_back(task);
-            } else {
-                cancelled.push(task);
+        self.make_ready(key);
+    }
+
+    #[inline]
+    fn make_ready(&mut self, key: TaskKey) {
+        if let Some(entry) = self.tasks.get_mut(key)
+            && !std::mem::replace(&mut entry.is_ready, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    #[inline]
+    fn collect_woken(&mut self) {
+        if let Some(key) = wakes::first_woken(self.world) {
+            self.make_ready(key);
+        }
+        while let Some(key) = wakes::next_woken(self.world) {
+            self.make_ready(key);
+        }
+    }
+
+    /// Takes note of a finished poll.
+    pub(crate) fn after_poll(&mut self, task: &mut PickedTask, now: SimInstant) -> AfterPoll {
+        let meta = task.meta;
+        let mut waker = task.waker.take();
+        let after = match (task.body.take(), self.tasks.get_mut(meta.key)) {
+            // Its future is gone: no user code is run here.
+            (None, _) => {
+                self.forget(meta.key);
+                AfterPoll::Ended
+            }
+            (Some(body), Some(entry)) => {
+                if waker.as_ref().is_some_and(|waker| waker.is_kept()) {
+                    entry.waker = waker.take();
+                }
+                if entry.is_cancelled {
+                    AfterPoll::Cancelled(CancelledTask { meta, body })
+                } else {
+                    entry.body = Some(body);
+                    entry.waits.take();
+                    AfterPoll::Polls(entry.polls.count(now))
+                }
+            }
+            (Some(body), None) => AfterPoll::Cancelled(CancelledTask { meta, body }),
+        };
+        match waker {
+            // Its task has ended.
+            Some(kept) if kept.is_kept() => kept.end(),
+            Some(unused) => self.waker = Some(unused),
+            None => {}
+        }
+        after
+    }
+
+    /// Cancels a task: its future is dropped when its turn comes, or at the end of its current poll.
+    pub(crate) fn cancel(&mut self, key: TaskKey) {
+        let Some(entry) = self.tasks.get_mut(key) else {
+            return;
+        };
+        if std::mem::replace(&mut entry.is_cancelled, true) {
+            return;
+        }
+        self.cancelled += 1;
+        if entry.body.is_some() {
+            self.collect_woken();
+            self.make_ready(key);
+        }
+    }
+
+    /// A task has ended, or a cancelled one's future has been dropped.
+    pub(crate) fn forget(&mut self, key: TaskKey) {
+        let process = match self.tasks.get(key) {
+            Some(entry) => entry.process.id,
+            None => return,
+        };
+        self.roster.remove(&mut self.tasks, process, key);
+        if let Some(entry) = self.tasks.remove(key) {
+            self.cancelled -= usize::from(entry.is_cancelled);
+            if let Some(own) = entry.waker {
+                own.end();
             }
         }
-        cancelled
+        if !self.priorities.is_empty() {
+            self.priorities.remove(&key.number());
+        }
+    }
+
+    /// Takes out all tasks of `process`, also if it is paused. Each is to be [forgotten](Self::forget) when it
+    /// is dropped. One that is polled right now goes at the end of that.
+    pub(crate) fn cancel_process(&mut self, process: ProcessId) -> Vec<CancelledTask> {
+        self.release(process);
+        let mut taken = Vec::new();
+        let mut next = self.roster.first(&self.tasks, process);
+        while let Some(key) = next {
+            next = self.roster.after(&self.tasks, key);
+            let Some(entry) = self.tasks.get_mut(key) else {
+                continue;
+            };
+            self.cancelled += usize::from(!std::mem::replace(&mut entry.is_cancelled, true));
+            if let Some(body) = entry.body.take() {
+                let meta = TaskMeta {
+                    world: self.world,
+                    key,
+                    process: entry.process,
+                    role: entry.role,
+                };
+                taken.push(CancelledTask { meta, body });
+            }
+        }
+        taken
+    }
+
+    /// Takes out all tasks, process by process.
+    pub(crate) fn cancel_all(&mut self) -> Vec<CancelledTask> {
+        let processes = self.roster.processes();
+        processes
+            .flat_map(|process| self.cancel_process(process))
+            .collect()
     }
 
     pub(crate) fn name(&self, key: TaskKey) -> Cow<'static, str> {
-        let cancelled = || self.cancelled.get(&key.number());
-        let name = self.tasks.get(key).map(|entry| &entry.name);
-        match name.or_else(cancelled) {
-            Some(name) => name.clone(),
+        match self.tasks.get(key) {
+            Some(entry) => entry.site.name.clone(),
             None => Cow::Borrowed("a task that has ended"),
         }
     }
@@ -457,11 +519,12 @@ impl Executor {
     pub(crate) fn pending(&self, process_name: impl Fn(ProcessId) -> String) -> Vec<PendingTask> {
         self.tasks
             .iter()
+            .filter(|(_, entry)| !entry.is_cancelled)
             .map(|(_, entry)| PendingTask {
-                name: entry.name.clone().into_owned(),
+                name: entry.site.name.clone().into_owned(),
                 process: entry.process.id,
                 process_name: process_name(entry.process.id),
-                spawned_at: entry.spawned_at,
+                spawned_at: entry.site.spawned_at,
                 paused: self.held.contains_key(&entry.process.id),
                 waits_on: entry.waits.iter().collect(),
             })
@@ -469,29 +532,12 @@ impl Executor {
     }
 
     /// Takes note of wakes from other threads: the first of our tasks that was woken so.
-    pub(super) fn take_woken_abroad(&self) -> Option<TaskKey> {
-        wakes::take_woken_abroad(self.world)
-    }
-}
-
-/// A cancelled task's cell. Dropping it schedules the task once more, for its future to be dropped.
-pub(crate) struct CancelledTask(
-    #[expect(dead_code, reason = "held to be dropped")] Task<(), TaskMeta>,
-    #[expect(dead_code, reason = "held to be dropped")] Waker,
-);
-
-/// Polls a task once, with whatever it waits on noted. Must be called with no borrow of the world.
-pub(crate) fn run(task: ReadyTask) -> Polled {
-    wait::reset();
-    TASK_DONE.set(false);
-    // Left behind by a cell that was dropped, not run.
-    drop(take_panic());
-    let outcome = catch_unwind(AssertUnwindSafe(|| task.run()));
-    let message = take_panic();
-    match (outcome, message) {
-        (_, Some(message)) => Polled::Panicked(message),
-        (Err(payload), None) => Polled::Panicked(panic_message(&*payload)),
-        (Ok(_), None) => Polled::Fine,
+    pub(super) fn take_woken_abroad(&mut self) -> Option<TaskKey> {
+        let woken = wakes::take_woken_abroad(self.world);
+        for key in &woken {
+            self.make_ready(*key);
+        }
+        woken.first().copied()
     }
 }
 
@@ -501,8 +547,8 @@ mod tests {
     use std::rc::Rc;
 
     use crate::Providers;
-    use crate::sim::SimWorld;
     use crate::sim::slab::LOOKS;
+    use crate::sim::{KillKind, SimWorld};
     use crate::task::{JoinHandle, TaskProvider};
 
     /// Writes its number down when it is dropped.
@@ -541,6 +587,32 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_process_looks_at_its_own_tasks_only() {
+        let world = SimWorld::new();
+        let [few, many] = ["few", "many"].map(|name| world.add_process(name));
+        for (process, tasks) in [(&many, 1000), (&few, 3)] {
+            for _ in 0..tasks {
+                let task = process.providers();
+                drop(
+                    task.task()
+                        .spawn_task("waits", std::future::pending::<()>()),
+                );
+            }
+        }
+        world.run_until_empty().unwrap();
+        LOOKS.set(0);
+        world.kill(few.id(), KillKind::Crash);
+        assert_eq!((LOOKS.get(), world.leftovers().tasks), (3, 1000));
+    }
+
+    #[test]
+    fn what_a_million_tasks_have_is_small() {
+        assert_eq!(size_of::<super::TaskEntry>(), 80);
+        assert_eq!(size_of::<crate::sim::SleepFuture>(), 32);
+        assert_eq!(size_of::<Option<crate::sim::event::Event>>(), 24);
+    }
+
+    #[test]
     fn a_task_that_aborts_itself_and_ends_leaves_nothing_behind() {
         let world = SimWorld::new();
         let handle: Rc<RefCell<Option<JoinHandle<()>>>> = Rc::default();
@@ -554,7 +626,7 @@ mod tests {
         world.run_until_empty().unwrap();
         world.shared.with(|world| {
             assert_eq!(world.executor.live(), 0);
-            assert!(world.executor.cancelled.is_empty());
+            assert_eq!(world.executor.tasks.len(), 0);
         });
     }
 }

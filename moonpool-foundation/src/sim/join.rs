@@ -5,13 +5,12 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use pin_project_lite::pin_project;
 
-use super::executor::{self, TASK_DONE, TaskKey};
-use super::wakes::{self, Home, HomeWaker};
+use super::executor::TaskKey;
+use super::polling;
 use crate::task::{JoinError, panic_message};
 use crate::wait::{self, WaitReason};
 
@@ -99,80 +98,94 @@ impl<T> Drop for JoinPromise<T> {
     }
 }
 
+/// A task's future, as the executor keeps it.
+pub(super) type Body = Pin<Box<dyn TaskBody>>;
+
+/// What the executor does to a task's future. It is dropped without a panic, whatever is in it: what a
+/// destructor panics with is [noted](polling::note_panic).
+pub(super) trait TaskBody {
+    /// Polls it. At its end the destructors have run, and the handle has the output.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// It panicked in its poll.
+    fn panicked(self: Pin<&mut Self>, message: &str);
+
+    /// Reads its memory, and says nothing of use.
+    fn look(&self) -> usize;
+
+    /// Nobody will ask for the output.
+    fn detach(self: Pin<&mut Self>);
+}
+
 pin_project! {
-    /// A task's future, with its end told to the join handle and its panic caught.
+    /// A task's future, with its end told to the join handle.
     pub(super) struct Tracked<F: Future> {
         // Dropped before the promise: a handle learns of the end after the destructors ran.
         #[pin]
         future: Option<F>,
         promise: JoinPromise<F::Output>,
-        home: Home,
-        // Made at the first poll. It keeps the cell alive until the task has ended or is dropped.
-        waker: Option<(Arc<HomeWaker>, Waker)>,
     }
 
     impl<F: Future> PinnedDrop for Tracked<F> {
         fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            if let Some((home, _)) = this.waker {
-                home.end();
-            }
-            // A cell aborts the whole process if a destructor panics in it.
-            let dropped = catch_unwind(AssertUnwindSafe(|| this.future.set(None)));
-            if let Err(payload) = dropped {
-                executor::note_panic(panic_message(&*payload));
-            }
+            this.drop_future();
         }
     }
 }
 
 impl<F: Future> Tracked<F> {
-    pub(super) fn new(future: F, state: Rc<JoinState<F::Output>>, home: Home) -> Self {
+    pub(super) fn new(future: F, state: Rc<JoinState<F::Output>>) -> Self {
         Self {
             future: Some(future),
             promise: JoinPromise(Some(state)),
-            home,
-            waker: None,
+        }
+    }
+
+    fn drop_future(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if this.future.is_none() {
+            return;
+        }
+        let dropped = catch_unwind(AssertUnwindSafe(|| this.future.set(None)));
+        if let Err(payload) = dropped {
+            polling::note_panic(panic_message(&*payload));
         }
     }
 }
 
-impl<F: Future> Future for Tracked<F> {
-    type Output = ();
-
+impl<F: Future> TaskBody for Tracked<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let Some(future) = this.future.as_mut().as_pin_mut() else {
             return Poll::Ready(());
         };
-        let (_, waker) = this.waker.get_or_insert_with(|| {
-            if this.promise.awaited().is_none() {
-                // The handle was dropped at once, as most are: the waker takes the state's memory.
-                this.promise.0 = None;
-            }
-            let home = Arc::new(HomeWaker::new(cx.waker().clone(), *this.home));
-            (Arc::clone(&home), home.into())
-        });
-        let mut cx = Context::from_waker(waker);
-        wakes::begin_poll(waker, this.home);
-        let polled = catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx)));
-        wakes::end_poll();
-        let result = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(output)) => Ok(output),
-            Err(payload) => {
-                let message = panic_message(&*payload);
-                executor::note_panic(message.clone());
-                Err(JoinError::Panicked(message))
-            }
+        let Poll::Ready(output) = future.poll(cx) else {
+            return Poll::Pending;
         };
-        TASK_DONE.set(true);
         this.future.set(None);
         match this.promise.awaited() {
-            // Nobody will ask for it. Here its destructor may panic; in the cell it would abort.
-            None => drop(result),
-            Some(state) => state.complete(result),
+            // Nobody will ask for it.
+            None => drop(output),
+            Some(state) => state.complete(Ok(output)),
         }
         Poll::Ready(())
+    }
+
+    fn panicked(mut self: Pin<&mut Self>, message: &str) {
+        // If the future is gone it was a destructor that panicked: the handle learns of no output.
+        if self.future.is_some() {
+            self.as_mut().drop_future();
+            if let Some(state) = self.promise.awaited() {
+                state.complete(Err(JoinError::Panicked(message.to_owned())));
+            }
+        }
+    }
+
+    fn look(&self) -> usize {
+        usize::from(self.future.is_some()) + usize::from(self.promise.0.is_some())
+    }
+
+    fn detach(self: Pin<&mut Self>) {
+        self.project().promise.0 = None;
     }
 }

@@ -212,8 +212,8 @@ impl Shared {
             );
             (due, world.executor.cancel_process(process))
         });
-        drop((due, cancelled));
-        if let Some(panic) = self.run_cancelled() {
+        drop(due);
+        if let Some(panic) = self.drop_cancelled(cancelled) {
             self.with(|world| {
                 world.unreported_panic.get_or_insert(panic);
             });

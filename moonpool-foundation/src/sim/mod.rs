@@ -11,6 +11,7 @@ mod byte_queue;
 mod chance;
 mod chances;
 mod checks;
+mod chunks;
 mod clock;
 mod clocks;
 mod clogs;
@@ -36,11 +37,15 @@ mod lifecycle;
 mod links;
 mod network_faults;
 mod notices;
+mod pending;
 mod pipe;
+mod polling;
 mod process;
 mod queue_probe;
 mod random_config;
 mod rng;
+mod roster;
+mod segment_queue;
 mod segments;
 mod sim_world;
 mod slab;
@@ -55,6 +60,7 @@ pub(crate) use connections::{Asked, AttemptId, ConnectionId, ListenerId, Side};
 pub(crate) use context::{current, world as driven_world};
 pub(crate) use events::EventClass;
 pub(crate) use join::JoinState;
+pub(crate) use pipe::Outgoing;
 pub(crate) use process::ProcessRef;
 pub(crate) use rng::{Draws, inert_draws};
 pub(crate) use slab::Key as AcceptorId;
@@ -67,12 +73,13 @@ pub use ambient_rng::{
 };
 pub use breakage::{CloseReason, SimConnection};
 pub use connections::Side as ConnectionSide;
-pub use executor::{PendingTask, SchedulePolicy};
+pub use executor::SchedulePolicy;
 pub use fault_scripts::{
     clog_random_pair, disconnect_pair_for, enable_connection_failures, swizzle,
 };
 pub use faults::CloseDirection;
 pub use network_faults::Host;
+pub use pending::PendingTask;
 pub use process::{KillKind, ProcessAddressError, ProcessId};
 #[doc(hidden)]
 pub use queue_probe::QueueProbe;

@@ -25,6 +25,11 @@ impl ProcessId {
     pub(crate) fn number(self) -> u32 {
         self.0
     }
+
+    /// So many, from the world's own.
+    pub(super) fn first(count: usize) -> impl Iterator<Item = Self> + use<> {
+        (0..index_u32(count)).map(Self)
+    }
 }
 
 impl fmt::Display for ProcessId {

@@ -22,6 +22,11 @@ impl Key {
         generation: 0,
     };
 
+    /// The entry's place.
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+
     /// For digests, traces and reports.
     pub(crate) fn number(self) -> u64 {
         (u64::from(self.generation) << 32) | u64::from(self.index)
@@ -97,6 +102,20 @@ impl<T> Slab<T> {
             .get_mut(key.index as usize)
             .filter(|slot| slot.generation == key.generation)
             .and_then(|slot| slot.entry.as_mut())
+    }
+
+    /// The entry at a place, whichever that is.
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.slots.get_mut(index as usize)?.entry.as_mut()
+    }
+
+    /// The key of the entry at a place.
+    pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + usize::from(index != u32::MAX));
+        let slot = self.slots.get(index as usize)?;
+        let generation = slot.generation;
+        slot.entry.is_some().then_some(Key { index, generation })
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {

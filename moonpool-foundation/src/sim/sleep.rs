@@ -22,17 +22,21 @@ pub struct SleepFuture {
     world: WeakSimWorld,
     owner: ProcessRef,
     deadline: SimInstant,
-    class: EventClass,
     state: State,
 }
 
+/// Where a sleep is. There are worlds of a million of these: this takes no more room than a key.
 #[derive(Debug)]
 enum State {
-    New {
-        /// Over when it began: it only lets other tasks run.
-        is_zero: bool,
-    },
     Queued(EventKey),
+    Unqueued(Phase, EventClass),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    New,
+    /// Over when it began: it only lets other tasks run.
+    NewAndZero,
     Done,
 }
 
@@ -61,35 +65,40 @@ impl SleepFuture {
         class: EventClass,
     ) -> Self {
         let deadline = created.after(duration);
+        let phase = if deadline == created {
+            Phase::NewAndZero
+        } else {
+            Phase::New
+        };
         Self {
             world,
             owner,
             deadline,
-            class,
-            state: State::New {
-                is_zero: deadline == created,
-            },
+            state: State::Unqueued(phase, class),
         }
     }
 
     /// Whether it is over. If not, its event is queued or `waker` is still to be stored.
     fn ask(&mut self, world: &mut World, waker: &Waker) -> Asked<()> {
-        match self.state {
-            State::Done => Asked::Ready(()),
-            State::Queued(key) => match world.events.get_mut(key) {
-                Some(Event::Wake(armed)) => {
-                    let polled = world.executor.polled_task(waker);
-                    armed.asked_by(polled, waker)
-                }
-                _ => Asked::Ready(()),
-            },
+        let (phase, class) = match self.state {
+            State::Unqueued(phase, class) => (phase, class),
+            State::Queued(key) => {
+                let Some(Event::Wake(armed)) = world.events.get_mut(key) else {
+                    return Asked::Ready(());
+                };
+                let polled = world.executor.polled_task(waker);
+                return armed.asked_by(polled, waker);
+            }
+        };
+        match phase {
+            Phase::Done => Asked::Ready(()),
             // A sleep of zero still lets other tasks run: it is queued for this very instant.
-            State::New { is_zero: false } if self.deadline <= world.clock => Asked::Ready(()),
-            State::New { .. } if self.deadline == SimInstant::NEVER => Asked::Parked,
-            State::New { .. } => match world.executor.polled_task(waker) {
+            Phase::New if self.deadline <= world.clock => Asked::Ready(()),
+            _ if self.deadline == SimInstant::NEVER => Asked::Parked,
+            _ => match world.executor.polled_task(waker) {
                 Some(task) => {
                     context::check_not_blocking();
-                    self.arm(world, Waiter::Task(task));
+                    self.queue(world, class, Waiter::Task(task));
                     Asked::Parked
                 }
                 None => Asked::Park,
@@ -97,16 +106,23 @@ impl SleepFuture {
         }
     }
 
+    fn queue(&mut self, world: &mut World, class: EventClass, waiter: Waiter) {
+        let key = world.events.push(self.deadline, class, Event::Wake(waiter));
+        self.state = State::Queued(key);
+    }
+
     /// Lets its event wake `waiter`. Returns whom it would have woken.
     fn arm(&mut self, world: &mut World, waiter: Waiter) -> Option<Event> {
-        let event = Event::Wake(waiter);
-        if let State::Queued(key) = self.state {
-            let queued = world.events.get_mut(key)?;
-            return Some(std::mem::replace(queued, event));
+        match self.state {
+            State::Queued(key) => {
+                let queued = world.events.get_mut(key)?;
+                Some(std::mem::replace(queued, Event::Wake(waiter)))
+            }
+            State::Unqueued(_, class) => {
+                self.queue(world, class, waiter);
+                None
+            }
         }
-        let key = world.events.push(self.deadline, self.class, event);
-        self.state = State::Queued(key);
-        None
     }
 }
 
@@ -123,7 +139,7 @@ impl Future for SleepFuture {
         match asked {
             None => return Poll::Pending,
             Some(Asked::Ready(())) => {
-                this.state = State::Done;
+                this.state = State::Unqueued(Phase::Done, EventClass::Foreground);
                 return Poll::Ready(());
             }
             Some(Asked::Parked) => {}

@@ -3,44 +3,23 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
-
-use async_task::Runnable;
 
 use super::connections::Asked;
 use super::context::{self, thread_tag};
 use super::executor::TaskKey;
 use super::process::ProcessRef;
 
-/// What a task cell carries: enough to schedule it without looking anything up.
+/// Which task is meant: what there is to know of it while it is out of the executor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskMeta {
     pub(super) world: u32,
-    pub(super) thread: u32,
     pub(crate) key: TaskKey,
     pub(crate) process: ProcessRef,
     /// It only carries bytes: that it runs is no sign that the run gets anywhere.
     pub(crate) role: TaskRole,
-}
-
-impl TaskMeta {
-    pub(super) fn home(&self) -> Home {
-        Home {
-            world: self.world,
-            thread: self.thread,
-            key: self.key,
-        }
-    }
-}
-
-/// Where a task belongs: what the waker of its futures has to know.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Home {
-    world: u32,
-    thread: u32,
-    key: TaskKey,
 }
 
 /// What a task is for, as far as deadlock detection wants to know.
@@ -51,8 +30,6 @@ pub(crate) enum TaskRole {
     /// It drives a transport's connections, and does so for ever.
     Driver,
 }
-
-pub(crate) type ReadyTask = Runnable<TaskMeta>;
 
 /// Whom the world wakes when what was waited for comes.
 #[derive(Debug)]
@@ -99,8 +76,11 @@ impl Waiter {
 }
 
 thread_local! {
-    static WOKEN: RefCell<Vec<ReadyTask>> = const { RefCell::new(Vec::new()) };
-    /// Whether there is anything in it.
+    /// The first task that wakers have woken, with its world.
+    static FIRST_WOKEN: Cell<Option<(u32, TaskKey)>> = const { Cell::new(None) };
+    /// The others, in their order.
+    static WOKEN: RefCell<VecDeque<(u32, TaskKey)>> = const { RefCell::new(VecDeque::new()) };
+    /// Whether there are any.
     static ANY_WOKEN: Cell<bool> = const { Cell::new(false) };
     /// The data of the waker that the polled task sees; null between polls.
     static POLLED_WAKER: Cell<*const ()> = const { Cell::new(ptr::null()) };
@@ -110,9 +90,9 @@ thread_local! {
 
 /// A task's future is polled with `waker` from now on.
 #[inline]
-pub(super) fn begin_poll(waker: &Waker, home: &Home) {
+pub(super) fn begin_poll(waker: &Waker, task: &TaskMeta) {
     POLLED_WAKER.set(waker.data());
-    POLLED_TASK.set((home.world, home.key));
+    POLLED_TASK.set((task.world, task.key));
 }
 
 #[inline]
@@ -127,102 +107,150 @@ pub(super) fn polled_task(world: u32, waker: &Waker) -> Option<TaskKey> {
     (POLLED_WAKER.get() == waker.data() && polled_in == world).then_some(key)
 }
 
-/// Moves the woken tasks of `world` to `ready`; those of this thread's other worlds stay.
+/// Takes the first task that wakers have woken, if it is one of `world`.
 #[inline]
-pub(super) fn collect_woken(world: u32, ready: &mut VecDeque<ReadyTask>) {
+pub(super) fn first_woken(world: u32) -> Option<TaskKey> {
+    let (of, key) = FIRST_WOKEN.get()?;
+    if of != world {
+        return None;
+    }
+    FIRST_WOKEN.set(None);
+    Some(key)
+}
+
+/// Takes the next task of `world` that wakers have woken; those of this thread's other worlds stay.
+#[inline]
+pub(super) fn next_woken(world: u32) -> Option<TaskKey> {
     if ANY_WOKEN.get() {
-        collect_some(world, ready);
+        take_woken(world)
+    } else {
+        None
     }
 }
 
-fn collect_some(world: u32, ready: &mut VecDeque<ReadyTask>) {
+fn take_woken(world: u32) -> Option<TaskKey> {
     WOKEN.with_borrow_mut(|woken| {
-        // Mostly it is one, or none.
-        while let [one] = woken.as_slice()
-            && one.metadata().world == world
-            && let Some(one) = woken.pop()
-        {
-            ready.push_back(one);
-        }
-        if woken.is_empty() {
-            ANY_WOKEN.set(false);
-            return;
-        }
-        if woken.iter().all(|task| task.metadata().world == world) {
-            ready.extend(woken.drain(..));
-        } else {
-            ready.extend(woken.extract_if(.., |task| task.metadata().world == world));
-        }
+        let place = woken.iter().position(|(of, _)| *of == world)?;
+        let (_, key) = woken.remove(place)?;
         ANY_WOKEN.set(!woken.is_empty());
-    });
+        Some(key)
+    })
 }
 
-/// What other threads did to tasks, until their own thread asks.
-static ABROAD: Mutex<Abroad> = Mutex::new(Abroad {
-    woken: Vec::new(),
-    cells: Vec::new(),
-});
-/// How many entries there are: asked after every poll, and nearly always 0.
+#[inline]
+fn add_woken(world: u32, key: TaskKey) {
+    if FIRST_WOKEN.get().is_none() && !ANY_WOKEN.get() {
+        FIRST_WOKEN.set(Some((world, key)));
+        return;
+    }
+    WOKEN.with_borrow_mut(|woken| woken.push_back((world, key)));
+    ANY_WOKEN.set(true);
+}
+
+/// Tasks that other threads woke, until their own thread asks.
+static ABROAD: Mutex<Vec<Home>> = Mutex::new(Vec::new());
+/// How many there are: asked after every poll, and nearly always 0.
 static ABROAD_COUNT: AtomicUsize = AtomicUsize::new(0);
 
-struct Abroad {
-    /// Who was woken.
-    woken: Vec<Home>,
-    /// Those that became ready by it: a task cell may only be run or dropped where it was made.
-    cells: Vec<ReadyTask>,
-}
-
-fn note_abroad(note: impl FnOnce(&mut Abroad)) {
-    note(&mut ABROAD.lock().unwrap_or_else(PoisonError::into_inner));
-    ABROAD_COUNT.fetch_add(1, Ordering::Release);
-}
-
-pub(super) fn schedule(task: ReadyTask) {
-    if task.metadata().thread == thread_tag() {
-        WOKEN.with_borrow_mut(|woken| woken.push(task));
-        ANY_WOKEN.set(true);
-    } else {
-        note_abroad(|abroad| abroad.cells.push(task));
-    }
+/// Where a task belongs.
+#[derive(Clone, Copy, Debug)]
+struct Home {
+    world: u32,
+    thread: u32,
+    task: u64,
 }
 
 /// The waker that a task's futures see: it tells on other threads, also while the task runs.
-pub(super) struct HomeWaker {
-    cell: Waker,
-    home: Home,
+struct TaskWaker {
+    world: u32,
+    thread: u32,
+    /// The number of the task's key: of one after the other, while nobody keeps a copy.
+    task: AtomicU64,
+    /// It has woken the task since that was polled.
+    has_woken: AtomicBool,
     /// A thread that wakes a task after its end does no harm, and must not be held against the next
     /// world of this thread.
     ended: AtomicBool,
 }
 
-impl HomeWaker {
-    pub(super) fn new(cell: Waker, home: Home) -> Self {
-        Self {
-            cell,
-            home,
-            ended: AtomicBool::new(false),
-        }
-    }
-
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Release);
-    }
-
-    fn check(&self) {
-        if self.home.thread != thread_tag() && !self.ended.load(Ordering::Acquire) {
-            note_abroad(|abroad| abroad.woken.push(self.home));
-        }
+impl TaskWaker {
+    fn wake_from_abroad(&self) {
+        let home = Home {
+            world: self.world,
+            thread: self.thread,
+            task: self.task.load(Ordering::Acquire),
+        };
+        let mut abroad = ABROAD.lock().unwrap_or_else(PoisonError::into_inner);
+        abroad.push(home);
+        ABROAD_COUNT.fetch_add(1, Ordering::Release);
     }
 }
 
-impl Wake for HomeWaker {
+impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.check();
-        self.cell.wake_by_ref();
+        if self.ended.load(Ordering::Acquire) {
+            return;
+        }
+        if self.thread != thread_tag() {
+            self.wake_from_abroad();
+            return;
+        }
+        // Only this thread sets it, so this needs no exchange.
+        if self.has_woken.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(key) = TaskKey::of_number(self.task.load(Ordering::Relaxed)) {
+            self.has_woken.store(true, Ordering::Relaxed);
+            add_woken(self.world, key);
+        }
+    }
+}
+
+/// A waker that its task, or the executor, owns.
+pub(super) struct OwnWaker {
+    shared: Arc<TaskWaker>,
+    /// Of the same.
+    waker: Waker,
+}
+
+impl OwnWaker {
+    /// One of this thread.
+    pub(super) fn new(world: u32) -> Box<Self> {
+        let shared = Arc::new(TaskWaker {
+            world,
+            thread: thread_tag(),
+            task: AtomicU64::new(0),
+            has_woken: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        });
+        let waker = Waker::from(Arc::clone(&shared));
+        Box::new(Self { shared, waker })
+    }
+
+    pub(super) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// A task is about to be polled with it: its own, or any if nobody keeps a copy.
+    #[inline]
+    pub(super) fn aim_at(&self, key: TaskKey) {
+        self.shared.task.store(key.number(), Ordering::Release);
+        self.shared.has_woken.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether anybody else has a copy, so that it is this task's for good.
+    #[inline]
+    pub(super) fn is_kept(&self) -> bool {
+        Arc::strong_count(&self.shared) > 2
+    }
+
+    /// Its task has ended.
+    pub(super) fn end(&self) {
+        self.shared.ended.store(true, Ordering::Release);
     }
 }
 
@@ -231,22 +259,15 @@ pub(super) fn is_any_abroad() -> bool {
     ABROAD_COUNT.load(Ordering::Acquire) > 0
 }
 
-/// Takes note of what other threads did to the tasks of `world`: the first that was woken. Those of
-/// this thread that became ready by it are ready here now.
-pub(super) fn take_woken_abroad(world: u32) -> Option<TaskKey> {
+/// Takes note of what other threads did to the tasks of `world`: those that were woken.
+pub(super) fn take_woken_abroad(world: u32) -> Vec<TaskKey> {
     let here = thread_tag();
     let mut abroad = ABROAD.lock().unwrap_or_else(PoisonError::into_inner);
-    let cells = abroad
-        .cells
-        .extract_if(.., |cell| cell.metadata().thread == here);
-    let cells: Vec<ReadyTask> = cells.collect();
-    let woken = abroad
-        .woken
-        .extract_if(.., |home| home.thread == here && home.world == world);
-    let woken: Vec<Home> = woken.collect();
-    ABROAD_COUNT.fetch_sub(cells.len() + woken.len(), Ordering::Release);
-    drop(abroad);
-    let first = woken.first().map(|home| home.key);
-    cells.into_iter().for_each(schedule);
-    first
+    let woken: Vec<Home> = abroad
+        .extract_if(.., |home| home.thread == here && home.world == world)
+        .collect();
+    ABROAD_COUNT.fetch_sub(woken.len(), Ordering::Release);
+    let keys = woken.into_iter();
+    keys.filter_map(|home| TaskKey::of_number(home.task))
+        .collect()
 }

@@ -72,24 +72,44 @@ pub trait TaskProvider: Clone + 'static {
 ///
 /// # Cancel safety
 /// Awaiting it by reference in a `select!` loses nothing.
-pub struct JoinHandle<T>(Box<dyn RawTask<T>>);
+pub struct JoinHandle<T>(Handle<T>);
+
+enum Handle<T> {
+    /// Worlds start so many tasks that it matters whether each handle is an allocation.
+    #[cfg(feature = "sim")]
+    Sim(sim::SimTask<T>),
+    Other(Box<dyn RawTask<T>>),
+}
 
 impl<T> JoinHandle<T> {
     /// The handle of a task that another [`TaskProvider`] started.
     pub fn new(task: impl RawTask<T> + 'static) -> Self {
-        Self(Box::new(task))
+        Self(Handle::Other(Box::new(task)))
+    }
+
+    #[cfg(feature = "sim")]
+    fn of_sim(task: sim::SimTask<T>) -> Self {
+        Self(Handle::Sim(task))
     }
 
     /// Cancels the task: its future is dropped soon, its handle gives [`JoinError::Cancelled`].
     /// A task that is already finished is not affected.
     pub fn abort(&self) {
-        self.0.abort();
+        match &self.0 {
+            #[cfg(feature = "sim")]
+            Handle::Sim(task) => task.abort(),
+            Handle::Other(task) => task.abort(),
+        }
     }
 
     /// Whether the task has ended, in whatever way.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
+        match &self.0 {
+            #[cfg(feature = "sim")]
+            Handle::Sim(task) => task.is_finished(),
+            Handle::Other(task) => task.is_finished(),
+        }
     }
 }
 
@@ -97,7 +117,11 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_join(cx)
+        match &mut self.0 {
+            #[cfg(feature = "sim")]
+            Handle::Sim(task) => task.poll_join(cx),
+            Handle::Other(task) => task.poll_join(cx),
+        }
     }
 }
 

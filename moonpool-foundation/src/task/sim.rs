@@ -52,7 +52,7 @@ impl SimTaskProvider {
             .world
             .upgrade()
             .and_then(|world| world.spawn(name, self.owner, role, spawned_at, future));
-        JoinHandle::new(SimTask {
+        JoinHandle::of_sim(SimTask {
             world: self.world.clone(),
             state,
         })
@@ -109,7 +109,7 @@ impl TaskProvider for SimTaskProvider {
 }
 
 /// A task's side of its handle. One of a sealed process gives [`JoinError::Cancelled`].
-struct SimTask<T> {
+pub(super) struct SimTask<T> {
     world: WeakSimWorld,
     /// `None` if the task was never taken up.
     state: Option<Rc<JoinState<T>>>,
@@ -131,6 +131,18 @@ impl<T> RawTask<T> for SimTask<T> {
 
     fn is_finished(&self) -> bool {
         self.state.as_ref().is_none_or(|state| state.is_finished())
+    }
+}
+
+impl<T> Drop for SimTask<T> {
+    /// The task need not keep its output for anybody.
+    fn drop(&mut self) {
+        if let Some(state) = &self.state
+            && Rc::strong_count(state) > 1
+            && let Some(world) = self.world.upgrade()
+        {
+            world.detach(state.key);
+        }
     }
 }
 

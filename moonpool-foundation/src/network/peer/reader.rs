@@ -94,6 +94,7 @@ impl PacketReader {
     ///
     /// # Errors
     /// [`ConnectionError::NoMemory`].
+    #[inline]
     pub(super) fn make_room(&mut self) -> Result<(), ConnectionError> {
         let cost_now = cost(self.wanted());
         if cost_now <= self.charged {
@@ -117,6 +118,7 @@ impl PacketReader {
     /// There is nothing to read. A piece of memory for large packets is left to others meanwhile, and
     /// what else a busy connection keeps for its next read is let go of while memory is short: it may
     /// be a long time until then.
+    #[inline]
     pub(super) fn handle_blocked(&mut self, now: Duration) {
         if self.charged > FIRST_READ && self.buffer.is_empty() {
             if is_large(self.memory) {
@@ -134,6 +136,7 @@ impl PacketReader {
     }
 
     /// Bytes that the packet which has begun still lacks.
+    #[inline]
     fn missing(&self) -> usize {
         match packet_length(&self.buffer, self.max_payload) {
             Ok(Some(length)) => length.saturating_sub(self.buffer.len()),
@@ -160,6 +163,7 @@ impl PacketReader {
     }
 
     /// The buffer to append to, with room for the next read.
+    #[inline]
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
         let (held, missing) = (self.buffer.len(), self.missing());
         let room = self.buffer.capacity() - held;
@@ -210,6 +214,7 @@ impl PacketReader {
     }
 
     /// `bytes` were appended. Reads that fill the buffer make the next one larger.
+    #[inline]
     pub(super) fn handle_read(&mut self, bytes: usize) {
         if bytes >= self.read_size {
             self.read_size = (self.read_size * 2).min(LARGEST_READ);
@@ -255,6 +260,18 @@ impl PacketReader {
         }))
     }
 
+    /// Whether the last read could have taken more.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.buffer.len() < self.buffer.capacity()
+    }
+
+    /// Whether everything that was read was given out.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Forgets everything that was read.
     pub(super) fn clear(&mut self) {
         self.buffer.clear();
@@ -294,8 +311,15 @@ pub(super) struct Block {
 
 impl Block {
     /// Bytes of the memory that it is part of, and that live as long as any part of it.
+    #[inline]
     pub(super) fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// Whether every packet was given out.
+    #[inline]
+    pub(super) fn is_spent(&self) -> bool {
+        self.at >= self.bytes.len()
     }
 
     /// The next packet: its token and payload.

@@ -66,6 +66,7 @@ impl<S> Slot<S> {
         }
     }
 
+    #[inline]
     pub(super) fn is_filled(&self) -> bool {
         !matches!(*self.waiting.borrow(), Waiting::Nothing)
     }

@@ -365,9 +365,9 @@ impl Core {
     // Arrivals.
 
     /// Hands one packet to its receiver or its call.
-    pub(crate) fn dispatch(&self, token: UID, packet: Packet<'_>) {
+    pub(crate) fn dispatch(&self, token: UID, packet: &Packet<'_>) {
         match Envelope::decode(packet.payload()) {
-            Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, head, body),
+            Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, &head, body),
             Ok(Envelope::Reply { outcome, .. }) => {
                 let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
                 let from = packet.peer_id();
@@ -441,7 +441,7 @@ impl Core {
             let Some((token, packet)) = next else {
                 break;
             };
-            self.dispatch(token, Packet::Local(&packet));
+            self.dispatch(token, &Packet::Local(&packet));
         }
         let now = self.counters.found();
         sometimes_assert!(endpoint_found_local, now.0 > found, "in this process");

@@ -103,8 +103,8 @@ impl<'a> Packet<'a> {
 /// A message for a [`MessageReceiver`], with the route for an answer if it is a request.
 pub struct Incoming<'a> {
     token: UID,
-    packet: Packet<'a>,
-    head: MessageHead<'a>,
+    packet: &'a Packet<'a>,
+    head: &'a MessageHead<'a>,
     body: &'a [u8],
     reply: Option<ReplyRoute>,
 }
@@ -112,8 +112,8 @@ pub struct Incoming<'a> {
 impl<'a> Incoming<'a> {
     pub(crate) fn new(
         token: UID,
-        packet: Packet<'a>,
-        head: MessageHead<'a>,
+        packet: &'a Packet<'a>,
+        head: &'a MessageHead<'a>,
         body: &'a [u8],
         reply: Option<ReplyRoute>,
     ) -> Self {
@@ -154,7 +154,7 @@ impl<'a> Incoming<'a> {
     /// What else the sender said about the message.
     #[must_use]
     pub fn head(&self) -> &MessageHead<'a> {
-        &self.head
+        self.head
     }
 
     /// The codec's bytes, if they may be shared by what is decoded from them, and the bytes of memory

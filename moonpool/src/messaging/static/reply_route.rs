@@ -48,8 +48,9 @@ pub struct ReplyRoute {
 enum Way {
     Peer(PeerHandle),
     Local,
-    /// To the process that made an embedded promise, over whatever session leads there.
-    Promise(NetworkAddress),
+    /// To the process that made an embedded promise, over whatever session leads there. Boxed, since
+    /// every request's route is moved several times, and few are of promises.
+    Promise(Box<NetworkAddress>),
     /// Answered: nothing is left to do on drop.
     Used,
 }
@@ -93,7 +94,7 @@ impl ReplyRoute {
     pub(crate) fn promised(endpoint: &Endpoint, core: Weak<Core>) -> Self {
         Self {
             token: endpoint.token,
-            way: Way::Promise(endpoint.address),
+            way: Way::Promise(Box::new(endpoint.address)),
             core,
             slot: None,
             is_registered: false,
