@@ -8,6 +8,8 @@
 
 #[path = "rpc_integration/access.rs"]
 mod access;
+#[path = "rpc_integration/blobs.rs"]
+mod blobs;
 #[path = "rpc_integration/cancellation.rs"]
 mod cancellation;
 #[path = "rpc_integration/closing.rs"]

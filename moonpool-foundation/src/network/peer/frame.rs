@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::messaging::wire::{HEADER_SIZE, SEQUENCED_PREFIX_SIZE};
+use crate::messaging::wire::{HEADER_SIZE, SEQUENCED_PREFIX_SIZE, crc, crc_of_two};
 use crate::messaging::{UID, WellKnownToken};
 
 use super::packet::PacketId;
@@ -244,10 +244,11 @@ impl Frame {
             put(&mut self.head, HEADER_SIZE + 8, &ack.to_le_bytes());
         }
         let checked = self.head.get(8..).unwrap_or_default();
-        let mut checksum = crc32c::crc32c(checked);
-        if !self.body.is_empty() {
-            checksum = crc32c::crc32c_append(checksum, &self.body);
-        }
+        let checksum = if self.body.is_empty() {
+            crc(checked)
+        } else {
+            crc_of_two(checked, &self.body)
+        };
         let length = u32::try_from(size).unwrap_or(u32::MAX);
         put(&mut self.head, 0, &length.to_le_bytes());
         put(&mut self.head, 4, &checksum.to_le_bytes());

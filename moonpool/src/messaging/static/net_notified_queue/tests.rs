@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
 use bytes::Bytes;
-use moonpool_traits::JsonCodec;
+use moonpool_traits::{Blob, JsonCodec, PostcardCodec, SHARED_BYTES};
 
 use super::super::envelope::MessageHead;
 use super::super::receivers::Packet;
@@ -192,4 +192,22 @@ fn what_precedes_a_message_counts_against_the_bytes_of_the_queue() {
         queue.receive(Incoming::new(UID::new(1, 2), &packet, &head, body, None));
     }
     assert_eq!((queue.len(), queue.stats().overloaded), (1, 1));
+}
+
+#[test]
+fn a_message_shares_the_memory_that_it_fills_and_no_other() {
+    let shares = |length: usize, front: usize| {
+        let queue = NetNotifiedQueue::<Blob, _>::new(PostcardCodec);
+        let body = PostcardCodec.encode(&Blob::from(vec![7; length])).unwrap();
+        let bytes = Bytes::from([&vec![0; front][..], &body].concat());
+        let packet = Packet::Local(&bytes);
+        let (head, body) = (MessageHead::default(), &bytes[front..]);
+        queue.receive(Incoming::new(UID::new(1, 2), packet, head, body, None));
+        let blob = queue.try_recv().unwrap();
+        assert_eq!(blob[..], vec![7; length]);
+        bytes.as_ptr_range().contains(&blob.as_ptr())
+    };
+    assert!(shares(SHARED_BYTES, SHARED_BYTES / 8));
+    assert!(!shares(SHARED_BYTES, SHARED_BYTES / 6));
+    assert!(!shares(SHARED_BYTES - 1, 0));
 }

@@ -1,6 +1,7 @@
 //! What is accepted, in which order it leaves, and what waits for how long.
 
 use super::*;
+use crate::network::peer::PacketTerms;
 
 #[test]
 fn queued_packets_survive_a_reset_in_order() {
@@ -210,6 +211,26 @@ fn encoding_in_place_writes_the_same_bytes_as_sending() {
     let bytes = sent.write_all();
     assert_eq!(bytes, encoded.write_all());
     assert_eq!(packets(&bytes).len(), payloads.len());
+}
+
+#[test]
+fn a_payload_in_two_parts_is_one_and_its_second_part_is_not_copied() {
+    let second = Bytes::from(vec![7; 50_000]);
+    for first in ["first", &"longer than a chunk ".repeat(2_000)] {
+        let (sent, parts) = (Kit::open(), Kit::open());
+        let whole = [first.as_bytes(), &second].concat();
+        sent.handle.send_reliable(TOKEN, whole.into()).unwrap();
+        let terms = PacketTerms::default();
+        let handle = &parts.handle;
+        handle
+            .send_reliable_parts(TOKEN, terms, |buffer| {
+                buffer.extend_from_slice(first.as_bytes());
+                Ok::<_, ()>(second.clone())
+            })
+            .unwrap();
+        assert!(!second.is_unique(), "it waits where it is");
+        assert_eq!(sent.write_all(), parts.write_all());
+    }
 }
 
 #[test]
