@@ -31,18 +31,10 @@ use super::receiver::Receiver;
 use super::slot::{Kept, Permit, Slot};
 use super::state::{Action, Demand, Event};
 use super::timer::Timer;
+use transfer::TURN_PACKETS;
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
-
-/// Packets that are handed out in one poll of the task at most. What others make of them leaves with
-/// the next poll, while they make something of the rest: without it two ends with many calls between
-/// them pass all of them back and forth in one piece, and one waits while the other one works.
-const TURN_PACKETS: usize = 96;
-
-/// Chance of a write to fail in simulation, where `buggify!` has switched that on: the connection is
-/// torn down with all that was queued on it.
-const WRITE_FAILURE: f64 = 0.02;
 
 /// Ends the handles' hopes when the task is gone, in whatever way.
 struct EndGuard {
@@ -395,12 +387,9 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         let is_same_task = self.handle.begin_turn(cx);
         self.handle.state().begin_turn();
         // A turn may end in the middle of what is there to read.
-        let (mut budget, packets) = if buggify!() {
-            (1, 1)
-        } else {
-            (TURN_BYTES, TURN_PACKETS)
-        };
-        connection.turn_packets = packets;
+        let is_short = buggify!();
+        let mut budget = if is_short { 1 } else { TURN_BYTES };
+        connection.turn_packets = if is_short { 1 } else { TURN_PACKETS };
         loop {
             let now = self.time.now();
             let is_settled = self.is_settled(now);

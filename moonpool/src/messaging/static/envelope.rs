@@ -10,6 +10,7 @@
 //! Decoding is total: any bytes give one of these, or an error, without allocating.
 
 mod extras;
+mod usual;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -25,6 +26,7 @@ use moonpool_foundation::UID;
 use super::reply_error::{Refusal, ReplyError};
 
 pub(crate) use extras::{Extras, RequestContext};
+use usual::decode_usual;
 
 /// The layout described here.
 pub const VERSION: u8 = 1;
@@ -361,36 +363,6 @@ pub(crate) const TOKEN_BYTES: usize = 16;
 /// Reads the token that a body begins with.
 pub(crate) fn leading_token(body: &[u8]) -> Result<UID, EnvelopeError> {
     Reader::new(body).token()
-}
-
-/// A request with a deadline and nothing else that is optional, or a reply that is no error: nearly
-/// every packet is one of the two.
-#[inline]
-fn decode_usual(packet: &[u8]) -> Option<Envelope<'_>> {
-    const REQUEST: u16 = FLAG_REPLY_TOKEN | FLAG_DEADLINE;
-    let (&[VERSION, kind, low, high], rest) = packet.split_first_chunk()? else {
-        return None;
-    };
-    match (kind, u16::from_le_bytes([low, high])) {
-        (KIND_MESSAGE, REQUEST) => {
-            let (token, rest) = rest.split_first_chunk()?;
-            let (nanos, body) = rest.split_first_chunk()?;
-            let head = MessageHead {
-                reply_token: Some(UID::from_le_bytes(*token)),
-                deadline: Some(Duration::from_nanos(u64::from_le_bytes(*nanos))),
-                ..MessageHead::default()
-            };
-            Some(Envelope::Message { head, body })
-        }
-        (KIND_REPLY, 0) => match rest.split_first()? {
-            (0, body) => Some(Envelope::Reply {
-                outcome: Ok(body),
-                metadata: Metadata::default(),
-            }),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 fn decode_message(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
-use super::{Connection, Driver, Progress, TURN_BYTES, WRITE_FAILURE};
+use super::{Connection, Driver, Progress, TURN_BYTES};
 use crate::buggify_with_prob;
 use crate::network::TcpStreamTrait;
 use crate::network::peer::error::ConnectionError;
@@ -16,6 +16,15 @@ use crate::network::peer::frame::{BATCH_SLICES, Batch};
 use crate::network::peer::packet::ReceivedPacket;
 use crate::task::TaskProvider;
 use crate::time::TimeProvider;
+
+/// Packets that are handed out in one poll of the task at most. What others make of them leaves with
+/// the next poll, while they make something of the rest: without it two ends with many calls between
+/// them pass all of them back and forth in one piece, and one waits while the other one works.
+pub(super) const TURN_PACKETS: usize = 96;
+
+/// Chance of a write to fail in simulation, where `buggify!` has switched that on: the connection is
+/// torn down with all that was queued on it.
+const WRITE_FAILURE: f64 = 0.02;
 
 /// Pieces of memory that an ordinary write has at most.
 const FEW_SLICES: usize = 8;

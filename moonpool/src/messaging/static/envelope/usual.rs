@@ -1,0 +1,38 @@
+//! The short way to read what nearly every packet is.
+
+use std::time::Duration;
+
+use moonpool_foundation::UID;
+
+use super::{Envelope, FLAG_DEADLINE, FLAG_REPLY_TOKEN, KIND_MESSAGE, KIND_REPLY, VERSION};
+use super::{MessageHead, Metadata};
+
+/// A request with a deadline and nothing else that is optional, or a reply that is no error: nearly
+/// every packet is one of the two.
+#[inline]
+pub(super) fn decode_usual(packet: &[u8]) -> Option<Envelope<'_>> {
+    const REQUEST: u16 = FLAG_REPLY_TOKEN | FLAG_DEADLINE;
+    let (&[VERSION, kind, low, high], rest) = packet.split_first_chunk()? else {
+        return None;
+    };
+    match (kind, u16::from_le_bytes([low, high])) {
+        (KIND_MESSAGE, REQUEST) => {
+            let (token, rest) = rest.split_first_chunk()?;
+            let (nanos, body) = rest.split_first_chunk()?;
+            let head = MessageHead {
+                reply_token: Some(UID::from_le_bytes(*token)),
+                deadline: Some(Duration::from_nanos(u64::from_le_bytes(*nanos))),
+                ..MessageHead::default()
+            };
+            Some(Envelope::Message { head, body })
+        }
+        (KIND_REPLY, 0) => match rest.split_first()? {
+            (0, body) => Some(Envelope::Reply {
+                outcome: Ok(body),
+                metadata: Metadata::default(),
+            }),
+            _ => None,
+        },
+        _ => None,
+    }
+}
