@@ -13,6 +13,8 @@
 )]
 
 // The queue is no part of the API: it is compiled in here once more.
+#[path = "../src/sim/chunks.rs"]
+mod chunks;
 #[expect(dead_code, reason = "the rows need some of it")]
 #[path = "../src/sim/clock.rs"]
 mod clock;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::clock::SimInstant;
 use super::events::Popped;
-use super::executor::Turn;
+use super::executor::{FAR, Turn};
 use super::polling::Polled;
 use super::wakes::{TaskMeta, Waiter};
 use super::world::{Event, World};
@@ -13,9 +13,6 @@ use super::world::{Event, World};
 /// All tasks together may be polled this many times as often at one instant as one of them: a task
 /// that spawns its successor is a new one each time.
 const TOGETHER_FACTOR: u64 = 16;
-
-/// With so many tasks, they are no longer in the processor's own caches.
-const LOOK_AHEAD: usize = 1 << 12;
 
 /// How far a drive may move the clock.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +81,7 @@ impl World {
             }
             Popped::Later(_) | Popped::Nothing => return Step::Nothing,
         };
-        if self.events.take_filled() && self.executor.live() > LOOK_AHEAD {
+        if self.events.take_filled() && self.executor.live() > FAR {
             self.look_ahead();
         }
         let call = self.apply_event(at, event);
