@@ -643,6 +643,25 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_process_finds_its_tasks_behind_one_that_has_ended() {
+        let world = SimWorld::new();
+        let process = world.add_process("host");
+        let dropped = Rc::new(RefCell::new(Vec::new()));
+        for number in 0..3 {
+            let tell = Tell(number, Rc::clone(&dropped));
+            drop(process.providers().task().spawn_task("one", async move {
+                if number != 1 {
+                    std::future::pending::<()>().await;
+                }
+                drop(tell);
+            }));
+        }
+        world.run_until_empty().unwrap();
+        world.kill(process.id(), KillKind::Crash);
+        assert_eq!(*dropped.borrow(), [1, 0, 2]);
+    }
+
+    #[test]
     fn what_a_million_tasks_have_is_small() {
         assert_eq!(size_of::<super::TaskEntry>(), 80);
         assert_eq!(size_of::<crate::sim::SleepFuture>(), 32);
