@@ -2,9 +2,11 @@
 
 use std::io;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::blob;
 
 /// Turns messages into bytes and bytes into messages.
 ///
@@ -51,6 +53,32 @@ pub trait MessageCodec: Clone + 'static {
         let mut buffer = BytesMut::new();
         self.encode_into(message, &mut buffer)?;
         Ok(buffer)
+    }
+
+    /// [`encode_into`](Self::encode_into), except that a large [`Blob`](crate::Blob) at the message's
+    /// end may be given back, shared, in place of being appended: the encoded message is what was
+    /// appended and then these bytes. Unless a codec says otherwise, it gives none.
+    ///
+    /// # Errors
+    /// As [`encode_into`](Self::encode_into).
+    fn encode_shared<T>(&self, message: &T, buffer: &mut BytesMut) -> Result<Bytes, CodecError>
+    where
+        T: Serialize + ?Sized,
+    {
+        self.encode_into(message, buffer)?;
+        Ok(Bytes::new())
+    }
+
+    /// [`decode`](Self::decode), with a large [`Blob`](crate::Blob) sharing `bytes`, if it makes up
+    /// half of them and the codec has bytes in one piece.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    fn decode_shared<T>(&self, bytes: &Bytes) -> Result<T, CodecError>
+    where
+        T: DeserializeOwned,
+    {
+        blob::sharing(bytes, |bytes| self.decode(bytes))
     }
 }
 

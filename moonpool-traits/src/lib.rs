@@ -3,10 +3,12 @@
 //! It is a crate of its own so that message types and codecs can be written without depending on
 //! the transport. Users of `moonpool` find everything here re-exported there.
 
+mod blob;
 mod codec;
 #[cfg(feature = "postcard")]
 mod postcard;
 
+pub use blob::{Blob, SHARED_BYTES};
 pub use codec::{CodecError, JsonCodec, MessageCodec};
 #[cfg(feature = "postcard")]
 pub use postcard::PostcardCodec;

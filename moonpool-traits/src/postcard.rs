@@ -1,10 +1,11 @@
 //! [`PostcardCodec`]: the compact binary codec.
 
 use ::postcard::ser_flavors::Flavor;
-use bytes::BufMut;
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::blob;
 use crate::codec::{CodecError, MessageCodec};
 
 /// Messages in [postcard's](https://docs.rs/postcard) binary form: small and several times faster
@@ -32,6 +33,17 @@ impl MessageCodec for PostcardCodec {
         T: Serialize + ?Sized,
     {
         ::postcard::serialize_with_flavor(message, BufMutFlavor(buffer)).map_err(CodecError::encode)
+    }
+
+    fn encode_shared<T>(&self, message: &T, buffer: &mut BytesMut) -> Result<Bytes, CodecError>
+    where
+        T: Serialize + ?Sized,
+    {
+        let flavor = SharingFlavor {
+            buffer,
+            shared: None,
+        };
+        ::postcard::serialize_with_flavor(message, flavor).map_err(CodecError::encode)
     }
 
     fn decode<T>(&self, bytes: &[u8]) -> Result<T, CodecError>
@@ -72,6 +84,64 @@ impl<B: BufMut> Flavor for BufMutFlavor<'_, B> {
 
     fn finalize(self) -> ::postcard::Result<()> {
         Ok(())
+    }
+}
+
+/// The same, but for a large [`Blob`](crate::Blob), which is not copied.
+struct SharingFlavor<'a> {
+    buffer: &'a mut BytesMut,
+    /// The last one, and the length that the buffer had then.
+    shared: Option<(usize, Bytes)>,
+}
+
+impl SharingFlavor<'_> {
+    /// Puts the shared bytes in their place, since something follows them.
+    #[cold]
+    fn insert(&mut self) {
+        if let Some((at, bytes)) = self.shared.take() {
+            let behind = self.buffer.split_off(at);
+            self.buffer.reserve(bytes.len() + behind.len());
+            self.buffer.put_slice(&bytes);
+            self.buffer.put_slice(&behind);
+        }
+    }
+}
+
+impl Flavor for SharingFlavor<'_> {
+    type Output = Bytes;
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> ::postcard::Result<()> {
+        self.buffer.put_u8(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> ::postcard::Result<()> {
+        if bytes.len() >= blob::SHARED_BYTES
+            && let Some(shared) = blob::offered(bytes)
+        {
+            self.insert();
+            self.shared = Some((self.buffer.len(), shared));
+        } else {
+            self.buffer.put_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn finalize(mut self) -> ::postcard::Result<Bytes> {
+        if self
+            .shared
+            .as_ref()
+            .is_some_and(|(at, _)| *at < self.buffer.len())
+        {
+            self.insert();
+        }
+        Ok(self
+            .shared
+            .take()
+            .map(|(_, bytes)| bytes)
+            .unwrap_or_default())
     }
 }
 

@@ -66,7 +66,7 @@ pub use moonpool_foundation::{
 };
 #[cfg(feature = "postcard")]
 pub use moonpool_traits::PostcardCodec;
-pub use moonpool_traits::{CodecError, JsonCodec, MessageCodec};
+pub use moonpool_traits::{Blob, CodecError, JsonCodec, MessageCodec};
 
 /// The body of a fuzz target. Not part of the API.
 #[cfg(any(test, feature = "fuzzing"))]

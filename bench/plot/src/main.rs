@@ -1,4 +1,7 @@
-//! Draws what `bench --json FILE` wrote: `bench-plot compare FILE OUT.svg`, `bench-plot growth FILE OUT.svg`.
+//! Draws what `bench --json FILE` wrote: `bench-plot compare FILE OUT.svg`, `bench-plot growth FILE OUT.svg`;
+//! or prints it as a table in Markdown: `bench-plot compare-table FILE`, `bench-plot growth-table FILE`.
+
+mod markdown;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -25,7 +28,19 @@ fn main() -> Outcome {
     match arguments[..] {
         ["compare", from, to] => compare(&read(from)?, to),
         ["growth", from, to] => growth(&read(from)?, to),
-        _ => Err("usage: bench-plot (compare | growth) FILE.json OUT.svg".into()),
+        ["compare-table", from] => {
+            print!("{}", markdown::compare(&read(from)?));
+            Ok(())
+        }
+        ["growth-table", from] => {
+            print!("{}", markdown::growth(&read(from)?));
+            Ok(())
+        }
+        _ => Err(
+            "usage: bench-plot (compare | growth) FILE.json OUT.svg\n       \
+                  bench-plot (compare-table | growth-table) FILE.json"
+                .into(),
+        ),
     }
 }
 

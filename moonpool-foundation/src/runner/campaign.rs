@@ -1,11 +1,13 @@
 //! Many seeds at once: whatever the number of threads, one report.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::coverage::{Coverage, SiteResults};
+use super::merging::{Batch, Merged};
 use super::metrics::SimulationMetrics;
 use super::orchestrator::{self, SeedRun};
 use super::plan::Plan;
@@ -14,27 +16,27 @@ use super::report::SeedReport;
 use super::verdict::{Divergence, Nondeterminism, Verdict};
 use crate::sim::SiteCounts;
 
+/// Seeds that a worker is given at once, at most: what it hands over then is handed over under a lock.
+const MAX_BATCH: usize = 64;
+/// About how long it may take to run them: so long a campaign may be longer than its time limit, and
+/// so old what its progress shows.
+const BATCH_TIME: Duration = Duration::from_millis(1);
+/// Batches that each worker should still get: the last ones are small, so that nobody waits long for
+/// the others at the end.
+const BATCHES_LEFT: usize = 4;
+
 /// Runs every seed of `plan`, or those up to the first failure if it says so. The reports are in
 /// the order of the seeds.
 pub(super) fn run(plan: &Plan<'_>) -> (Vec<SeedReport>, SiteResults) {
     let queue = Queue::new(plan);
     let jobs = plan.jobs.min(plan.seeds.len());
-    let mut done = if jobs <= 1 {
-        undisturbed(|| work(plan, &queue))
+    if jobs <= 1 {
+        undisturbed(|| work(plan, &queue));
     } else {
-        side_by_side(plan, &queue, jobs)
-    };
-    done.sort_unstable_by_key(|(position, _)| *position);
-    let stop_at = queue.stop_at.load(Ordering::Acquire);
-    let coverage = queue.coverage.into_inner();
-    let coverage = coverage.unwrap_or_else(PoisonError::into_inner);
-    let reports = done
-        .into_iter()
-        // What was run beyond the first failure depends on the number of threads.
-        .take_while(|(position, _)| *position <= stop_at)
-        .map(|(_, report)| report)
-        .collect();
-    (reports, coverage.results())
+        side_by_side(plan, &queue, jobs);
+    }
+    let merged = queue.merged.into_inner();
+    merged.unwrap_or_else(PoisonError::into_inner).finish()
 }
 
 /// Calls `f` on this thread, or on another if this one is inside a tokio runtime: there tokio's own
@@ -51,7 +53,7 @@ pub(super) fn undisturbed<T: Send>(f: impl FnOnce() -> T + Send) -> T {
 struct Queue {
     turn: AtomicUsize,
     stop_at: AtomicUsize,
-    coverage: Mutex<Coverage>,
+    merged: Mutex<Merged>,
     progress: SeedProgress,
     began: Instant,
     time_limit: Option<Duration>,
@@ -63,45 +65,57 @@ impl Queue {
         reason = "a time limit is real time; it decides how many seeds run, and nothing within one"
     )]
     fn new(plan: &Plan<'_>) -> Self {
+        let coverage = Coverage::new(plan.coverage.clone(), plan.stops_when_covered);
         Self {
             turn: AtomicUsize::new(0),
             stop_at: AtomicUsize::new(usize::MAX),
-            coverage: Mutex::new(Coverage::new(
-                plan.coverage.clone(),
-                plan.stops_when_covered,
-            )),
+            merged: Mutex::new(Merged::new(coverage)),
             progress: SeedProgress::begin(plan.seeds_to_run()),
             began: Instant::now(),
             time_limit: plan.time_limit,
         }
     }
 
-    /// The next turn, position and seed, or `None` if none is to begin any more. Positions are given
-    /// out in order and each that is given out is run, so all before one that ends the campaign are.
-    fn next(&self, plan: &Plan<'_>) -> Option<(usize, usize, u64)> {
+    /// The next turns, for a worker that can run `quick` seeds in a batch's time, or `None` if none is
+    /// to begin any more. Turns are given out in order and each that is given out and has a seed is
+    /// run, so all before one that ends the campaign are.
+    fn next(&self, plan: &Plan<'_>, quick: usize) -> Option<Range<usize>> {
         // A campaign without seeds would pass whatever the code does, so the first always runs.
-        let begun = self.turn.load(Ordering::Relaxed) > 0;
-        if begun && self.is_time_up() {
+        let begun = self.turn.load(Ordering::Relaxed);
+        if begun > 0 && self.is_time_up() {
             return None;
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let left = plan.turns().saturating_sub(begun);
+        let seeds = match plan.may_end_early() {
+            true => 1,
+            false => batch_size(left, plan.jobs, quick),
+        };
+        let first = self.turn.fetch_add(seeds, Ordering::Relaxed);
+        Some(first..first + seeds)
+    }
+
+    /// The position and the seed of a turn, or `None` if none is to be run any more.
+    fn seed(&self, plan: &Plan<'_>, turn: usize) -> Option<(usize, u64)> {
         let position = plan.shard.position(turn)?;
         if position > self.stop_at.load(Ordering::Acquire) {
             return None;
         }
-        Some((turn, position, plan.seeds.get(position)?))
+        Some((position, plan.seeds.get(position)?))
     }
 
-    /// Adds what the sites of a seed came to. Seeds beyond the end of the campaign add nothing.
-    /// Tells how many of the required sites have been reached, and how many there are.
-    fn cover(&self, turn: usize, position: usize, counts: SiteCounts) -> (usize, usize) {
-        let mut coverage = self.coverage.lock().unwrap_or_else(PoisonError::into_inner);
-        let stop_at = self.stop_at.load(Ordering::Acquire);
-        coverage.add(turn, position, counts, stop_at);
-        if let Some(last) = coverage.stop_at() {
+    /// Adds what seeds came to. Those beyond the end of the campaign add nothing.
+    fn hand_over(&self, batch: &mut Batch) {
+        let seeds = batch.reports().len();
+        let is_failed = |seed: &&SeedReport| !seed.verdict.is_passed();
+        let failed = batch.reports().iter().filter(is_failed).count();
+        let mut merged = self.merged.lock().unwrap_or_else(PoisonError::into_inner);
+        merged.add(batch, self.stop_at.load(Ordering::Acquire));
+        if let Some(last) = merged.stop_at() {
             self.stop_at.fetch_min(last, Ordering::AcqRel);
         }
-        coverage.reached()
+        let reached = merged.reached();
+        drop(merged);
+        self.progress.seeds_done(seeds, failed, reached);
     }
 
     fn is_time_up(&self) -> bool {
@@ -110,30 +124,55 @@ impl Queue {
     }
 }
 
-fn side_by_side(plan: &Plan<'_>, queue: &Queue, jobs: usize) -> Vec<(usize, SeedReport)> {
+/// How many of the seeds that are `left` a worker is given that can run `quick` of them in time.
+fn batch_size(left: usize, jobs: usize, quick: usize) -> usize {
+    let fair = left / jobs.saturating_mul(BATCHES_LEFT).max(1);
+    fair.min(quick).clamp(1, MAX_BATCH)
+}
+
+fn side_by_side(plan: &Plan<'_>, queue: &Queue, jobs: usize) {
     let log = current_log();
     thread::scope(|scope| {
         let spawn = || scope.spawn(|| with_log(&log, || work(plan, queue)));
         let workers: Vec<_> = (0..jobs).map(|_| spawn()).collect();
-        workers.into_iter().flat_map(joined).collect()
-    })
+        workers.into_iter().for_each(joined);
+    });
 }
 
-/// Runs seeds until there are none, each with its position.
-fn work(plan: &Plan<'_>, queue: &Queue) -> Vec<(usize, SeedReport)> {
-    let mut done = Vec::new();
-    while let Some((turn, position, seed)) = queue.next(plan) {
-        let (report, counts) = judge(plan, position, seed);
-        if plan.stop_on_failure && !report.verdict.is_passed() {
-            queue.stop_at.fetch_min(position, Ordering::AcqRel);
+/// Runs seeds until there are none.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how many seeds are run at once goes by real time; it decides nothing"
+)]
+fn work(plan: &Plan<'_>, queue: &Queue) {
+    let mut batch = Batch::default();
+    let mut quick = 1;
+    while let Some(turns) = queue.next(plan, quick) {
+        let began = Instant::now();
+        batch.begin(turns.start);
+        for turn in turns {
+            let Some((position, seed)) = queue.seed(plan, turn) else {
+                break;
+            };
+            let (report, counts) = judge(plan, position, seed);
+            if plan.stop_on_failure && !report.verdict.is_passed() {
+                queue.stop_at.fetch_min(position, Ordering::AcqRel);
+            }
+            batch.add(position, report, &counts);
         }
-        let reached = queue.cover(turn, position, counts);
-        queue
-            .progress
-            .seed_done(report.verdict.is_passed(), reached);
-        done.push((position, report));
+        let seeds = batch.reports().len();
+        if seeds == 0 {
+            return;
+        }
+        quick = seeds_in_time(seeds, began.elapsed());
+        queue.hand_over(&mut batch);
     }
-    done
+}
+
+/// How many seeds are run in a batch's time, where so many took `elapsed`.
+fn seeds_in_time(seeds: usize, elapsed: Duration) -> usize {
+    let each = elapsed.as_nanos() / seeds.max(1) as u128;
+    usize::try_from(BATCH_TIME.as_nanos() / each.max(1)).unwrap_or(MAX_BATCH)
 }
 
 /// Runs a seed once, or twice if the plan wants it checked.

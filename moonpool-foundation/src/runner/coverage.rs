@@ -1,7 +1,7 @@
 //! What the assertions and `buggify!` sites of a campaign came to: merged over its seeds in their
 //! order, so that the number of threads does not matter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -130,9 +130,6 @@ impl fmt::Display for BuggifyResult {
 pub(super) struct Coverage {
     requirement: Requirement,
     merged: SiteCounts,
-    /// Positions and counts of seeds that are done before one whose turn came earlier.
-    early: BTreeMap<usize, (usize, SiteCounts)>,
-    next: usize,
     /// Required sites that have not held yet, by number.
     missing: Vec<usize>,
     /// How many there are.
@@ -153,26 +150,10 @@ impl Coverage {
         Self {
             requirement,
             merged: SiteCounts::default(),
-            early: BTreeMap::new(),
-            next: 0,
             required: missing.len(),
             missing,
             complete_at: None,
             stops_when_complete,
-        }
-    }
-
-    /// Adds the counts of the seed at `position`, whose turn is `turn`. Each turn comes once, in any
-    /// order; seeds beyond the position `stop_at` are not counted. A seed that ends the campaign has set it before it comes here, so
-    /// whatever is merged knows of all that come earlier.
-    pub(super) fn add(&mut self, turn: usize, position: usize, counts: SiteCounts, stop_at: usize) {
-        self.early.insert(turn, (position, counts));
-        while let Some((position, counts)) = self.early.remove(&self.next) {
-            let stop_at = self.stop_at().map_or(stop_at, |at| at.min(stop_at));
-            if position <= stop_at {
-                self.merge(position, &counts);
-            }
-            self.next += 1;
         }
     }
 
@@ -182,26 +163,28 @@ impl Coverage {
         self.complete_at.filter(|_| self.stops_when_complete)
     }
 
+    #[cfg(test)]
+    pub(super) fn requiring(missing: Vec<usize>) -> Self {
+        Self {
+            missing,
+            ..Self::new(Requirement::default(), true)
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn merged(&self) -> &SiteCounts {
+        &self.merged
+    }
+
     /// How many required sites have held, and how many there are.
     pub(super) fn reached(&self) -> (usize, usize) {
         let reached = self.required.saturating_sub(self.missing.len());
         (reached, self.required)
     }
 
-    fn merge(&mut self, position: usize, counts: &SiteCounts) {
-        self.merged.enabled_faults.add(counts.enabled_faults);
-        self.merged.expected_faults.merge(&counts.expected_faults);
-        self.merged.drawn_faults.raise(&counts.drawn_faults);
-        grow(&mut self.merged.assertions, counts.assertions.len());
-        for (sum, count) in self.merged.assertions.iter_mut().zip(&counts.assertions) {
-            sum.checks += count.checks;
-            sum.held += count.held;
-        }
-        grow(&mut self.merged.buggify, counts.buggify.len());
-        for (sum, count) in self.merged.buggify.iter_mut().zip(&counts.buggify) {
-            sum.calls += count.calls;
-            sum.fired += count.fired;
-        }
+    /// Adds the counts of the seeds up to `position`, from the one behind those that were added before.
+    pub(super) fn merge(&mut self, position: usize, counts: &SiteCounts) {
+        add(&mut self.merged, counts);
         if self.missing.is_empty() {
             return;
         }
@@ -311,6 +294,23 @@ impl SiteResults {
     }
 }
 
+/// Adds what the sites of one or several seeds came to: in any order, the sum is the same.
+pub(super) fn add(sum: &mut SiteCounts, counts: &SiteCounts) {
+    sum.enabled_faults.add(counts.enabled_faults);
+    sum.expected_faults.merge(&counts.expected_faults);
+    sum.drawn_faults.raise(&counts.drawn_faults);
+    grow(&mut sum.assertions, counts.assertions.len());
+    for (sum, count) in sum.assertions.iter_mut().zip(&counts.assertions) {
+        sum.checks += count.checks;
+        sum.held += count.held;
+    }
+    grow(&mut sum.buggify, counts.buggify.len());
+    for (sum, count) in sum.buggify.iter_mut().zip(&counts.buggify) {
+        sum.calls += count.calls;
+        sum.fired += count.fired;
+    }
+}
+
 fn grow<T: Clone + Default>(counts: &mut Vec<T>, len: usize) {
     if counts.len() < len {
         counts.resize(len, T::default());
@@ -332,42 +332,5 @@ mod tests {
         assert!(requirement.covers("service::log::disk"));
         assert!(!requirement.covers("service::logger"));
         assert!(!requirement.covers("service"));
-    }
-
-    fn held(number: usize) -> SiteCounts {
-        let mut assertions = vec![AssertionCount::default(); 3];
-        assertions[number] = AssertionCount { checks: 2, held: 1 };
-        SiteCounts {
-            assertions,
-            ..SiteCounts::default()
-        }
-    }
-
-    #[test]
-    fn seeds_beyond_the_end_of_the_campaign_add_nothing() {
-        let mut coverage = Coverage::new(Requirement::default(), false);
-        // The third was on its way when the second ended the campaign.
-        for (turn, stop_at) in [(2, usize::MAX), (0, usize::MAX), (1, 1)] {
-            coverage.add(turn, turn, held(0), stop_at);
-        }
-        assert_eq!(coverage.merged.assertions[0].checks, 4);
-    }
-
-    #[test]
-    fn coverage_is_complete_at_the_same_seed_whatever_order_they_end_in() {
-        let seeds = [held(0), held(0), held(2), held(1)];
-        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {
-            let mut coverage = Coverage::new(Requirement::default(), true);
-            coverage.missing = vec![0, 2];
-            for position in order {
-                coverage.add(position, position, seeds[position].clone(), 10);
-            }
-            assert_eq!(coverage.stop_at(), Some(2), "{order:?}");
-            let [first, second, _] = coverage.merged.assertions[..] else {
-                panic!("there are three")
-            };
-            assert_eq!((first.checks, first.held), (4, 2));
-            assert_eq!(second.checks, 0, "a seed after the last one is not counted");
-        }
     }
 }

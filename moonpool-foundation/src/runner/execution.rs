@@ -57,7 +57,11 @@ impl Execution<'_> {
             }
             sites = reached;
             seeds.retain(|kept| campaign.iter().all(|seed| seed.seed != kept.seed));
-            seeds.extend(campaign);
+            if seeds.is_empty() {
+                seeds = campaign;
+            } else {
+                seeds.extend(campaign);
+            }
         }
         let wall_time = began.elapsed();
         let nondeterminism = seeds.iter_mut().find_map(|seed| match &mut seed.verdict {

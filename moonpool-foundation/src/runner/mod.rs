@@ -24,6 +24,7 @@ mod environment;
 mod error;
 #[cfg(feature = "sim")]
 mod execution;
+mod merging;
 mod metrics;
 #[cfg(feature = "sim")]
 mod minimize;

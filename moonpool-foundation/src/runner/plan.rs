@@ -215,13 +215,22 @@ impl<'a> Plan<'a> {
         })
     }
 
+    /// How many turns this shard has at most.
+    pub(super) fn turns(&self) -> usize {
+        self.shard.share(self.seeds.len())
+    }
+
     /// How many seeds this shard runs, unless time ends it.
     pub(super) fn seeds_to_run(&self) -> Option<u64> {
-        let count = self.shard.share(self.seeds.len());
         match self.time_limit {
-            None => u64::try_from(count).ok(),
+            None => u64::try_from(self.turns()).ok(),
             Some(_) => None,
         }
+    }
+
+    /// Whether what a seed comes to may make it the last.
+    pub(super) fn may_end_early(&self) -> bool {
+        self.stop_on_failure || self.stops_when_covered
     }
 
     /// The same campaign over other seeds, all of which run.

@@ -52,19 +52,18 @@ impl SeedProgress {
         }))
     }
 
-    /// A seed is done; of the required sites so many have been reached.
-    pub(super) fn seed_done(&self, passed: bool, (reached, required): (usize, usize)) {
+    /// So many seeds are done, and so many of them failed; of the required sites so many have been
+    /// reached.
+    pub(super) fn seeds_done(&self, seeds: usize, failed: usize, sites: (usize, usize)) {
         let Some(shown) = &self.0 else {
             return;
         };
-        let failed = shown
-            .failed
-            .fetch_add(usize::from(!passed), Ordering::Relaxed);
-        shown.bar.inc(1);
+        let (reached, required) = sites;
+        let failed = failed + shown.failed.fetch_add(failed, Ordering::Relaxed);
+        shown.bar.inc(seeds as u64);
         if shown.began.elapsed() < QUIET_TIME {
             return;
         }
-        let failed = failed + usize::from(!passed);
         shown.bar.set_message(message(failed, reached, required));
         if !shown.is_drawn.swap(true, Ordering::Relaxed) {
             shown.bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -98,10 +97,10 @@ mod tests {
         let first = SeedProgress::on(Some(3), true);
         assert!(first.0.is_some());
         assert!(SeedProgress::on(Some(3), true).0.is_none());
-        first.seed_done(true, (0, 0));
-        first.seed_done(false, (1, 2));
+        first.seeds_done(1, 0, (0, 0));
+        first.seeds_done(2, 1, (1, 2));
         let shown = first.0.as_ref().unwrap();
-        assert_eq!(shown.bar.position(), 2);
+        assert_eq!(shown.bar.position(), 3);
         assert_eq!(shown.failed.load(Ordering::Relaxed), 1);
         drop(first);
         assert!(SeedProgress::on(None, true).0.is_some());

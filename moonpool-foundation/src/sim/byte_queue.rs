@@ -19,13 +19,20 @@ impl ByteQueue {
         &self.buffer[self.taken..]
     }
 
+    #[inline]
     pub(super) fn extend(&mut self, bytes: &[u8]) {
-        let is_full = self.buffer.capacity() - self.buffer.len() < bytes.len();
-        if is_full && self.taken >= self.len() {
+        if self.buffer.capacity() - self.buffer.len() < bytes.len() {
+            self.make_room();
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        if self.taken >= self.len() {
             self.buffer.drain(..self.taken);
             self.taken = 0;
         }
-        self.buffer.extend_from_slice(bytes);
     }
 
     /// Takes the first `count` bytes.

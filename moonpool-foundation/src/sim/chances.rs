@@ -70,6 +70,11 @@ impl Chances {
         chances.iter().any(|chance| !chance.is_off())
     }
 
+    /// Whether nothing that is off by them meets a write, or the segments that it sends.
+    pub(super) fn are_calm(&self) -> bool {
+        !self.on_write() && self.segmentation.is_off() && self.packet_loss.is_off()
+    }
+
     pub(super) fn on_read(&self) -> bool {
         let chances = [self.read_clog, self.random_close, self.partial_read];
         chances.iter().any(|chance| !chance.is_off())

@@ -23,6 +23,19 @@ pub(crate) struct SiteCounts {
     pub(crate) buggify: Vec<BuggifyCount>,
 }
 
+impl SiteCounts {
+    /// Counts nothing from here on, in the memory that there is.
+    pub(crate) fn clear(&mut self) {
+        self.assertions.clear();
+        self.buggify.clear();
+        *self = Self {
+            assertions: std::mem::take(&mut self.assertions),
+            buggify: std::mem::take(&mut self.buggify),
+            ..Self::default()
+        };
+    }
+}
+
 /// How `buggify!` reaches a world; not at all if it never fires there.
 pub(super) fn hook(probabilities: BuggifyProbabilities) -> Option<BuggifyHook> {
     (probabilities.activation() > 0.0).then_some(buggify as BuggifyHook)

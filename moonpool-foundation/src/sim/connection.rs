@@ -88,6 +88,29 @@ impl End {
         }
     }
 
+    /// What a read gives that finds no bytes: the end, or an error. `None` if it is to wait.
+    #[inline]
+    pub(super) fn read_end(&mut self, ended: bool) -> Option<io::Result<()>> {
+        match &mut self.state {
+            EndState::Open | EndState::Closed | EndState::Silent if !ended => None,
+            EndState::Open | EndState::Closed | EndState::Silent => Some(Ok(())),
+            EndState::Reset(_) if ended => Some(Ok(())),
+            EndState::Reset(error) => Some(match error.take() {
+                Some(kind) => Err(kind.into()),
+                None => Ok(()),
+            }),
+        }
+    }
+
+    /// Why nothing can be written here any more, if so.
+    #[inline]
+    pub(super) fn write_end(&mut self, sender: Sender) -> Option<io::ErrorKind> {
+        if let EndState::Reset(error) = &mut self.state {
+            return Some(error.take().unwrap_or(io::ErrorKind::BrokenPipe));
+        }
+        (sender == Sender::Shut).then_some(io::ErrorKind::BrokenPipe)
+    }
+
     pub(super) fn clog(&mut self, clogs: ClogSide) -> &mut Clog {
         match clogs {
             ClogSide::Read => &mut self.read_clog,

@@ -60,6 +60,7 @@ pub(crate) struct Running {
     before: Option<Current>,
 }
 
+#[inline]
 pub(crate) fn run_as(current: Current) -> Running {
     Running {
         before: CURRENT.replace(Some(current)),
@@ -67,6 +68,7 @@ pub(crate) fn run_as(current: Current) -> Running {
 }
 
 impl Drop for Running {
+    #[inline]
     fn drop(&mut self) {
         CURRENT.set(self.before);
     }

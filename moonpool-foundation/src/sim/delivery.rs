@@ -2,7 +2,7 @@
 //! reader, ended by FIN or RST. TCP's contract holds throughout: no hole, no reordering, FIN after
 //! all accepted bytes, and a RST that tells itself from an end.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use tokio::io::ReadBuf;
 use super::breakage::Breakage;
 use super::connections::{Asked, ConnectionId, EndState, Side};
 use super::io_faults::Meets;
-use super::pipe::{Carries, Segment, Sender};
+use super::pipe::{Carries, Outgoing, Segment, Sender};
 use super::wakes::Waiter;
 use super::world::World;
 
 impl World {
     /// Reads into `buffer`: bytes, or nothing at the end.
+    #[inline]
     pub(crate) fn read(
         &mut self,
         id: ConnectionId,
@@ -27,30 +28,40 @@ impl World {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        if buffer.remaining() == 0 {
+        let wanted = buffer.remaining();
+        if wanted == 0 {
             return Asked::Ready(Ok(()));
         }
-        let end = connection.end(side);
-        if end.read_clog.is_clogged() {
+        let is_stable = connection.is_stable();
+        let end = &mut connection.ends[side.index()];
+        let pipe = &mut connection.pipes[side.other().index()];
+        let is_clogged = end.read_clog.is_clogged();
+        if is_clogged || pipe.delivered == 0 {
+            if !is_clogged && let Some(ended) = end.read_end(pipe.ended) {
+                return Asked::Ready(ended);
+            }
             let polled = self.executor.polled_task(waker);
             return Waiter::park(&mut end.reader, polled, waker);
         }
-        let is_stable = connection.is_stable();
-        let available = connection
-            .pipe(side.other())
-            .delivered
-            .min(buffer.remaining());
-        if available == 0 {
-            return self.read_end(id, side, waker);
+        let available = pipe.delivered.min(wanted);
+        if self.faults.meets_reads() && !is_stable {
+            return self.read_faultily(id, side, available, buffer);
         }
-        if !self.faults.meets_reads() || is_stable {
-            let pipe = connection.pipe(side.other());
-            pipe.read(available, buffer);
-            if pipe.is_stalled() {
-                self.resume(id, side.other());
-            }
-            return Asked::Ready(Ok(()));
+        pipe.read(available, buffer);
+        if pipe.is_stalled() {
+            self.resume(id, side.other());
         }
+        Asked::Ready(Ok(()))
+    }
+
+    /// A read that a fault may meet.
+    fn read_faultily(
+        &mut self,
+        id: ConnectionId,
+        side: Side,
+        available: usize,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Asked<io::Result<()>> {
         let goes = match self.meet_read(id, side, available) {
             Meets::Goes(goes) => goes,
             Meets::Reset => {
@@ -69,63 +80,71 @@ impl World {
         Asked::Ready(Ok(()))
     }
 
-    /// A read that finds no bytes: the end, an error, or a wait.
-    fn read_end(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> Asked<io::Result<()>> {
+    /// A wait if a read would be one.
+    #[inline]
+    pub(crate) fn await_bytes(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> Asked<()> {
         let Some(connection) = self.network.connections.get_mut(id) else {
-            return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
+            return Asked::Ready(());
         };
-        let ended = connection.pipe(side.other()).ended;
+        let pipe = connection.pipe(side.other());
+        let is_empty = pipe.delivered == 0 && !pipe.ended;
         let end = connection.end(side);
-        match &mut end.state {
-            EndState::Reset(error) if !ended => Asked::Ready(match error.take() {
-                Some(kind) => Err(kind.into()),
-                None => Ok(()),
-            }),
-            EndState::Reset(_) => Asked::Ready(Ok(())),
-            EndState::Open | EndState::Closed | EndState::Silent if ended => Asked::Ready(Ok(())),
-            EndState::Open | EndState::Closed | EndState::Silent => {
-                let polled = self.executor.polled_task(waker);
-                Waiter::park(&mut end.reader, polled, waker)
-            }
+        if !is_empty || matches!(end.state, EndState::Reset(_)) {
+            return Asked::Ready(());
         }
+        let polled = self.executor.polled_task(waker);
+        Waiter::park(&mut end.reader, polled, waker)
     }
 
     /// Accepts as many of the bytes as the send buffer has room for.
+    #[inline]
     pub(crate) fn write(
         &mut self,
         id: ConnectionId,
         side: Side,
-        slices: &[IoSlice<'_>],
+        bytes: Outgoing<'_>,
         waker: &Waker,
     ) -> Asked<io::Result<usize>> {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        if let EndState::Reset(error) = &mut connection.end(side).state {
-            let kind = error.take().unwrap_or(io::ErrorKind::BrokenPipe);
-            return Asked::Ready(Err(kind.into()));
+        let is_stable = connection.is_stable();
+        let end = &mut connection.ends[side.index()];
+        let pipe = &mut connection.pipes[side.index()];
+        if let Some(failed) = end.write_end(pipe.sender) {
+            return Asked::Ready(Err(failed.into()));
         }
-        let pipe = connection.pipe(side);
-        if pipe.sender == Sender::Shut {
-            return Asked::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let offered = bytes.len();
         if offered == 0 {
             return Asked::Ready(Ok(0));
         }
         let accepted = offered.min(pipe.room());
-        let is_stable = connection.is_stable();
-        let end = connection.end(side);
         if accepted == 0 || end.write_clog.is_clogged() {
             let polled = self.executor.polled_task(waker);
             return Waiter::park(&mut end.writer, polled, waker);
         }
-        if !self.faults.meets_writes() || is_stable {
-            connection.pipe(side).accept(accepted, slices);
-            self.send_bytes(id, side, accepted);
+        if self.faults.is_calm() {
+            pipe.accept(accepted, bytes);
+            self.send_plainly(id, side, Carries::Bytes(accepted));
             return Asked::Ready(Ok(accepted));
         }
-        let goes = match self.meet_write(id, side, offered, accepted) {
+        if self.faults.meets_writes() && !is_stable {
+            return self.write_faultily(id, side, bytes, accepted);
+        }
+        pipe.accept(accepted, bytes);
+        self.send_bytes(id, side, accepted);
+        Asked::Ready(Ok(accepted))
+    }
+
+    /// A write that a fault may meet.
+    fn write_faultily(
+        &mut self,
+        id: ConnectionId,
+        side: Side,
+        bytes: Outgoing<'_>,
+        accepted: usize,
+    ) -> Asked<io::Result<usize>> {
+        let goes = match self.meet_write(id, side, bytes.len(), accepted) {
             Meets::Goes(goes) => goes,
             Meets::Reset => {
                 return Asked::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -133,7 +152,7 @@ impl World {
             Meets::Clog => return Asked::Park,
         };
         if let Some(connection) = self.network.connections.get_mut(id) {
-            connection.pipe(side).accept(goes.bytes, slices);
+            connection.pipe(side).accept(goes.bytes, bytes);
         }
         self.send_bytes(id, side, goes.bytes);
         self.close_after(id, side, goes);

@@ -14,10 +14,10 @@ use tracing::Span;
 use super::SimWorld;
 use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
-use super::executor::{AfterPoll, PollCount, Turn};
+use super::executor::{PollCount, Turn};
 use super::polling::{self, CancelledTask, PickedTask, Polled};
 use super::process::ProcessId;
-use super::steps::{Next, Step, Until};
+use super::steps::{Ends, Next, Step, Until};
 use super::wakes::{self, TaskRole};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
@@ -141,10 +141,15 @@ impl SimWorld {
         let mut polls = PollCount::default();
         let mut grace = Grace::new(self);
         let until = limit.map_or(Until::Foreground, Until::Instant);
+        let mut picked = None;
         loop {
             let woken = main.woken.load(Ordering::Acquire);
-            match self.shared.with(|world| world.next(woken, until)) {
-                Next::Turn(Turn::Main) => {
+            let next = self
+                .shared
+                .with(|world| world.next(&mut picked, woken, until));
+            match next {
+                Next::Livelock(found) => self.check_livelock(found.polls, found.task)?,
+                Next::Main => {
                     grace.end();
                     main.woken.store(false, Ordering::Release);
                     if let Poll::Ready(output) = self.poll_main(future.as_mut(), &waker)? {
@@ -152,11 +157,14 @@ impl SimWorld {
                     }
                     self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
                 }
-                Next::Turn(Turn::Task(task)) => {
-                    if task.meta.role == TaskRole::Ordinary {
-                        grace.end();
+                Next::Cancelled(task) => self.drop_cancelled(*task)?,
+                Next::Task => {
+                    if let Some(task) = &mut picked {
+                        if task.meta.role == TaskRole::Ordinary {
+                            grace.end();
+                        }
+                        self.poll_task(task).map_err(|error| *error)?;
                     }
-                    self.poll_task(task)?;
                 }
                 Next::Finish(step) => {
                     let advance = match self.finish(step)? {
@@ -170,17 +178,26 @@ impl SimWorld {
                     }
                 }
             }
-            self.check(main.abroad.load(Ordering::Acquire))?;
+            self.check(&mut picked, main.abroad.load(Ordering::Acquire))?;
         }
     }
 
-    /// What is looked at after every turn, and nearly always in order.
+    /// What is looked at after every turn, and nearly always in order: then `polled` is left to be
+    /// taken note of with the next turn, in one borrow.
     #[inline]
-    fn check(&self, main_woken_abroad: bool) -> SimulationResult<()> {
-        if main_woken_abroad || wakes::is_any_abroad() {
-            self.check_escape(main_woken_abroad)?;
+    fn check(
+        &self,
+        polled: &mut Option<PickedTask>,
+        main_woken_abroad: bool,
+    ) -> SimulationResult<()> {
+        let is_abroad = main_woken_abroad || wakes::is_any_abroad();
+        let are_invariants_due = self.are_invariants_due();
+        if !is_abroad && !are_invariants_due {
+            return Ok(());
         }
-        if self.are_invariants_due() {
+        self.note_polled(polled)?;
+        self.check_escape(main_woken_abroad)?;
+        if are_invariants_due {
             self.check_invariants()?;
         }
         Ok(())
@@ -188,17 +205,36 @@ impl SimWorld {
 
     /// Polls what is ready and processes events until there is neither, as far as `until` says.
     fn run(&self, until: Until) -> SimulationResult<()> {
+        let mut picked = None;
         loop {
-            match self.shared.with(|world| world.next(false, until)) {
-                Next::Turn(Turn::Task(task)) => self.poll_task(task)?,
-                Next::Turn(Turn::Main) => {}
+            let next = self
+                .shared
+                .with(|world| world.next(&mut picked, false, until));
+            match next {
+                Next::Livelock(found) => self.check_livelock(found.polls, found.task)?,
+                Next::Cancelled(task) => self.drop_cancelled(*task)?,
+                Next::Task => {
+                    if let Some(task) = &mut picked {
+                        self.poll_task(task).map_err(|error| *error)?;
+                    }
+                }
+                Next::Main => {}
                 Next::Finish(step) => {
                     if self.finish(step)? == Advance::Nothing {
                         return Ok(());
                     }
                 }
             }
-            self.check(false)?;
+            self.check(&mut picked, false)?;
+        }
+    }
+
+    /// Takes note of a poll, if there was one.
+    fn note_polled(&self, polled: &mut Option<PickedTask>) -> SimulationResult<()> {
+        match self.shared.with(|world| world.after_turn(polled)) {
+            Some(Next::Livelock(found)) => self.check_livelock(found.polls, found.task),
+            Some(Next::Cancelled(task)) => self.drop_cancelled(*task),
+            _ => Ok(()),
         }
     }
 
@@ -292,61 +328,49 @@ impl SimWorld {
 
     fn poll_ready(&self) -> SimulationResult<()> {
         while let Some(turn) = self.next_turn(false) {
-            if let Turn::Task(task) = turn {
-                self.poll_task(task)?;
+            if let Turn::Task(mut task) = turn {
+                self.poll_task(&mut task).map_err(|error| *error)?;
+                self.note_polled(&mut Some(task))?;
             }
-            self.check(false)?;
+            self.check(&mut None, false)?;
         }
         Ok(())
     }
 
-    fn poll_task(&self, mut task: PickedTask) -> SimulationResult<()> {
-        let meta = task.meta;
+    /// Polls a task, which is to be taken note of before the next is.
+    #[inline]
+    fn poll_task(&self, task: &mut PickedTask) -> Result<(), Box<SimulationError>> {
         let running = context::run_as(Current {
-            process: meta.process,
+            process: task.meta.process,
         });
-        let polled = if tracing::enabled!(tracing::Level::ERROR) {
-            let span = self.span(|world| (meta.process.id, world.executor.name(meta.key)));
-            span.in_scope(|| polling::run(&mut task))
+        let outcome = if tracing::enabled!(tracing::Level::ERROR) {
+            let (key, process) = (task.meta.key, task.meta.process.id);
+            let span = self.span(|world| (process, world.executor.name(key)));
+            span.in_scope(|| polling::run(task))
         } else {
-            polling::run(&mut task)
+            polling::run(task)
         };
         drop(running);
-        if let Polled::Panicked(message) = &polled {
-            let message = message.clone();
-            let site = context::take_panic_site();
-            let name = self.shared.with(|world| {
-                if world.trace.is_on() {
-                    world.record_poll(&meta, &polled);
-                }
-                let name = world.executor.name(meta.key);
-                // Its future is gone.
-                world.executor.after_poll(&mut task, world.clock);
-                name
-            });
-            return Err(self.shared.panic_error(name, meta.process, message, site));
+        match outcome {
+            Polled::Fine => Ok(()),
+            Polled::Panicked(message) => Err(Box::new(self.panicked(task, message))),
         }
-        let (after, together) = self.shared.with(|world| {
+    }
+
+    #[cold]
+    fn panicked(&self, task: &mut PickedTask, message: String) -> SimulationError {
+        let site = context::take_panic_site();
+        let meta = task.meta;
+        let name = self.shared.with(|world| {
             if world.trace.is_on() {
-                world.record_poll(&meta, &polled);
+                world.record_poll(&meta, ": it panics");
             }
-            let after = world.executor.after_poll(&mut task, world.clock);
-            let together = world.turns.count(world.clock);
-            let is_too_many = together > world.turns_limit();
-            match after {
-                AfterPoll::Polls(polls) if polls <= world.livelock_limit && !is_too_many => {
-                    (AfterPoll::Ended, None)
-                }
-                after => (after, is_too_many.then_some(together)),
-            }
+            let name = world.executor.name(meta.key);
+            // Its future is gone.
+            world.executor.after_poll(task, world.clock);
+            name
         });
-        let polls = match (after, together) {
-            (AfterPoll::Ended, None) => return Ok(()),
-            (AfterPoll::Cancelled(task), _) => return self.drop_cancelled(task),
-            (_, Some(polls)) | (AfterPoll::Polls(polls), None) => polls,
-        };
-        let name = self.shared.with(|world| world.executor.name(meta.key));
-        self.check_livelock(polls, name)
+        self.shared.panic_error(name, meta.process, message, site)
     }
 
     /// Drops a task that was cancelled while it was polled.
@@ -409,11 +433,12 @@ impl SimWorld {
         match step {
             Step::Nothing => Ok(Advance::Nothing),
             Step::Moved => Ok(Advance::Moved),
-            Step::OutOfBudget(budget) => Err(SimulationError::TimeBudget {
-                budget,
+            Step::OutOfBudget => Err(SimulationError::TimeBudget {
+                budget: self.shared.with(|world| world.budget_ends.since_start()),
                 report: self.waiting_report(),
             }),
-            Step::Ends { call, too_many } => {
+            Step::Ends(ends) => {
+                let Ends { call, too_many } = *ends;
                 if let Some(call) = call {
                     self.call(call)?;
                 }

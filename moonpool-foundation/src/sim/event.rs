@@ -99,6 +99,7 @@ impl fmt::Debug for Event {
 
 impl Event {
     /// What the digest folds: the kind, and what it happens to.
+    #[inline]
     pub(super) fn fold_into(&self, digest: &mut Digest) {
         let (kind, subject) = match self {
             Self::Wake(_) => (1, 0),

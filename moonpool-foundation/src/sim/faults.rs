@@ -36,19 +36,34 @@ pub(super) struct Occasion {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Way {
     /// The base latency of its two addresses.
-    pub(super) base: Duration,
+    base: Duration,
     /// What its connection has on top.
-    pub(super) delay: Duration,
-    /// Who put that there.
+    delay: Duration,
+    /// Both, in nanoseconds: what every segment asks for.
+    added: u64,
+    /// Who put the delay there.
     pub(super) delayed_by: Cause,
     /// It belongs to a stable connection.
     pub(super) stable: bool,
 }
 
 impl Way {
-    /// Whether nothing is added to a latency, or taken from it.
-    fn is_plain(&self) -> bool {
-        !self.stable && self.base.is_zero() && self.delay.is_zero()
+    pub(super) fn base(&self) -> Duration {
+        self.base
+    }
+
+    pub(super) fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    pub(super) fn set_base(&mut self, base: Duration) {
+        self.base = base;
+        self.added = nanos(base).saturating_add(nanos(self.delay));
+    }
+
+    pub(super) fn set_delay(&mut self, delay: Duration) {
+        self.delay = delay;
+        self.added = nanos(self.base).saturating_add(nanos(delay));
     }
 }
 
@@ -175,6 +190,8 @@ pub(crate) struct Faults {
     /// Whether any fault may meet a write, or a read: a network without faults asks no further.
     on_write: bool,
     on_read: bool,
+    /// Whether no fault may meet a write, nor what it sends on its way.
+    is_calm: bool,
     /// Made from the configuration, as `chances` are.
     latencies: Latencies,
     latency: Stream,
@@ -210,6 +227,7 @@ impl Faults {
             spans: Spans::of(&config),
             on_write: chances.on_write(),
             on_read: chances.on_read(),
+            is_calm: chances.are_calm(),
             chances,
             latencies: Latencies::of(&config),
             config,
@@ -233,8 +251,9 @@ impl Faults {
         }
         self.chances = Chances::of(&self.config);
         self.latencies = Latencies::of(&self.config);
-        self.on_write = false;
-        self.on_read = false;
+        self.on_write = self.chances.on_write();
+        self.on_read = self.chances.on_read();
+        self.is_calm = self.chances.are_calm();
     }
 
     /// What `kind` draws from.
@@ -262,6 +281,13 @@ impl Faults {
 
     pub(super) fn failures_enabled(&self) -> bool {
         self.failures_enabled
+    }
+
+    /// Whether writes are made and sent as they are asked for: no fault may meet them, split them or
+    /// lose what they send.
+    #[inline]
+    pub(super) fn is_calm(&self) -> bool {
+        self.is_calm
     }
 
     /// Whether a fault may meet a write.
@@ -332,7 +358,7 @@ impl Faults {
     #[inline]
     pub(super) fn segment_nanos(&mut self, way: &Way, on: Occasion, digest: &mut Digest) -> u64 {
         match self.latencies.fixed {
-            Some(fixed) if way.is_plain() => fixed,
+            Some(fixed) if !way.stable => fixed.saturating_add(way.added),
             _ => self.drawn_nanos(way, on, digest),
         }
     }
@@ -350,7 +376,7 @@ impl Faults {
             0 => 0,
             most => self.latency.between(0, most, digest),
         };
-        let nanos = [read, nanos(way.base), nanos(way.delay), jitter]
+        let nanos = [read, way.added, jitter]
             .into_iter()
             .fold(write, u64::saturating_add);
         if way.stable { nanos / 10 } else { nanos }

@@ -32,7 +32,7 @@ impl World {
             return;
         };
         let pipe = connection.pipe(from);
-        pipe.way.delay = std::time::Duration::ZERO;
+        pipe.way.set_delay(std::time::Duration::ZERO);
         if pipe.segments.is_empty() || pipe.is_stalled() {
             return;
         }
@@ -44,7 +44,7 @@ impl World {
         };
         let pipe = connection.pipe(from);
         let mut at = soon;
-        for segment in &mut pipe.segments {
+        for segment in pipe.segments.iter_mut() {
             segment.at = segment.at.min(at);
             at = at.next();
         }

@@ -351,7 +351,7 @@ impl SimWorld {
                 for pipe in &mut connection.pipes {
                     pipe.way.stable = true;
                     if pipe.way.delayed_by == Cause::Chance {
-                        pipe.way.delay = Duration::ZERO;
+                        pipe.way.set_delay(Duration::ZERO);
                     }
                 }
             }
@@ -420,7 +420,7 @@ impl SimWorld {
             if let Some(connection) = world.network.connections.get_mut(connection.id) {
                 for (side, delay) in [(Side::Dialer, send), (Side::Acceptor, receive)] {
                     let way = &mut connection.pipe(side).way;
-                    way.delay = delay;
+                    way.set_delay(delay);
                     way.delayed_by = Cause::Call;
                 }
             }
@@ -430,14 +430,14 @@ impl SimWorld {
     /// What is added to segments that the dialer sends.
     #[must_use]
     pub fn get_send_delay(&self, connection: SimConnection) -> Duration {
-        let delay = self.pipe(connection, Side::Dialer, |pipe| pipe.way.delay);
+        let delay = self.pipe(connection, Side::Dialer, |pipe| pipe.way.delay());
         delay.unwrap_or_default()
     }
 
     /// What is added to segments that are sent to the dialer.
     #[must_use]
     pub fn get_recv_delay(&self, connection: SimConnection) -> Duration {
-        let delay = self.pipe(connection, Side::Acceptor, |pipe| pipe.way.delay);
+        let delay = self.pipe(connection, Side::Acceptor, |pipe| pipe.way.delay());
         delay.unwrap_or_default()
     }
 
@@ -462,7 +462,7 @@ impl SimWorld {
     /// The base latency of what a connection's dialer sends.
     #[must_use]
     pub fn get_connection_latency(&self, connection: SimConnection) -> Duration {
-        let base = self.pipe(connection, Side::Dialer, |pipe| pipe.way.base);
+        let base = self.pipe(connection, Side::Dialer, |pipe| pipe.way.base());
         base.unwrap_or_default()
     }
 

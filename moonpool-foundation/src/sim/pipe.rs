@@ -1,6 +1,5 @@
 //! One direction of a connection: the bytes in it, the segments under way, and what it waits for.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use super::clock::SimInstant;
 use super::digest::Digest;
 use super::events::EventKey;
 use super::faults::Way;
+use super::segment_queue::SegmentQueue;
 
 /// One direction of a connection.
 ///
@@ -20,7 +20,7 @@ use super::faults::Way;
 pub(super) struct Pipe {
     pub(super) bytes: ByteQueue,
     pub(super) delivered: usize,
-    pub(super) segments: VecDeque<Segment>,
+    pub(super) segments: SegmentQueue,
     /// The arrival of the first segment.
     pub(super) event: Option<EventKey>,
     pub(super) last_arrival: SimInstant,
@@ -77,12 +77,29 @@ pub(super) enum Carries {
     Reset,
 }
 
+/// What a write is given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outgoing<'a> {
+    Bytes(&'a [u8]),
+    Slices(&'a [IoSlice<'a>]),
+}
+
+impl Outgoing<'_> {
+    #[inline]
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+        }
+    }
+}
+
 impl Pipe {
     /// What its connection's way and buffers are like.
     pub(super) fn lay(&mut self, capacity: usize, base: Duration, delay: Duration) {
         self.capacity = capacity;
-        self.way.base = base;
-        self.way.delay = delay;
+        self.way.set_base(base);
+        self.way.set_delay(delay);
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -115,8 +132,13 @@ impl Pipe {
         }
     }
 
-    /// Takes the first `count` bytes of `slices` into the send buffer.
-    pub(super) fn accept(&mut self, count: usize, slices: &[IoSlice<'_>]) {
+    /// Takes the first `count` bytes into the send buffer.
+    #[inline]
+    pub(super) fn accept(&mut self, count: usize, bytes: Outgoing<'_>) {
+        let slices = match bytes {
+            Outgoing::Bytes(bytes) => return self.bytes.extend(&bytes[..count]),
+            Outgoing::Slices(slices) => slices,
+        };
         let mut left = count;
         for slice in slices {
             let count = left.min(slice.len());
@@ -126,6 +148,7 @@ impl Pipe {
     }
 
     /// The next `count` bytes under way reach the reader.
+    #[inline]
     pub(super) fn deliver_bytes(&mut self, count: usize, digest: &mut Digest) {
         digest.fold_bytes(&self.bytes.as_slice()[self.delivered..self.delivered + count]);
         self.delivered += count;

@@ -8,7 +8,7 @@ use super::connections::{Connection, ConnectionId, EndState, Side};
 use super::faults::{Segmentation, Travel};
 use super::links::Obstacle;
 use super::pipe::{Carries, Segment, Waits};
-use super::world::{Event, World, class_of_traffic};
+use super::world::{Event, World, class_of_traffic, wake};
 
 impl World {
     /// Sends accepted bytes: in one segment, in two, or with those under way.
@@ -67,7 +67,12 @@ impl World {
             self.send_to_arrive(id, from, carries, earliest);
             return;
         }
-        // The common case, in one look at the connection.
+        self.send_plainly(id, from, carries);
+    }
+
+    /// As [`send`](Self::send), of what cannot be lost: the common case, in one look at the connection.
+    #[inline]
+    pub(super) fn send_plainly(&mut self, id: ConnectionId, from: Side, carries: Carries) {
         let on = self.occasion(id);
         let Some(connection) = self.network.connections.get_mut(id) else {
             return;
@@ -301,26 +306,33 @@ impl World {
         if !is_plain || !fits || receiver.state != EndState::Open || pipe.has_timeout() {
             return false;
         }
-        let waits = [receiver.reader.take(), sender.writer.take()];
         pipe.event = None;
         pipe.deliver_bytes(count, &mut self.digest);
         pipe.unacknowledged = 0;
         pipe.segments.pop_front();
-        let next = pipe.segments.front().map(|next| next.at);
-        let [reader, writer] = waits;
-        self.wake_if(reader);
-        self.wake_if(writer);
-        if let Some(at) = next {
+        if let Some(waiter) = receiver.reader.take() {
+            wake(&mut self.executor, &mut self.wakes, waiter);
+        }
+        if let Some(waiter) = sender.writer.take() {
+            wake(&mut self.executor, &mut self.wakes, waiter);
+        }
+        if let Some(at) = pipe.segments.front().map(|next| next.at) {
             self.await_first_segment(id, from, at.max(self.clock.next()));
         }
         true
     }
 
     /// The first segment of `from` arrives.
+    #[inline]
     pub(super) fn deliver_segment(&mut self, id: ConnectionId, from: Side) {
-        if self.deliver_plainly(id, from) {
-            return;
+        if !self.deliver_plainly(id, from) {
+            self.deliver_with_care(id, from);
         }
+    }
+
+    /// The first segment of `from` arrives, and something may be in its way.
+    #[inline(never)]
+    fn deliver_with_care(&mut self, id: ConnectionId, from: Side) {
         let room = self.faults.receive_buffer_bytes();
         if let Some(connection) = self.network.connections.get_mut(id) {
             connection.pipe(from).event = None;

@@ -426,7 +426,7 @@ impl SimWorld {
     /// How often one task may be polled at one instant before that counts as a livelock. One
     /// million by default.
     pub fn set_livelock_limit(&self, polls: u64) {
-        self.shared.with(|world| world.livelock_limit = polls);
+        self.shared.with(|world| world.set_livelock_limit(polls));
     }
 
     /// What is recorded from now on: every event and poll, and before it each fault that fired in it,

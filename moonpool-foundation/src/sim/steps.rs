@@ -1,18 +1,14 @@
 //! What a world does next, as far as that needs nobody's code: whose turn it is, and what the next
 //! event changes. `drive` polls, calls and reports.
 
-use std::time::Duration;
+use std::borrow::Cow;
 
 use super::clock::SimInstant;
 use super::events::Popped;
-use super::executor::{FAR, Turn};
-use super::polling::Polled;
+use super::executor::{AfterPoll, FAR, TaskKey, Turn};
+use super::polling::{CancelledTask, PickedTask};
 use super::wakes::{TaskMeta, Waiter};
 use super::world::{Event, World};
-
-/// All tasks together may be polled this many times as often at one instant as one of them: a task
-/// that spawns its successor is a new one each time.
-const TOGETHER_FACTOR: u64 = 16;
 
 /// How far a drive may move the clock.
 #[derive(Clone, Copy, Debug)]
@@ -25,35 +21,66 @@ pub(super) enum Until {
     Instant(SimInstant),
 }
 
-/// What processing an event came to.
+/// What processing an event came to. As small as what is returned in registers: it is asked for after
+/// every event.
 pub(super) enum Step {
     Moved,
     /// No event, or none before the limit.
     Nothing,
     /// The next event is beyond the time budget.
-    OutOfBudget(Duration),
+    OutOfBudget,
     /// The event was processed, but for what needs the world unborrowed.
-    Ends {
-        /// To be called.
-        call: Option<Box<dyn FnOnce()>>,
-        /// Polls and events at this instant, if they are too many.
-        too_many: Option<u64>,
-    },
+    Ends(Box<Ends>),
 }
 
-/// What there is to do without a borrow of the world.
+/// What is left of an event.
+pub(super) struct Ends {
+    /// To be called.
+    pub(super) call: Option<Box<dyn FnOnce()>>,
+    /// Polls and events at this instant, if they are too many.
+    pub(super) too_many: Option<u64>,
+}
+
+/// What there is to do without a borrow of the world. As small as a [`Step`].
 pub(super) enum Next {
-    Turn(Turn),
+    Main,
+    /// A task's, which was picked.
+    Task,
     /// To finish what an event came to.
     Finish(Step),
+    /// To end the run.
+    Livelock(Box<Livelock>),
+    /// To drop a task that was cancelled while it was polled.
+    Cancelled(Box<CancelledTask>),
+}
+
+/// Somebody was polled so often at one instant.
+pub(super) struct Livelock {
+    pub(super) polls: u64,
+    pub(super) task: Cow<'static, str>,
 }
 
 impl World {
-    /// Whose turn it is; events are processed until it is somebody's.
-    pub(super) fn next(&mut self, main_woken: bool, until: Until) -> Next {
+    /// Whose turn it is; events are processed until it is somebody's. A task is put into `picked`, where the one
+    /// before it is taken note of first.
+    #[inline(never)]
+    pub(super) fn next(
+        &mut self,
+        picked: &mut Option<PickedTask>,
+        main_woken: bool,
+        until: Until,
+    ) -> Next {
+        if let Some(next) = self.after_turn(picked) {
+            return next;
+        }
         loop {
-            if let Some(turn) = self.next_turn(main_woken) {
-                return Next::Turn(turn);
+            match self.next_turn(main_woken) {
+                Some(Turn::Task(task)) => {
+                    *picked = Some(task);
+                    return Next::Task;
+                }
+                Some(Turn::Main) => return Next::Main,
+                None => {}
             }
             match self.step(until) {
                 Step::Moved if self.wakes.is_empty() && self.notices.is_empty() => {}
@@ -62,12 +89,43 @@ impl World {
         }
     }
 
+    /// Takes note of a poll, if there was one. `Some` if that was one too many, or leaves something to
+    /// be dropped.
+    #[inline]
+    pub(super) fn after_turn(&mut self, polled: &mut Option<PickedTask>) -> Option<Next> {
+        let task = polled.as_mut()?;
+        if self.trace.is_on() {
+            let meta = task.meta;
+            self.record_poll(&meta, "");
+        }
+        let after = self.executor.after_poll(task, self.clock);
+        let key = task.meta.key;
+        // Nothing is left in it.
+        *polled = None;
+        let together = self.turns.count(self.clock);
+        let is_fine = together <= self.turns_limit;
+        match after {
+            AfterPoll::Polls(polls) if is_fine && polls <= self.livelock_limit => None,
+            AfterPoll::Polls(polls) if is_fine => Some(self.livelock(key, polls)),
+            AfterPoll::Cancelled(task) => Some(Next::Cancelled(Box::new(task))),
+            AfterPoll::Ended if is_fine => None,
+            AfterPoll::Polls(_) | AfterPoll::Ended => Some(self.livelock(key, together)),
+        }
+    }
+
+    #[cold]
+    fn livelock(&self, task: TaskKey, polls: u64) -> Next {
+        let task = self.executor.name(task);
+        Next::Livelock(Box::new(Livelock { polls, task }))
+    }
+
     pub(super) fn next_turn(&mut self, main_woken: bool) -> Option<Turn> {
         self.executor
             .next_turn(main_woken, &mut self.scheduler, &mut self.digest)
     }
 
     /// Moves the clock to the next event and applies it.
+    #[inline]
     pub(super) fn step(&mut self, until: Until) -> Step {
         let limit = match until {
             Until::Foreground if self.events.foreground() == 0 => return Step::Nothing,
@@ -77,7 +135,7 @@ impl World {
         let (at, event) = match self.events.pop_by(limit.min(self.budget_ends)) {
             Popped::Event(at, event) => (at, event),
             Popped::Later(at) if at <= limit => {
-                return Step::OutOfBudget(self.budget_ends.since_start());
+                return Step::OutOfBudget;
             }
             Popped::Later(_) | Popped::Nothing => return Step::Nothing,
         };
@@ -86,11 +144,16 @@ impl World {
         }
         let call = self.apply_event(at, event);
         let turns = self.turns.count(self.clock);
-        let too_many = (turns > self.turns_limit()).then_some(turns);
-        if call.is_none() && too_many.is_none() {
+        if call.is_none() && turns <= self.turns_limit {
             return Step::Moved;
         }
-        Step::Ends { call, too_many }
+        self.ends(call, turns)
+    }
+
+    #[cold]
+    fn ends(&self, call: Option<Box<dyn FnOnce()>>, turns: u64) -> Step {
+        let too_many = (turns > self.turns_limit).then_some(turns);
+        Step::Ends(Box::new(Ends { call, too_many }))
     }
 
     /// Reads what the next timers wake: so it comes from memory together, where each task would be
@@ -105,19 +168,11 @@ impl World {
         std::hint::black_box(seen);
     }
 
-    /// How many polls and events at one instant are still no livelock.
-    pub(super) fn turns_limit(&self) -> u64 {
-        self.livelock_limit.saturating_mul(TOGETHER_FACTOR)
-    }
-
-    pub(super) fn record_poll(&mut self, meta: &TaskMeta, polled: &Polled) {
-        let name = self.executor.name(meta.key);
-        let process = self.processes.get(meta.process.id).name.clone();
-        let outcome = match polled {
-            Polled::Fine => "",
-            Polled::Panicked(_) => ": it panics",
-        };
+    #[cold]
+    pub(super) fn record_poll(&mut self, polled: &TaskMeta, outcome: &str) {
+        let name = self.executor.name(polled.key);
+        let process = self.processes.get(polled.process.id).name.clone();
         let what = format!("poll `{name}` of `{process}`{outcome}");
-        self.record(Some(meta.process.id), what);
+        self.record(Some(polled.process.id), what);
     }
 }

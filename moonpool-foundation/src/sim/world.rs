@@ -28,7 +28,7 @@ use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::wakes::{TaskRole, Waiter};
-use super::{SimWorld, context, executor};
+use super::{SimWorld, context, executor, wakes};
 use crate::chaos::assertions::{self, Tally};
 use crate::chaos::buggify::Buggify;
 use crate::chaos::invariants::Invariants;
@@ -78,6 +78,8 @@ pub(crate) struct World {
     /// No event is processed after it.
     pub(super) budget_ends: SimInstant,
     pub(super) livelock_limit: u64,
+    /// How many polls and events at one instant are still no livelock.
+    pub(super) turns_limit: u64,
     /// Nothing but background events was left, and no task but transport drivers ran since.
     pub(super) only_drivers_ran: bool,
     /// Polls and events at the current instant.
@@ -98,6 +100,9 @@ const KEEPALIVE_FLIGHT: Duration = Duration::from_secs(1);
 
 /// Polls of one task at one instant beyond which it counts as a livelock.
 const DEFAULT_LIVELOCK_LIMIT: u64 = 1_000_000;
+/// All tasks together may be polled this many times as often at one instant as one of them: a task
+/// that spawns its successor is a new one each time.
+const TOGETHER_FACTOR: u64 = 16;
 
 impl World {
     fn new(seed: u64, config: NetworkConfiguration) -> Self {
@@ -121,6 +126,7 @@ impl World {
             events_processed: 0,
             budget_ends: SimInstant::NEVER,
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
+            turns_limit: DEFAULT_LIVELOCK_LIMIT * TOGETHER_FACTOR,
             only_drivers_ran: false,
             turns: PollCount::default(),
             unreported_panic: None,
@@ -129,6 +135,11 @@ impl World {
             main_waits: ([None; MAX_NOTES], 0),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
+    }
+
+    pub(super) fn set_livelock_limit(&mut self, polls: u64) {
+        self.livelock_limit = polls;
+        self.turns_limit = polls.saturating_mul(TOGETHER_FACTOR);
     }
 
     /// A fault was drawn or asked for: whether it happens.
@@ -152,6 +163,7 @@ impl World {
 
     /// Moves the clock to the next event, which was just popped, and applies it. A closure is handed
     /// back, to be called without a borrow of the world.
+    #[inline]
     pub(super) fn apply_event(
         &mut self,
         at: SimInstant,
@@ -162,9 +174,20 @@ impl World {
         self.events_processed += 1;
         self.digest.fold(at.as_nanos());
         event.fold_into(&mut self.digest);
-        if !self.trace.is_on() {
-            return self.handle_event(event);
+        if self.trace.is_on() {
+            return self.handle_traced(event);
         }
+        match event {
+            // By far most are one of these.
+            Event::Segment { connection, from } => self.deliver_segment(connection, from),
+            Event::Wake(waiter) => self.wake(waiter),
+            event => return self.handle_event(event),
+        }
+        None
+    }
+
+    #[cold]
+    fn handle_traced(&mut self, event: Event) -> Option<Box<dyn FnOnce()>> {
         let described = format!("{event:?}");
         let call = self.handle_event(event);
         self.record(None, described);
@@ -199,10 +222,7 @@ impl World {
     /// Wakes a task at once, and anybody else when nobody borrows the world.
     #[inline]
     pub(super) fn wake(&mut self, waiter: Waiter) {
-        match waiter {
-            Waiter::Task(key) => self.executor.wake(key),
-            Waiter::Other(waker) => self.wakes.push(waker),
-        }
+        wake(&mut self.executor, &mut self.wakes, waiter);
     }
 
     /// Wakes whoever waits, if anybody does.
@@ -258,6 +278,15 @@ impl World {
     }
 }
 
+/// Wakes a task at once, and adds anybody else to `wakes`.
+#[inline]
+pub(super) fn wake(executor: &mut Executor, wakes: &mut Vec<Waker>, waiter: Waiter) {
+    match waiter {
+        Waiter::Task(key) => executor.wake(key),
+        Waiter::Other(waker) => wakes.push(waker),
+    }
+}
+
 /// Whether traffic that sets out now and arrives then keeps the run alive.
 ///
 /// If only drivers ran, whoever caused it was one, and so will be whoever it wakes first. Where there
@@ -292,12 +321,23 @@ impl Shared {
     }
 
     /// Runs `f` on the state, then calls the wakers it collected.
+    #[inline]
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
         let mut world = self.world.borrow_mut();
         let result = f(&mut world);
-        if world.wakes.is_empty() && world.notices.is_empty() {
-            return result;
+        let has_news = !(world.wakes.is_empty() && world.notices.is_empty());
+        drop(world);
+        if has_news {
+            self.tell_news();
         }
+        result
+    }
+
+    /// Calls the wakers that were collected, and logs the notices.
+    #[cold]
+    #[inline(never)]
+    fn tell_news(&self) {
+        let mut world = self.world.borrow_mut();
         let notices = std::mem::take(&mut world.notices);
         let mut wakes = std::mem::take(&mut world.wakes);
         drop(world);
@@ -312,7 +352,6 @@ impl Shared {
         if world.wakes.is_empty() {
             world.wakes = wakes;
         }
-        result
     }
 
     /// As [`with`](Self::with), if what `owner` does still counts.
@@ -428,7 +467,10 @@ impl Shared {
         // Tasks hold weak handles only, so the state is still there while their destructors run;
         // sealed, they reach nobody.
         let cancelled: Vec<_> = self.with(|world| {
-            world.executor.take_woken_abroad();
+            if wakes::is_any_abroad() {
+                // Behind a lock of all threads: other workers end worlds too.
+                world.executor.take_woken_abroad();
+            }
             let ids = std::iter::once(ProcessId::WORLD).chain(world.processes.ids());
             for id in ids {
                 world.processes.seal(id, Death::Crash);

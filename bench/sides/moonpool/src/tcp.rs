@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bench_common::{Arguments, LARGE, Measurement, Sample, print};
 use moonpool::{
-    Endpoint, FlowTransportBuilder, JsonCodec, MessageCodec, NetworkAddress, PeerConfig,
+    Blob, Endpoint, FlowTransportBuilder, JsonCodec, MessageCodec, NetworkAddress, PeerConfig,
     PostcardCodec, TokioProviders, send_request,
 };
-use serde_bytes::ByteBuf;
 
 use crate::calls;
 
@@ -102,10 +101,10 @@ pub fn large(count: u64) {
             .build_listening()
             .await
             .unwrap();
-        calls::echo::<TokioProviders, ByteBuf, _>(&providers, &server, PostcardCodec);
+        calls::echo::<TokioProviders, Blob, _>(&providers, &server, PostcardCodec);
         let endpoint = Endpoint::new(server.local_address().unwrap(), calls::TOKEN);
         let transport = builder().build();
-        let mut bytes = ByteBuf::from(vec![7; LARGE]);
+        let mut bytes = Blob::from(vec![7; LARGE]);
         let mut measurement = Measurement::begin();
         for call in 0..=count {
             if call == 1 {

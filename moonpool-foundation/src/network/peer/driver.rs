@@ -20,7 +20,7 @@ use crate::time::TimeProvider;
 
 use super::config::PeerConfig;
 use super::error::ConnectionError;
-use super::handle::PeerHandle;
+use super::handle::{Changed, PeerHandle};
 use super::inbox::Inbox;
 #[cfg(feature = "metrics")]
 use super::instruments::Instruments;
@@ -28,11 +28,16 @@ use super::log::{self, LogLimit, PeerLog};
 use super::reader::{Block, PacketReader};
 use super::receiver::Receiver;
 use super::slot::{Kept, Permit, Slot};
-use super::state::{Action, Demand, Event};
+use super::state::{Action, Alarms, Demand, Event};
 use super::timer::Timer;
 
 /// Bytes that are read, and written, in one poll of the task at most; then others have their turn.
 const TURN_BYTES: usize = 256 * 1024;
+
+/// Packets that are handed out in one poll of the task at most. What others make of them leaves with
+/// the next poll, while they make something of the rest: without it two ends with many calls between
+/// them pass all of them back and forth in one piece, and one waits while the other one works.
+const TURN_PACKETS: usize = 96;
 
 /// Chance of a write to fail in simulation, where `buggify!` has switched that on: the connection is
 /// torn down with all that was queued on it.
@@ -74,7 +79,7 @@ pub(super) struct Driver<T, TP> {
     max_payload: usize,
     /// Until when nothing is to be decided, unless a handle or the stream changes something: what
     /// the last turn ended with.
-    settled_until: Cell<Option<Duration>>,
+    settled_until: Cell<Duration>,
     log: PeerLog,
     #[cfg_attr(
         not(feature = "metrics"),
@@ -88,6 +93,8 @@ pub(super) struct Connection<S> {
     pub(super) stream: S,
     pub(super) reader: PacketReader,
     pub(super) block: Option<Block>,
+    /// Packets that may still be handed out in this poll.
+    turn_packets: usize,
     needs_flush: bool,
     needs_shutdown: bool,
     /// Counts it, if it was accepted.
@@ -105,6 +112,7 @@ impl<S: TcpStreamTrait> Connection<S> {
             stream,
             reader: PacketReader::new(max_payload),
             block: None,
+            turn_packets: TURN_PACKETS,
             needs_flush: false,
             needs_shutdown: false,
             permit: None,
@@ -154,7 +162,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             time,
             task,
             max_payload,
-            settled_until: Cell::new(None),
+            settled_until: Cell::new(Duration::ZERO),
             log: PeerLog::new(Rc::default()),
             guard,
         }
@@ -247,6 +255,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
         connection.reader.share(Rc::clone(&kept.reads));
+        self.settled_until.set(Duration::ZERO);
         let mut is_known = self.handle.is_connected();
         let ended = poll_fn(|cx| {
             // A newer connection fences this one: nothing more is read from it.
@@ -364,6 +373,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     where
         S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
+        self.settled_until.set(Duration::ZERO);
         let cause = poll_fn(|cx| self.poll_connection(cx, &mut connection, timer.as_mut())).await;
         // The other end learns of it before anyone here acts on it.
         drop(connection);
@@ -377,27 +387,32 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         mut timer: Pin<&mut Timer<T>>,
     ) -> Poll<ConnectionError>
     where
-        S: tokio::io::AsyncRead + AsyncWrite + Unpin,
+        S: tokio::io::AsyncRead + AsyncWrite + TcpStreamTrait + Unpin,
     {
-        self.handle.begin_turn(cx);
+        // Who was woken to write has as a rule nothing to read.
+        let has_packets = self.handle.changed() == Changed::Packets;
+        let is_same_task = self.handle.begin_turn(cx);
         self.handle.state().begin_turn();
         // A turn may end in the middle of what is there to read.
-        let mut budget = if buggify!() { 1 } else { TURN_BYTES };
+        let (mut budget, packets) = if buggify!() {
+            (1, 1)
+        } else {
+            (TURN_BYTES, TURN_PACKETS)
+        };
+        connection.turn_packets = packets;
         loop {
             let now = self.time.now();
-            let action = if self.is_settled(now) {
-                Action::Wait
-            } else {
-                self.decide(now)
-            };
-            match action {
-                Action::Disconnect(cause) => return Poll::Ready(cause),
-                Action::Finish => return Poll::Ready(ConnectionError::Closed),
-                Action::Shutdown => connection.needs_shutdown = true,
-                Action::Wait | Action::Connect => {}
+            let is_settled = self.is_settled(now);
+            if !is_settled {
+                match self.decide(now) {
+                    Action::Disconnect(cause) => return Poll::Ready(cause),
+                    Action::Finish => return Poll::Ready(ConnectionError::Closed),
+                    Action::Shutdown => connection.needs_shutdown = true,
+                    Action::Wait | Action::Connect => {}
+                }
             }
             let advanced = self
-                .poll_read(cx, connection, now, &mut budget)
+                .poll_read(cx, connection, now, &mut budget, has_packets)
                 .and_then(|read| Ok((read, self.poll_write(cx, connection, now)?)));
             let (read, written) = match advanced {
                 Ok(advanced) => advanced,
@@ -407,27 +422,85 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Poll::Ready(cause);
             }
             let has_more = read == Progress::OutOfBudget || written == Progress::OutOfBudget;
-            if has_more || self.handle.state().awaits_turn() {
+            let (awaits_turn, is_owed) = {
+                let state = self.handle.state();
+                (state.awaits_turn(), state.unacknowledged() > 0)
+            };
+            if has_more || awaits_turn {
                 // Still scheduled: others go first, then this task is polled again.
-                cx.waker().wake_by_ref();
+                if self.handle.state().awaits_large_answers() {
+                    self.yield_to_all(cx);
+                } else {
+                    cx.waker().wake_by_ref();
+                }
                 return Poll::Pending;
             }
-            if self.must_wait(cx, now, timer.as_mut()) {
+            // Once something was decided, every deadline may be another.
+            let can_rest =
+                is_same_task && is_settled && self.can_rest(now, is_owed, timer.alarms());
+            if can_rest || self.must_wait(cx, now, timer.as_mut()) {
                 return Poll::Pending;
             }
         }
     }
 
+    /// Asks for another turn, after everybody else: also after the future that a runtime was started with,
+    /// which is no task, and has its turn when no task is left.
+    fn yield_to_all(&self, cx: &mut Context<'_>) {
+        if pin!(self.task.yield_now()).poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
     /// Whether the last turn left nothing to decide, and nothing has changed but what the stream may
-    /// bring.
+    /// bring and what is to be written.
     fn is_settled(&self, now: Duration) -> bool {
-        let until = self.settled_until.take();
-        !self.handle.is_dirty() && until.is_some_and(|until| now < until)
+        let is_settled = now < self.settled_until.get()
+            && match self.handle.changed() {
+                Changed::Nothing => true,
+                Changed::Packets => self.handle.state().handle_queued(now),
+                Changed::Anything => false,
+            };
+        if is_settled {
+            self.handle.take_changed();
+        }
+        is_settled
+    }
+
+    /// The short way to [`must_wait`](Self::must_wait), for turns that only moved packets: whether
+    /// there is nothing to do but wait for the stream, for handles, and for the alarms that are set
+    /// already. `is_owed`: something was written and not acknowledged.
+    fn can_rest(&self, now: Duration, is_owed: bool, alarms: Alarms) -> bool {
+        if self.handle.is_awaited() {
+            return false;
+        }
+        // What was written is owed, whoever else waits for the other end.
+        let is_owed =
+            is_owed || self.handle.is_watched() || self.receiver.expects_replies(&self.handle);
+        let mut state = self.handle.state();
+        let is_all = match self.handle.changed() {
+            Changed::Nothing => true,
+            Changed::Packets => state.handle_queued(now),
+            Changed::Anything => false,
+        };
+        if !is_all || !state.can_rest(now, is_owed, alarms) {
+            return false;
+        }
+        drop(state);
+        self.rest();
+        true
+    }
+
+    fn rest(&self) {
+        self.handle.end_turn();
+        #[cfg(feature = "metrics")]
+        self.guard.publish();
     }
 
     /// What the state wants done now. Passes on what it has to report.
     fn decide(&self, now: Duration) -> Action {
-        self.handle.take_dirty();
+        self.handle.take_changed();
+        self.settled_until.set(Duration::ZERO);
         let demand = self.demand();
         let patience = if self.handle.is_connected() {
             None
@@ -451,7 +524,13 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     }
 
     /// Whether there is nothing to do but wait. Arms the timer, and lets handles wake the task.
-    fn must_wait(&self, cx: &mut Context<'_>, now: Duration, timer: Pin<&mut Timer<T>>) -> bool {
+    fn must_wait(
+        &self,
+        cx: &mut Context<'_>,
+        now: Duration,
+        mut timer: Pin<&mut Timer<T>>,
+    ) -> bool {
+        self.settled_until.set(Duration::ZERO);
         self.report_events();
         self.handle.wake_ready();
         // What was read since may be what was expected.
@@ -464,14 +543,14 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         };
         self.log
             .note_connections(now, self.handle.peer_name(), connections);
-        if is_due || timer.poll(cx, now, timeouts).is_ready() || self.handle.take_dirty() {
+        if is_due
+            || timer.as_mut().poll(cx, now, timeouts).is_ready()
+            || self.handle.take_changed() != Changed::Nothing
+        {
             return false;
         }
-        self.settled_until
-            .set(Some(timeouts.next().unwrap_or(Duration::MAX)));
-        self.handle.end_turn();
-        #[cfg(feature = "metrics")]
-        self.guard.publish();
+        self.settled_until.set(timer.alarms().first());
+        self.rest();
         true
     }
 
@@ -540,23 +619,30 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Wake, Waker};
 
-    /// A stream that always has more to read, or never, and takes every write.
+    /// A stream that has a packet to read so many times, and takes every write.
     struct Endless {
-        packet: Option<Vec<u8>>,
+        packet: Vec<u8>,
+        times: usize,
+        /// Bytes of the packet that were read this time.
+        read: usize,
         writes: Rc<RefCell<Vec<usize>>>,
     }
 
     impl tokio::io::AsyncRead for Endless {
         fn poll_read(
-            self: Pin<&mut Self>,
+            mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
             buffer: &mut tokio::io::ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            let Some(packet) = &self.packet else {
+            if self.times == 0 {
                 return Poll::Pending;
-            };
-            while buffer.remaining() >= packet.len() {
-                buffer.put_slice(packet);
+            }
+            while self.times > 0 && buffer.remaining() > 0 {
+                let rest = &self.packet[self.read..];
+                let count = rest.len().min(buffer.remaining());
+                buffer.put_slice(&rest[..count]);
+                self.read = (self.read + count) % self.packet.len();
+                self.times -= usize::from(self.read == 0);
             }
             Poll::Ready(Ok(()))
         }
@@ -633,13 +719,15 @@ mod tests {
     #[test]
     fn a_peer_that_never_stops_sending_does_not_keep_others_waiting() {
         let sink = Rc::new(Counter::default());
-        let packet = Some(serialize_packet(UID::new(1, 1), &[0; 1000]));
+        let packet = serialize_packet(UID::new(1, 1), &[0; 3_000]);
         let driver = accepted(Rc::clone(&sink) as Rc<dyn PeerSink>);
         let woken = Arc::new(Flag::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
         let mut serving = pin!(driver.serve(Endless {
             packet,
+            times: usize::MAX,
+            read: 0,
             writes: Rc::default()
         }));
         for poll in 1..=3 {
@@ -657,6 +745,46 @@ mod tests {
         }
     }
 
+    /// Answers each packet with one as large.
+    struct Mirror;
+
+    impl PeerSink for Mirror {
+        fn handle_packet(&self, peer: &PeerHandle, packet: ReceivedPacket<'_>) {
+            peer.send_reliable(packet.token, packet.to_bytes()).unwrap();
+        }
+        fn handle_session_ended(&self, _: &PeerHandle, _: SessionEnded) {}
+        fn handle_finished(&self, _: &PeerHandle) {}
+    }
+
+    #[test]
+    fn answers_to_the_first_of_many_packets_leave_before_the_rest_is_handed_out() {
+        let writes = Rc::new(RefCell::default());
+        let driver = accepted(Rc::new(Mirror));
+        let packet = serialize_packet(UID::new(1, 1), b"payload");
+        let count = 2 * TURN_PACKETS + 10;
+        let stream = Endless {
+            packet: packet.clone(),
+            times: count,
+            read: 0,
+            writes: Rc::clone(&writes),
+        };
+        let woken = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut serving = pin!(driver.serve(stream));
+        let mut polls = 0;
+        loop {
+            assert!(serving.as_mut().poll(&mut cx).is_pending());
+            polls += 1;
+            if !woken.0.swap(false, Ordering::Relaxed) {
+                break;
+            }
+        }
+        assert_eq!(polls, 3);
+        let parts = [TURN_PACKETS, TURN_PACKETS, 10].map(|packets| packets * packet.len());
+        assert_eq!(*writes.borrow(), parts);
+    }
+
     #[test]
     fn packets_that_are_ready_together_leave_in_one_write() {
         let writes = Rc::new(RefCell::default());
@@ -668,7 +796,9 @@ mod tests {
                 .unwrap();
         }
         let stream = Endless {
-            packet: None,
+            packet: Vec::new(),
+            times: 0,
+            read: 0,
             writes: Rc::clone(&writes),
         };
         let mut serving = pin!(driver.serve(stream));
@@ -694,7 +824,9 @@ mod tests {
                 .unwrap();
         }
         let stream = Endless {
-            packet: None,
+            packet: Vec::new(),
+            times: 0,
+            read: 0,
             writes: Rc::clone(&writes),
         };
         let woken = Arc::new(Flag::default());

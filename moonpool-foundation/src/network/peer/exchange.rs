@@ -129,6 +129,23 @@ impl Exchange {
         self.remote
     }
 
+    /// The largest payload that the other end takes, if it said so.
+    pub(super) fn remote_limit(&self) -> Option<u32> {
+        self.remote.max_payload
+    }
+
+    /// Whether a ping or a pong is to be laid out.
+    #[inline]
+    pub(super) fn is_urgent(&self) -> bool {
+        self.pong.is_some() || self.ping.is_some()
+    }
+
+    /// Whether packets arrived that no frame which was laid out acknowledges.
+    #[inline]
+    pub(super) fn owes_ack(&self) -> bool {
+        self.unacked_packets > 0
+    }
+
     /// The sequence number expected next: what outgoing frames acknowledge.
     pub(super) fn ack(&self) -> u64 {
         self.next_expected
@@ -473,6 +490,7 @@ impl Exchange {
 
     /// The driver has its turn, and will have another one soon if
     /// [`awaits_turn`](Self::awaits_turn) says so.
+    #[inline]
     pub(super) fn begin_turn(&mut self) {
         self.ack_turn = match self.ack_turn {
             AckTurn::Waits => AckTurn::AtOnce,
@@ -482,8 +500,14 @@ impl Exchange {
 
     /// Whether an acknowledgement leaves by itself in the driver's next turn, if no packet carries
     /// it until then.
+    #[inline]
     pub(super) fn awaits_turn(&self) -> bool {
         self.ack_turn == AckTurn::Waits
+    }
+
+    /// Whether it waits with few and large packets: it is worth waiting for everybody.
+    pub(super) fn awaits_large_answers(&self) -> bool {
+        self.awaits_turn() && self.unacked_packets < ACK_PACKETS
     }
 
     /// Lays out an acknowledgement by itself, if one is due that no packet carried.

@@ -43,15 +43,38 @@ pub(super) enum Prefix {
 impl Prefix {
     /// Appends the front to `head`, with zeroes for what layout fills in.
     pub(super) fn write(self, head: &mut BytesMut) {
-        head.extend_from_slice(&[0; 8]);
-        match self {
-            Self::Plain(token) => head.extend_from_slice(&token.to_le_bytes()),
-            Self::Sequenced(token) => {
-                head.extend_from_slice(&WellKnownToken::Sequenced.token().to_le_bytes());
-                head.extend_from_slice(&[0; 16]);
-                head.extend_from_slice(&token.to_le_bytes());
+        head.extend_from_slice(self.of(&self.bytes()));
+    }
+
+    /// Writes the front again, over what has become of it. What is shorter holds no payload.
+    pub(super) fn restore(self, head: &mut BytesMut) {
+        let bytes = self.bytes();
+        match head.get_mut(..self.size()) {
+            Some(front) => front.copy_from_slice(self.of(&bytes)),
+            None => {
+                head.clear();
+                head.extend_from_slice(self.of(&bytes));
             }
         }
+    }
+
+    fn of(self, bytes: &[u8; SEQUENCED_HEAD]) -> &[u8] {
+        match self {
+            Self::Plain(_) => &bytes[..HEADER_SIZE],
+            Self::Sequenced(_) => bytes,
+        }
+    }
+
+    /// In one piece: a packet's front is written in one go.
+    fn bytes(self) -> [u8; SEQUENCED_HEAD] {
+        let mut bytes = [0; SEQUENCED_HEAD];
+        let (outer, inner) = match self {
+            Self::Plain(token) => (token, UID::NIL),
+            Self::Sequenced(token) => (WellKnownToken::Sequenced.token(), token),
+        };
+        bytes[HEADER_SIZE - 16..HEADER_SIZE].copy_from_slice(&outer.to_le_bytes());
+        bytes[SEQUENCED_HEAD - 16..].copy_from_slice(&inner.to_le_bytes());
+        bytes
     }
 
     pub(super) const fn size(self) -> usize {
@@ -106,6 +129,12 @@ impl Frame {
             is_withdrawn: false,
             terms: PacketTerms::default(),
         }
+    }
+
+    /// Lets go of its bytes.
+    pub(super) fn clear(&mut self) {
+        self.head = BytesMut::new();
+        self.body = Bytes::new();
     }
 
     pub(super) fn with_terms(self, terms: PacketTerms) -> Self {
@@ -246,7 +275,7 @@ fn put(head: &mut [u8], at: usize, bytes: &[u8]) {
 /// Frames that are laid out, in the order they are written.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    frames: VecDeque<Frame>,
+    frames: VecDeque<Box<Frame>>,
     /// Bytes of the first frame that are written already.
     written: usize,
     /// Bytes of all frames, those included.
@@ -272,7 +301,7 @@ impl Batch {
     /// Withdraws the packet, if it is here: it becomes a Skip, at once or when it is written.
     pub(super) fn withdraw(&mut self, id: PacketId) -> Option<Withdrawn> {
         let is_it = |frame: &Frame| frame.is_reliable() && frame.id == id && !frame.is_withdrawn;
-        let at = self.frames.iter().position(is_it)?;
+        let at = self.frames.iter().position(|frame| is_it(frame))?;
         let has_begun = at == 0 && self.has_begun();
         let frame = self.frames.get_mut(at)?;
         let (was_exposed, account) = (frame.is_exposed, frame.terms.account);
@@ -298,7 +327,7 @@ impl Batch {
     }
 
     /// The frames, in the order they would have been written.
-    pub(super) fn into_frames(self) -> VecDeque<Frame> {
+    pub(super) fn into_frames(self) -> VecDeque<Box<Frame>> {
         self.frames
     }
 
@@ -311,6 +340,7 @@ impl Batch {
         self.slices
     }
 
+    #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.bytes < BATCH_BYTES && self.slices < BATCH_SLICES
     }
@@ -337,14 +367,14 @@ impl Batch {
         count
     }
 
-    pub(super) fn push(&mut self, frame: Frame) {
+    pub(super) fn push(&mut self, frame: Box<Frame>) {
         self.count_in(&frame);
         self.frames.push_back(frame);
     }
 
     /// Puts `frame` in front of every packet of which no byte was written yet, but behind other
     /// frames of the session: nothing may overtake an answer to a Hello.
-    pub(super) fn push_urgent(&mut self, frame: Frame) {
+    pub(super) fn push_urgent(&mut self, frame: Box<Frame>) {
         self.count_in(&frame);
         let begun = usize::from(self.written > 0);
         let behind = self.frames.iter().skip(begun);
@@ -358,7 +388,7 @@ impl Batch {
         self.slices += frame.slice_count();
     }
 
-    pub(super) fn pop(&mut self) -> Option<Frame> {
+    pub(super) fn pop(&mut self) -> Option<Box<Frame>> {
         let frame = self.frames.pop_front()?;
         self.bytes -= frame.size();
         self.slices -= frame.slice_count();
@@ -366,7 +396,7 @@ impl Batch {
     }
 
     /// The first frame if `bytes` more bytes, and what was written before, complete it.
-    pub(super) fn complete(&mut self, bytes: &mut usize) -> Option<Frame> {
+    pub(super) fn complete(&mut self, bytes: &mut usize) -> Option<Box<Frame>> {
         let size = self.frames.front()?.size();
         if self.written + *bytes < size {
             self.written += *bytes;

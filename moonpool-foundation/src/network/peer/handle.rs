@@ -1,11 +1,13 @@
 //! [`PeerHandle`]: what callers hold, without type parameters.
 
 mod answers;
+mod turns;
+mod watch;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +22,9 @@ use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{Demand, PeerState, Refusal};
 use super::terms::{Account, AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
+
+pub(super) use turns::Changed;
+pub use watch::PeerWatch;
 
 /// Bytes of memory that frames are cut from.
 const CHUNK_SIZE: usize = 16 * 1024;
@@ -56,8 +61,8 @@ struct Shared {
     waker: Cell<Option<Waker>>,
     /// The driver runs, or is going to: it need not be woken.
     is_scheduled: Cell<bool>,
-    /// A handle changed something since the driver looked last.
-    is_dirty: Cell<bool>,
+    /// What handles changed since the driver looked last.
+    changed: Cell<Changed>,
     is_ready_wanted: Cell<bool>,
     has_ended: Cell<bool>,
     /// Handles that count as a use of the peer.
@@ -88,7 +93,7 @@ impl PeerHandle {
             chunk: Cell::default(),
             waker: Cell::new(None),
             is_scheduled: Cell::new(false),
-            is_dirty: Cell::new(false),
+            changed: Cell::new(Changed::Nothing),
             is_ready_wanted: Cell::new(false),
             has_ended: Cell::new(false),
             references: Cell::new(1),
@@ -197,7 +202,8 @@ impl PeerHandle {
     }
 
     /// [`send_reliable`](Self::send_reliable), with the payload encoded straight into the frame.
-    /// `encode` appends to the buffer it is given; if it fails, nothing is queued.
+    /// `encode` appends to the buffer it is given, which holds the packet's front already: what it
+    /// does to that is undone. If it fails, nothing is queued.
     ///
     /// # Errors
     /// [`SendError::Encode`] with what `encode` gave, [`SendError::Peer`] if the peer refuses; it
@@ -222,9 +228,24 @@ impl PeerHandle {
         terms: PacketTerms,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<PacketId, SendError<E>> {
+        self.send_reliable_parts(token, terms, in_one_part(encode))
+    }
+
+    /// [`send_reliable_under`](Self::send_reliable_under), with the payload in two parts: what `encode`
+    /// appends to the buffer, and behind it the bytes that it gives, which are written from where
+    /// they are.
+    ///
+    /// # Errors
+    /// As [`send_reliable_under`](Self::send_reliable_under).
+    pub fn send_reliable_parts<E>(
+        &self,
+        token: UID,
+        terms: PacketTerms,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+    ) -> Result<PacketId, SendError<E>> {
         let admitted = self.state().admit_reliable(0, terms.account);
-        let (head, body) = self.encode(true, token, terms, encode, admitted)?;
-        Ok(self.push_reliable(head, body, terms)?)
+        let (packet, tail) = self.encode(true, token, encode, admitted)?;
+        Ok(self.push_reliable(packet, tail, terms)?)
     }
 
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
@@ -240,9 +261,8 @@ impl PeerHandle {
             let state = self.state();
             state.admit(0, Account::Own, state.accepts_unreliable())
         };
-        let terms = PacketTerms::default();
-        let (head, body) = self.encode(false, token, terms, encode, admitted)?;
-        Ok(self.push_unreliable(head, body)?)
+        let (packet, tail) = self.encode(false, token, in_one_part(encode), admitted)?;
+        Ok(self.push_unreliable(packet, tail)?)
     }
 
     /// Takes a reliable packet back. One that was not laid out for a write yet vanishes; of one that
@@ -388,14 +408,12 @@ impl PeerHandle {
         Ok((head, if is_copied { Bytes::new() } else { payload }))
     }
 
-    /// The front of a packet and the payload that `encode` writes: in one piece, unless it outgrew
-    /// the chunk.
+    /// The front of a packet and, behind it, the payload that `encode` writes; then what it gives.
     fn encode<E>(
         &self,
         reliable: bool,
         token: UID,
-        terms: PacketTerms,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
         admitted: Result<(), Refusal>,
     ) -> Result<(BytesMut, Bytes), SendError<E>> {
         if let Err(refusal) = admitted {
@@ -408,22 +426,20 @@ impl PeerHandle {
         let prefix = self.state().prefix(reliable, token);
         let mut chunk = self.chunk_with(prefix, EXPECTED_PAYLOAD);
         prefix.write(&mut chunk);
-        // The encoder sees an empty buffer: it could not spoil the front if it tried.
-        let mut head = chunk.split();
-        let encoded = encode(&mut chunk);
-        if let Err(error) = encoded {
-            chunk.clear();
-            self.0.chunk.set(chunk);
-            return Err(SendError::Encode(error));
-        }
-        let mut payload = chunk.split();
+        // The encoder sees the front: an empty buffer would have to be split off and put together
+        // again, for each packet.
+        let tail = match encode(&mut chunk) {
+            Ok(tail) => tail,
+            Err(error) => {
+                chunk.clear();
+                self.0.chunk.set(chunk);
+                return Err(SendError::Encode(error));
+            }
+        };
+        prefix.restore(&mut chunk);
+        let packet = chunk.split();
         self.0.chunk.set(chunk);
-        if std::ptr::eq(head.as_ptr_range().end, payload.as_ptr()) {
-            head.unsplit(payload);
-            return Ok((head, Bytes::new()));
-        }
-        terms.keep_rewritable(&mut head, &mut payload);
-        Ok((head, payload.freeze()))
+        Ok((packet, tail))
     }
 
     fn chunk_with(&self, prefix: Prefix, payload: usize) -> BytesMut {
@@ -444,7 +460,7 @@ impl PeerHandle {
         let pushed = self.state().send_reliable(head, body, terms);
         match pushed {
             Ok(id) => {
-                self.signal();
+                self.signal_changed(Changed::Packets);
                 Ok(id)
             }
             Err((refusal, head, body)) => Err(self.refused(true, refusal, head, body)),
@@ -455,7 +471,7 @@ impl PeerHandle {
         let pushed = self.state().send_unreliable(head, body);
         match pushed {
             Ok(()) => {
-                self.signal();
+                self.signal_changed(Changed::Packets);
                 Ok(())
             }
             Err((refusal, head, body)) => Err(self.refused(false, refusal, head, body)),
@@ -471,46 +487,9 @@ impl PeerHandle {
     }
 
     /// The state. Held for one call at a time: never across a callback, a wake or a provider.
+    #[inline]
     pub(super) fn state(&self) -> RefMut<'_, PeerState> {
         self.0.state.borrow_mut()
-    }
-
-    /// Something changed that the driver has to look at.
-    pub(super) fn signal(&self) {
-        self.0.is_dirty.set(true);
-        if self.0.is_scheduled.replace(true) {
-            return;
-        }
-        match self.0.waker.take() {
-            Some(waker) => waker.wake(),
-            // The driver was not polled yet: it will look by itself.
-            None => self.0.is_scheduled.set(false),
-        }
-    }
-
-    /// The driver begins to look at everything.
-    pub(super) fn begin_turn(&self, cx: &Context<'_>) {
-        let known = self.0.waker.take();
-        let waker = known.filter(|known| known.will_wake(cx.waker()));
-        self.0
-            .waker
-            .set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
-        self.0.is_scheduled.set(true);
-    }
-
-    /// Whether a handle changed something since the last [`take_dirty`](Self::take_dirty).
-    pub(super) fn is_dirty(&self) -> bool {
-        self.0.is_dirty.get()
-    }
-
-    /// Whether a handle changed something since the last call.
-    pub(super) fn take_dirty(&self) -> bool {
-        self.0.is_dirty.replace(false)
-    }
-
-    /// The driver is about to wait: from now on it has to be woken.
-    pub(super) fn end_turn(&self) {
-        self.0.is_scheduled.set(false);
     }
 
     /// Wakes the first one who waits for room, if there is some.
@@ -537,6 +516,13 @@ impl PeerHandle {
     }
 }
 
+/// An encoder that gives nothing but what it appends.
+fn in_one_part<E>(
+    encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
+) -> impl FnOnce(&mut BytesMut) -> Result<Bytes, E> {
+    |buffer| encode(buffer).map(|()| Bytes::new())
+}
+
 impl Clone for PeerHandle {
     fn clone(&self) -> Self {
         self.0.references.set(self.0.references.get() + 1);
@@ -549,32 +535,6 @@ impl Drop for PeerHandle {
         if self.1 == Tracking::Tracked {
             self.0.references.set(self.0.references.get() - 1);
         }
-    }
-}
-
-/// Keeps a peer [looking](PeerHandle::watch) for its other end. Dropping it ends that.
-#[must_use = "dropping it ends the watch"]
-pub struct PeerWatch(PeerHandle);
-
-impl PeerWatch {
-    /// The peer.
-    #[must_use]
-    pub fn peer(&self) -> &PeerHandle {
-        &self.0
-    }
-}
-
-impl Drop for PeerWatch {
-    fn drop(&mut self) {
-        let watches = &self.0.0.watches;
-        watches.set(watches.get() - 1);
-        self.0.signal();
-    }
-}
-
-impl fmt::Debug for PeerWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PeerWatch").field(&self.0).finish()
     }
 }
 

@@ -23,6 +23,7 @@ mod metrics;
 pub mod observability;
 mod outbox;
 mod packet;
+mod read_memory;
 mod reader;
 mod receiver;
 mod refusals;

@@ -60,12 +60,18 @@ pub(super) struct Outbox {
     unreliable_limits: Limits,
     /// Written on this connection and not acknowledged. Without a connection: all that have a
     /// sequence number.
-    retained: VecDeque<Frame>,
+    retained: VecDeque<Box<Frame>>,
     retained_bytes: usize,
     batch: Batch,
     /// Have a number from an earlier connection, and are to be laid out again.
-    relay: VecDeque<Frame>,
-    queue: VecDeque<Frame>,
+    relay: VecDeque<Box<Frame>>,
+    queue: VecDeque<Box<Frame>>,
+    /// For the next ones: packets go from line to line without being moved.
+    #[expect(
+        clippy::vec_box,
+        reason = "it is the boxes that are kept: a frame is moved by its pointer"
+    )]
+    spare: Vec<Box<Frame>>,
     /// Every sequence number below was acknowledged.
     acknowledged: u64,
     /// The sequence number that is given out next.
@@ -103,6 +109,7 @@ impl Outbox {
             batch: Batch::default(),
             relay: VecDeque::new(),
             queue: VecDeque::new(),
+            spare: Vec::new(),
             acknowledged: 1,
             next_sequence: 1,
             next_id: PacketId::FIRST,
@@ -138,6 +145,7 @@ impl Outbox {
         let id = self.next_id;
         self.next_id = id.next();
         let frame = Frame::new(head, body, FrameKind::Reliable, id).with_terms(terms);
+        let frame = self.kept(frame);
         self.answers.handle_pushed(&frame);
         self.reliable_held += 1;
         self.reliable_bytes += frame.size();
@@ -147,6 +155,7 @@ impl Outbox {
 
     pub(super) fn push_unreliable(&mut self, head: BytesMut, body: Bytes) {
         let frame = Frame::new(head, body, FrameKind::Unreliable, self.next_id);
+        let frame = self.kept(frame);
         self.unreliable_queued += 1;
         self.unreliable_bytes += frame.size();
         self.queue.push_back(frame);
@@ -204,7 +213,7 @@ impl Outbox {
         self.batch.push(frame);
     }
 
-    fn control_frame(&mut self, token: WellKnownToken, payload: &[u8]) -> Frame {
+    fn control_frame(&mut self, token: WellKnownToken, payload: &[u8]) -> Box<Frame> {
         let prefix = Prefix::Plain(token.token());
         self.scratch.reserve(prefix.size() + payload.len());
         prefix.write(&mut self.scratch);
@@ -212,7 +221,24 @@ impl Outbox {
         let head = self.scratch.split();
         let mut frame = Frame::new(head, Bytes::new(), FrameKind::Control, self.next_id);
         frame.lay_out(0);
-        frame
+        self.kept(frame)
+    }
+
+    /// A frame in memory of its own, which it leaves when it is [done](Self::reuse).
+    fn kept(&mut self, frame: Frame) -> Box<Frame> {
+        match self.spare.pop() {
+            Some(mut place) => {
+                *place = frame;
+                place
+            }
+            None => Box::new(frame),
+        }
+    }
+
+    /// Drops what a frame holds, and keeps its memory. As many are kept as there ever were at once.
+    fn reuse(&mut self, mut frame: Box<Frame>) {
+        frame.clear();
+        self.spare.push(frame);
     }
 
     /// Lays the next packet out. `ack` is what a sequenced frame acknowledges, `max_payload` what
@@ -285,6 +311,7 @@ impl Outbox {
     }
 
     /// The batch, to write from it; [`put_back`](Self::put_back) has to follow before anything else.
+    #[inline]
     pub(super) fn take_batch(&mut self) -> Batch {
         std::mem::take(&mut self.batch)
     }
@@ -304,7 +331,7 @@ impl Outbox {
         self.batch.expose_begun();
     }
 
-    fn finish_frame(&mut self, mut frame: Frame) {
+    fn finish_frame(&mut self, mut frame: Box<Frame>) {
         match frame.kind() {
             FrameKind::Reliable | FrameKind::Skip => {
                 self.counters.packets_sent += u64::from(frame.is_reliable());
@@ -313,9 +340,9 @@ impl Outbox {
                     self.complete_withdrawal(&mut frame);
                     self.retained_bytes += frame.size();
                     self.retained.push_back(frame);
-                } else {
-                    self.release(&frame);
+                    return;
                 }
+                self.release(&frame);
             }
             FrameKind::Unreliable => {
                 self.unreliable_queued -= 1;
@@ -324,6 +351,7 @@ impl Outbox {
             }
             FrameKind::Control => {}
         }
+        self.reuse(frame);
     }
 
     fn complete_withdrawal(&mut self, frame: &mut Frame) {
@@ -363,6 +391,7 @@ impl Outbox {
             self.release(&frame);
             self.settled = frame.id.next();
             self.acknowledged += 1;
+            self.reuse(frame);
         }
         debug_assert!(
             !self.retained.is_empty() || self.retained_bytes == 0,
@@ -376,11 +405,13 @@ impl Outbox {
         self.counters.unreliable_dropped += 1;
     }
 
+    #[inline]
     pub(super) fn batch(&self) -> &Batch {
         &self.batch
     }
 
     /// Whether packets wait that are not laid out.
+    #[inline]
     pub(super) fn has_queued(&self) -> bool {
         !self.queue.is_empty() || !self.relay.is_empty()
     }
@@ -404,6 +435,7 @@ impl Outbox {
         self.reliable_bytes
     }
 
+    #[inline]
     pub(super) fn unacknowledged(&self) -> usize {
         self.retained.len()
     }
@@ -426,7 +458,7 @@ fn count(frames: usize) -> u64 {
 }
 
 /// Where the reliable packet's frame is. Ids ascend, also those noted for other packets.
-fn position(frames: &VecDeque<Frame>, id: PacketId) -> Option<usize> {
+fn position(frames: &VecDeque<Box<Frame>>, id: PacketId) -> Option<usize> {
     let first = frames.partition_point(|frame| frame.id < id);
     let same = frames.iter().skip(first).take_while(|frame| frame.id == id);
     let before = same.take_while(|frame| !frame.is_reliable()).count();
@@ -435,7 +467,7 @@ fn position(frames: &VecDeque<Frame>, id: PacketId) -> Option<usize> {
     (frame.is_reliable() && frame.id == id).then_some(at)
 }
 
-fn withdraw_numbered(frames: &mut VecDeque<Frame>, id: PacketId) -> Option<Withdrawn> {
+fn withdraw_numbered(frames: &mut VecDeque<Box<Frame>>, id: PacketId) -> Option<Withdrawn> {
     let at = position(frames, id)?;
     let frame = frames.get_mut(at)?;
     Some(Withdrawn {

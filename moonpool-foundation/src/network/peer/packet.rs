@@ -157,6 +157,9 @@ pub struct ReceivedPacket<'a> {
     pub payload: &'a [u8],
     /// Whether it was sent reliably, as far as the receiver can tell: in plain mode nothing is.
     pub reliable: bool,
+    /// When it was handed out, in the time of the peer's provider: one reading of the clock serves
+    /// all packets that are handed out together.
+    pub received_at: Duration,
     block: &'a Bytes,
     /// Bytes of the memory that the block is part of.
     block_bytes: usize,
@@ -175,13 +178,23 @@ impl<'a> ReceivedPacket<'a> {
             token,
             payload,
             reliable,
+            received_at: Duration::ZERO,
             block,
             block_bytes,
         }
     }
 
+    /// Received at this time.
+    pub(super) fn at(self, received_at: Duration) -> Self {
+        Self {
+            received_at,
+            ..self
+        }
+    }
+
     /// Bytes that are kept by whoever shares a part of it.
-    pub(super) fn block_bytes(&self) -> usize {
+    #[must_use]
+    pub fn block_bytes(&self) -> usize {
         self.block_bytes
     }
 

@@ -1,6 +1,7 @@
 //! Bytes in, packets out: one growing buffer, many packets per read, no copy of a payload.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -9,8 +10,8 @@ use crate::messaging::WireError;
 use crate::messaging::wire::{HEADER_SIZE, PacketHeader, packet_length};
 use crate::sometimes_assert;
 
-use super::budget::SharedBudget;
 use super::error::ConnectionError;
+use super::read_memory::{LARGEST_SPARE, PIECE_OFFSET, ReadMemory};
 
 /// Bytes of the buffer at first.
 const FIRST_READ: usize = 4 * 1024;
@@ -22,39 +23,70 @@ const LARGEST_READ: usize = 128 * 1024;
 /// read is still with its receiver, more room means a new buffer.
 const ENOUGH: usize = 4;
 
+/// Room behind a large packet: what precedes it in the same read, or follows it, is mostly short, and
+/// a read that fills its buffer is followed by one that finds nothing.
+const SLACK: usize = 4 * 1024;
+
+/// So many reads that bring no large packet, and none is expected any more.
+const FORGOTTEN_AFTER: u32 = 8;
+
 /// Collects a stream's bytes until packets are complete.
 ///
 /// The buffer holds at most one incomplete packet and one read beyond it. It grows when reads fill
-/// it, and to the size of a packet only once that packet's length was judged.
+/// it, and to the size of a packet only once that packet's length was judged. Packets that are larger
+/// than a read have pieces of memory that go round: after one of them, the next read is into a piece that
+/// has room for another.
 #[derive(Debug)]
 pub(super) struct PacketReader {
     buffer: BytesMut,
     max_payload: usize,
     read_size: usize,
-    /// What all connections of the transport read into, if this is one of a transport's.
-    budget: Option<Rc<SharedBudget>>,
-    /// What it counts as there: the most that the buffer was asked to hold.
+    /// What is read into, if it is one of a transport's: together with all its other connections.
+    shared: Rc<ReadMemory>,
+    /// What counts there: the most that the buffer was asked to hold.
     charged: usize,
     /// Bytes of the memory that the buffer is part of.
     memory: usize,
+    /// Bytes of the last packet that was larger than a read. 0: none is expected.
+    expected: usize,
+    /// Reads since.
+    reads_without: u32,
 }
 
 impl PacketReader {
     pub(super) fn new(max_payload: usize) -> Self {
+        let shared = Rc::new(ReadMemory::new(usize::MAX));
+        shared.handle_reader_added();
         Self {
             buffer: BytesMut::new(),
             max_payload,
             read_size: FIRST_READ,
-            budget: None,
+            shared,
             charged: 0,
             memory: 0,
+            expected: 0,
+            reads_without: 0,
         }
     }
 
     /// What is read into counts against this, from the next read on.
-    pub(super) fn share(&mut self, budget: Rc<SharedBudget>) {
-        debug_assert!(self.budget.is_none(), "it counts against one budget");
-        self.budget = Some(budget);
+    pub(super) fn share(&mut self, memory: Rc<ReadMemory>) {
+        self.leave();
+        memory.handle_reader_added();
+        self.shared = memory;
+    }
+
+    fn leave(&mut self) {
+        self.charge(0);
+        self.shared.handle_reader_removed();
+    }
+
+    /// Counts so many bytes from now on.
+    fn charge(&mut self, bytes: usize) {
+        let budget = self.shared.budget();
+        budget.remove(self.charged);
+        budget.add(bytes);
+        self.charged = bytes;
     }
 
     /// Counts the memory that the next read takes. While memory is short reads are small, and a
@@ -62,48 +94,66 @@ impl PacketReader {
     ///
     /// # Errors
     /// [`ConnectionError::NoMemory`].
+    #[inline]
     pub(super) fn make_room(&mut self) -> Result<(), ConnectionError> {
-        let missing = self.missing();
-        let (held, charged) = (self.buffer.len(), self.charged);
-        let more = |read_size| (held + missing.max(read_size)).saturating_sub(charged);
-        let Some(budget) = self.budget.as_ref().filter(|_| more(self.read_size) > 0) else {
+        let cost_now = cost(self.wanted());
+        if cost_now <= self.charged {
             return Ok(());
-        };
-        if budget.is_short() || !budget.fits(more(self.read_size)) {
-            self.read_size = FIRST_READ;
         }
-        let more = more(self.read_size);
+        if self.shared.is_short() || !self.shared.fits(cost_now - self.charged) {
+            self.read_size = FIRST_READ;
+            self.expected = 0;
+        }
+        let wanted = cost(self.wanted());
+        let more = wanted.saturating_sub(self.charged);
         // The first bytes of a packet are always read: only one that is larger is refused.
-        if more > FIRST_READ && !budget.fits(more) {
-            let limit = budget.limit();
+        if more > FIRST_READ && !self.shared.fits(more) {
+            let limit = self.shared.budget().limit();
             return Err(ConnectionError::NoMemory { bytes: more, limit });
         }
-        budget.add(more);
-        self.charged += more;
+        self.charge(self.charged.max(wanted));
         Ok(())
     }
 
-    /// There is nothing to read. What a busy connection keeps for its next read is let go of while
-    /// memory is short: it may be a long time until then.
-    pub(super) fn handle_blocked(&mut self) {
-        if self.charged <= FIRST_READ || !self.buffer.is_empty() {
-            return;
+    /// There is nothing to read. A piece of memory for large packets is left to others meanwhile, and
+    /// what else a busy connection keeps for its next read is let go of while memory is short: it may
+    /// be a long time until then.
+    #[inline]
+    pub(super) fn handle_blocked(&mut self, now: Duration) {
+        if self.charged > FIRST_READ && self.buffer.is_empty() {
+            if is_large(self.memory) {
+                // First: one who keeps it is charged for it.
+                self.charge(0);
+                self.shared.note_use(now);
+                self.leave_piece();
+            } else if self.shared.is_short() {
+                self.charge(0);
+                self.read_size = FIRST_READ;
+                self.buffer = BytesMut::new();
+            }
         }
-        if let Some(budget) = &self.budget
-            && budget.is_short()
-        {
-            budget.remove(self.charged);
-            self.charged = 0;
-            self.read_size = FIRST_READ;
-            self.buffer = BytesMut::new();
-        }
+        self.shared.handle_blocked(now);
     }
 
     /// Bytes that the packet which has begun still lacks.
+    #[inline]
     fn missing(&self) -> usize {
         match packet_length(&self.buffer, self.max_payload) {
             Ok(Some(length)) => length.saturating_sub(self.buffer.len()),
             Ok(None) | Err(_) => 0,
+        }
+    }
+
+    /// Bytes that the buffer is to hold after the next read.
+    fn wanted(&self) -> usize {
+        let (held, missing) = (self.buffer.len(), self.missing());
+        let wanted = held + missing.max(self.read_size);
+        if is_large(held + missing) {
+            held + missing + SLACK
+        } else if held == 0 {
+            wanted.max(self.expected)
+        } else {
+            wanted
         }
     }
 
@@ -113,30 +163,67 @@ impl PacketReader {
     }
 
     /// The buffer to append to, with room for the next read.
+    #[inline]
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
-        let missing = self.missing();
-        let (held, room) = (
-            self.buffer.len(),
-            self.buffer.capacity() - self.buffer.len(),
-        );
-        // What a large packet still lacks is read into the room that was made for it: more would move
-        // all of it, to read a little of what follows.
-        let enough = if missing > 0 && held >= self.read_size {
-            missing
-        } else {
-            missing.max(self.read_size / ENOUGH)
+        let (held, missing) = (self.buffer.len(), self.missing());
+        let room = self.buffer.capacity() - held;
+        let wanted = self.wanted();
+        // What a packet lacks is read into the room that was made for it: more would move all of it, to
+        // read a little of what follows.
+        let enough = match missing {
+            0 if is_large(wanted) => wanted,
+            0 => self.read_size / ENOUGH,
+            _ if is_large(wanted) || held >= self.read_size => missing,
+            _ => missing.max(self.read_size / ENOUGH),
         };
         if room < enough {
-            self.buffer.reserve(missing.max(self.read_size));
-            self.memory = self.buffer.capacity();
+            if is_large(wanted) || is_large(self.memory) {
+                self.begin_piece(wanted);
+            } else {
+                self.buffer.reserve(missing.max(self.read_size));
+                self.memory = self.buffer.capacity();
+            }
         }
         &mut self.buffer
     }
 
+    /// Leaves a piece of memory to whoever needs some like it.
+    fn leave_piece(&mut self) {
+        let piece = std::mem::take(&mut self.buffer);
+        let memory = std::mem::take(&mut self.memory);
+        if is_large(memory) {
+            self.shared.keep(piece, memory);
+        }
+    }
+
+    /// Moves to memory for so many bytes, with what is held.
+    fn begin_piece(&mut self, bytes: usize) {
+        if self.buffer.is_empty() {
+            // It may be free.
+            self.leave_piece();
+        }
+        let (mut piece, memory) = if !is_large(bytes) {
+            (BytesMut::with_capacity(bytes), bytes)
+        } else {
+            self.shared.take(bytes)
+        };
+        piece.extend_from_slice(&self.buffer);
+        self.leave_piece();
+        self.charge(self.charged.min(cost(bytes)));
+        (self.buffer, self.memory) = (piece, memory);
+    }
+
     /// `bytes` were appended. Reads that fill the buffer make the next one larger.
+    #[inline]
     pub(super) fn handle_read(&mut self, bytes: usize) {
         if bytes >= self.read_size {
             self.read_size = (self.read_size * 2).min(LARGEST_READ);
+        }
+        if self.expected > 0 {
+            self.reads_without += 1;
+            if self.reads_without > FORGOTTEN_AFTER {
+                self.expected = 0;
+            }
         }
     }
 
@@ -146,15 +233,22 @@ impl PacketReader {
     /// If the bytes behind the last complete packet cannot begin one, and nothing complete is left
     /// in front of them.
     pub(super) fn next_block(&mut self) -> Result<Option<Block>, WireError> {
-        let mut end = 0;
+        let (mut end, mut largest) = (0, 0);
         let judged = loop {
             let rest = self.buffer.get(end..).unwrap_or_default();
             match packet_length(rest, self.max_payload) {
-                Ok(Some(length)) if length <= rest.len() => end += length,
+                Ok(Some(length)) if length <= rest.len() => {
+                    end += length;
+                    largest = largest.max(length);
+                }
                 Ok(_) => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
+        if is_large(largest) && largest <= LARGEST_SPARE - SLACK - PIECE_OFFSET {
+            self.expected = largest + SLACK;
+            self.reads_without = 0;
+        }
         if end == 0 {
             return judged.map(|()| None);
         }
@@ -166,6 +260,18 @@ impl PacketReader {
         }))
     }
 
+    /// Whether the last read could have taken more.
+    #[inline]
+    pub(super) fn has_room(&self) -> bool {
+        self.buffer.len() < self.buffer.capacity()
+    }
+
+    /// Whether everything that was read was given out.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Forgets everything that was read.
     pub(super) fn clear(&mut self) {
         self.buffer.clear();
@@ -174,10 +280,22 @@ impl PacketReader {
 
 impl Drop for PacketReader {
     fn drop(&mut self) {
-        if let Some(budget) = &self.budget {
-            budget.remove(self.charged);
-        }
+        self.leave();
     }
+}
+
+/// Bytes of the memory that room for so many takes.
+fn cost(bytes: usize) -> usize {
+    if is_large(bytes) {
+        bytes + PIECE_OFFSET
+    } else {
+        bytes
+    }
+}
+
+/// Whether so many bytes are more than an ordinary read.
+fn is_large(bytes: usize) -> bool {
+    bytes > 2 * LARGEST_READ
 }
 
 /// A packet's token, its payload, and the block that holds it.
@@ -193,8 +311,15 @@ pub(super) struct Block {
 
 impl Block {
     /// Bytes of the memory that it is part of, and that live as long as any part of it.
+    #[inline]
     pub(super) fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// Whether every packet was given out.
+    #[inline]
+    pub(super) fn is_spent(&self) -> bool {
+        self.at >= self.bytes.len()
     }
 
     /// The next packet: its token and payload.
@@ -265,7 +390,7 @@ mod tests {
     }
 
     /// A reader of packets up to 1 MB, and the beginning of one that is so large.
-    fn half_packet(budget: &Rc<SharedBudget>) -> Result<PacketReader, ConnectionError> {
+    fn half_packet(budget: &Rc<ReadMemory>) -> Result<PacketReader, ConnectionError> {
         let mut reader = PacketReader::new(1_000_000);
         reader.share(Rc::clone(budget));
         reader.make_room()?;
@@ -278,7 +403,7 @@ mod tests {
 
     #[test]
     fn half_packets_take_no_more_than_the_budget_and_give_it_back() {
-        let budget = Rc::new(SharedBudget::new(4_500_000));
+        let budget = Rc::new(ReadMemory::new(4_500_000));
         for _round in 0..3 {
             let readers: Vec<_> = (0..10).map(|_| half_packet(&budget)).collect();
             let taken = readers.iter().filter(|reader| reader.is_ok()).count();
@@ -289,12 +414,12 @@ mod tests {
                 "{refused:?}"
             );
         }
-        assert!(budget.fits(4_500_000));
+        assert!(budget.budget().fits(4_500_000));
     }
 
     #[test]
     fn small_packets_are_read_although_the_budget_is_used_up() {
-        let budget = Rc::new(SharedBudget::new(1_100_000));
+        let budget = Rc::new(ReadMemory::new(1_100_000));
         let _half = half_packet(&budget).unwrap();
         let mut reader = PacketReader::new(1_000_000);
         reader.share(Rc::clone(&budget));
@@ -302,14 +427,14 @@ mod tests {
             reader.make_room().unwrap();
             append(&mut reader, &serialize_packet(UID::new(1, 1), &[7; 2_000]));
             assert_eq!(read_all(&mut reader).unwrap().len(), 1);
-            reader.handle_blocked();
+            reader.handle_blocked(Duration::ZERO);
         }
         assert!(reader.buffer().capacity() <= 2 * FIRST_READ);
     }
 
     #[test]
     fn an_idle_reader_keeps_its_buffer_until_memory_is_short() {
-        let busy = |budget: &Rc<SharedBudget>| {
+        let busy = |budget: &Rc<ReadMemory>| {
             let mut reader = PacketReader::new(1_000_000);
             reader.share(Rc::clone(budget));
             for _ in 0..20 {
@@ -323,14 +448,97 @@ mod tests {
             }
             reader
         };
-        let budget = Rc::new(SharedBudget::new(1_000_000));
+        let budget = Rc::new(ReadMemory::new(1_000_000));
         let mut reader = busy(&budget);
-        reader.handle_blocked();
+        reader.handle_blocked(Duration::ZERO);
         assert!(reader.charged >= LARGEST_READ);
-        budget.add(600_000);
-        reader.handle_blocked();
+        budget.budget().add(600_000);
+        reader.handle_blocked(Duration::ZERO);
         assert_eq!((reader.charged, reader.buffer.capacity()), (0, 0));
         assert!(busy(&budget).charged <= 2 * FIRST_READ, "reads are small");
+    }
+
+    const LARGE: usize = 1_000_000;
+
+    /// Reads a large packet as a stream that has it whole gives it: gives it, and where it was.
+    fn read_large(reader: &mut PacketReader) -> (Block, *const u8) {
+        let packet = serialize_packet(UID::new(1, 1), &vec![7; LARGE]);
+        let mut rest = &packet[..];
+        loop {
+            reader.make_room().unwrap();
+            let buffer = reader.buffer();
+            let room = (buffer.capacity() - buffer.len()).min(rest.len());
+            buffer.extend_from_slice(&rest[..room]);
+            rest = &rest[room..];
+            reader.handle_read(room);
+            if let Some(mut block) = reader.next_block().unwrap() {
+                assert!(rest.is_empty());
+                let place = block.next_packet().unwrap().unwrap().1.as_ptr();
+                return (block, place);
+            }
+        }
+    }
+
+    #[test]
+    fn behind_a_large_packet_the_next_one_is_read_in_one_piece() {
+        let mut reader = PacketReader::new(LARGE);
+        drop(read_large(&mut reader));
+        for _ in 0..3 {
+            reader.make_room().unwrap();
+            let buffer = reader.buffer();
+            assert!(buffer.capacity() >= LARGE);
+            let begin = buffer.as_ptr();
+            let (_, place) = read_large(&mut reader);
+            assert_eq!(place, begin.wrapping_add(HEADER_SIZE), "it was not moved");
+        }
+    }
+
+    #[test]
+    fn large_packets_that_are_handed_on_need_two_pieces() {
+        let mut reader = PacketReader::new(LARGE);
+        let mut kept = read_large(&mut reader).0;
+        let mut places = Vec::new();
+        for _ in 0..20 {
+            reader.handle_blocked(Duration::ZERO);
+            let (block, place) = read_large(&mut reader);
+            kept = block;
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        drop(kept);
+        assert_eq!(places.len(), 2);
+    }
+
+    #[test]
+    fn an_idle_reader_leaves_its_large_memory_to_the_others() {
+        let memory = Rc::new(ReadMemory::new(usize::MAX));
+        let reader = || {
+            let mut reader = PacketReader::new(LARGE);
+            reader.share(Rc::clone(&memory));
+            reader
+        };
+        let (mut first, mut second) = (reader(), reader());
+        drop(read_large(&mut first));
+        let (_, place) = read_large(&mut first);
+        first.handle_blocked(Duration::ZERO);
+        assert_eq!((first.charged, first.buffer.capacity()), (0, 0));
+        assert_eq!(read_large(&mut second).1, place);
+    }
+
+    #[test]
+    fn large_packets_that_do_not_come_any_more_are_not_expected() {
+        let mut reader = PacketReader::new(LARGE);
+        drop(read_large(&mut reader));
+        for _ in 0..=FORGOTTEN_AFTER {
+            reader.make_room().unwrap();
+            append(&mut reader, &serialize_packet(UID::new(1, 1), &[7; 10]));
+            read_all(&mut reader).unwrap();
+            reader.handle_blocked(Duration::ZERO);
+        }
+        reader.make_room().unwrap();
+        assert!(reader.buffer().capacity() < LARGE);
+        assert!(reader.charged <= LARGEST_READ);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::frame::Frame;
 use super::handle::PeerHandle;
 use super::inbox::Inbox;
 use super::packet::{PeerSink, ReceivedPacket};
@@ -16,6 +15,7 @@ pub(super) enum Receiver {
 }
 
 impl Receiver {
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
         match self {
             Self::Sink(_) => false,
@@ -23,6 +23,7 @@ impl Receiver {
         }
     }
 
+    #[inline]
     pub(super) fn deliver(&self, handle: &PeerHandle, packet: ReceivedPacket<'_>) {
         match self {
             Self::Sink(sink) => sink.handle_packet(handle, packet),
@@ -30,6 +31,7 @@ impl Receiver {
         }
     }
 
+    #[inline]
     pub(super) fn expects_replies(&self, handle: &PeerHandle) -> bool {
         match self {
             Self::Sink(sink) => sink.expects_replies(handle),
@@ -50,7 +52,7 @@ impl Receiver {
         let (Self::Sink(sink), Some(frames)) = (self, ceded) else {
             return;
         };
-        let packets = frames.into_iter().filter_map(Frame::into_packet);
+        let packets = frames.into_iter().filter_map(|frame| frame.into_packet());
         sink.handle_ours(handle, packets.collect());
     }
 

@@ -13,13 +13,13 @@ use crate::network::NetworkProvider;
 use crate::task::{JoinHandle, TaskProvider};
 use crate::time::TimeProvider;
 
-use super::budget::SharedBudget;
 use super::config::PeerConfig;
 use super::driver::{Connection, Driver};
 use super::error::{ConnectionError, ProtocolError};
 use super::handle::PeerHandle;
 use super::log::{self, LogLimit};
 use super::packet::{PacketId, PeerId, PeerSink};
+use super::read_memory::ReadMemory;
 use super::receiver::Receiver;
 use super::session::{Hello, HelloAnswer, HelloKind, SessionIdentity, SessionMode, VERSION};
 use super::session_hub::{Admitted, Arrival, PassedOver, SessionHub};
@@ -126,7 +126,7 @@ struct Shared<N: NetworkProvider, T, TP> {
     limits: Cell<AcceptLimits>,
     connections: Rc<Cell<usize>>,
     /// What connections read into.
-    reads: RefCell<Rc<SharedBudget>>,
+    reads: RefCell<Rc<ReadMemory>>,
     /// What strangers may cause to be logged.
     log_limit: Rc<LogLimit>,
 }
@@ -157,7 +157,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
             next_greeting: Cell::new(0),
             limits: Cell::default(),
             connections: Rc::default(),
-            reads: RefCell::new(Rc::new(SharedBudget::new(usize::MAX))),
+            reads: RefCell::new(Rc::new(ReadMemory::new(usize::MAX))),
             log_limit: Rc::default(),
         });
         Self { shared }
@@ -178,7 +178,7 @@ impl<N: NetworkProvider, T: TimeProvider, TP: TaskProvider> SessionAcceptor<N, T
     /// before there are any.
     #[must_use]
     pub fn with_read_budget(self, bytes: usize) -> Self {
-        let budget = Rc::new(SharedBudget::new(bytes));
+        let budget = Rc::new(ReadMemory::new(bytes));
         self.shared.reads.replace(budget);
         self
     }

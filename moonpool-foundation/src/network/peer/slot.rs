@@ -3,9 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 
-use super::budget::SharedBudget;
 use super::driver::Connection;
 use super::packet::PeerId;
+use super::read_memory::ReadMemory;
 
 /// Counts a connection for as long as it lives.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ impl<S> Slot<S> {
         }
     }
 
+    #[inline]
     pub(super) fn is_filled(&self) -> bool {
         !matches!(*self.waiting.borrow(), Waiting::Nothing)
     }
@@ -86,7 +87,7 @@ pub(super) struct Kept {
     pub(super) keeper: Weak<dyn Keeper>,
     pub(super) peer: PeerId,
     /// What the connections of the transport read into.
-    pub(super) reads: Rc<SharedBudget>,
+    pub(super) reads: Rc<ReadMemory>,
 }
 
 impl Kept {

@@ -37,7 +37,7 @@ use super::terms::{Account, PacketTerms};
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
 
-pub(super) use liveness::{Demand, Timeouts};
+pub(super) use liveness::{Alarms, Demand, Timeouts};
 
 use ending::Rest;
 use liveness::{Liveness, Outage};
@@ -206,6 +206,8 @@ pub(super) struct PeerState {
     is_ceding: bool,
     /// While a session has no connection.
     last_connection: Option<LastConnection>,
+    /// Every deadline of the connection was told since it opened.
+    is_timed: bool,
     events: VecDeque<Event>,
     /// What `close()` could not deliver.
     undelivered: Option<SessionEnded>,
@@ -278,6 +280,7 @@ impl PeerState {
             rivals: Vec::new(),
             is_ceding: false,
             last_connection: None,
+            is_timed: false,
             events: VecDeque::new(),
             undelivered: None,
             metrics: PeerMetrics::default(),
@@ -460,6 +463,7 @@ impl PeerState {
     }
 
     /// Whether packets can flow.
+    #[inline]
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open { .. })
     }
@@ -495,6 +499,7 @@ impl PeerState {
     }
 
     /// Whether what arrives is of no interest any more.
+    #[inline]
     pub(super) fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Ending { .. })
     }
@@ -509,9 +514,8 @@ impl PeerState {
     /// The largest payload that both ends take, as far as is known.
     pub(super) fn max_payload(&self) -> u32 {
         let own = self.config.max_payload_bytes;
-        self.remote()
-            .max_payload
-            .map_or(own, |remote| own.min(remote))
+        let remote = self.exchange.as_ref().and_then(Exchange::remote_limit);
+        remote.map_or(own, |remote| own.min(remote))
     }
 
     /// How many connections became usable.

@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
-
 use super::budget::SharedBudget;
 use super::config::PeerConfig;
 use super::frame::Frame;
@@ -61,27 +59,6 @@ pub struct PacketTerms {
     pub expiry: Option<Expiry>,
     /// Which limit it counts against.
     pub account: Account,
-}
-
-impl Expiry {
-    /// Bytes at the front of the payload that are written anew.
-    fn rewritten_bytes(&self) -> usize {
-        self.remaining_offset
-            .map_or(0, |offset| usize::from(offset) + 8)
-    }
-}
-
-impl PacketTerms {
-    /// Moves the part of the payload that is written anew behind the packet's front, if the payload
-    /// has memory of its own.
-    pub(super) fn keep_rewritable(&self, head: &mut BytesMut, payload: &mut BytesMut) {
-        let bytes = self.expiry.map_or(0, |expiry| expiry.rewritten_bytes());
-        let bytes = bytes.min(payload.len());
-        if bytes > 0 {
-            head.extend_from_slice(&payload[..bytes]);
-            payload.advance(bytes);
-        }
-    }
 }
 
 /// Frames and bytes of one kind that are held: queued, laid out, or not acknowledged.

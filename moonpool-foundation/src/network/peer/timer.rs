@@ -9,14 +9,15 @@ use pin_project_lite::pin_project;
 
 use crate::time::TimeProvider;
 
-use super::state::Timeouts;
+use super::state::{Alarms, Timeouts};
 
 pin_project! {
     /// The timer of one class of deadlines. It is armed for the next one, or an earlier one that there
     /// was: most deadlines move on, or come and go, with every packet, and a timer that fires early,
     /// or for nothing, is cheaper than one that is armed anew each time.
     struct Alarm<S> {
-        at: Option<Duration>,
+        // `Duration::MAX`: it is not set.
+        at: Duration,
         // Whom the sleep wakes: it is asked again only by another task, or once its time has come.
         waker: Option<Waker>,
         #[pin]
@@ -27,7 +28,7 @@ pin_project! {
 impl<S: Future<Output = ()>> Alarm<S> {
     fn new() -> Self {
         Self {
-            at: None,
+            at: Duration::MAX,
             waker: None,
             sleep: None,
         }
@@ -41,21 +42,16 @@ impl<S: Future<Output = ()>> Alarm<S> {
         sleep_until: impl FnOnce(Duration) -> S,
     ) -> Poll<()> {
         let mut this = self.project();
-        let is_early_enough = match (*this.at, next) {
-            (Some(armed), Some(next)) => armed <= next,
-            (_, None) => true,
-            (None, Some(_)) => false,
-        };
-        if !is_early_enough {
+        if let Some(next) = next.filter(|next| next < this.at) {
             *this.at = next;
             *this.waker = None;
-            this.sleep.set(next.map(sleep_until));
+            this.sleep.set(Some(sleep_until(next)));
         }
         let is_registered = this
             .waker
             .as_ref()
             .is_some_and(|waker| waker.will_wake(cx.waker()));
-        if is_registered && this.at.is_none_or(|at| now < at) {
+        if is_registered && now < *this.at {
             return Poll::Pending;
         }
         let Some(sleep) = this.sleep.as_mut().as_pin_mut() else {
@@ -67,7 +63,7 @@ impl<S: Future<Output = ()>> Alarm<S> {
             }
             return Poll::Pending;
         }
-        *this.at = None;
+        *this.at = Duration::MAX;
         *this.waker = None;
         this.sleep.set(None);
         Poll::Ready(())
@@ -91,6 +87,14 @@ impl<T: TimeProvider> Timer<T> {
             time,
             ordinary: Alarm::new(),
             background: Alarm::new(),
+        }
+    }
+
+    /// What it is set for.
+    pub(super) fn alarms(&self) -> Alarms {
+        Alarms {
+            ordinary: self.ordinary.at,
+            background: self.background.at,
         }
     }
 

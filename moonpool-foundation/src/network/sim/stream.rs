@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::network::TcpStreamTrait;
-use crate::sim::{Asked, ConnectionId, ProcessRef, Side, WeakSimWorld};
+use crate::sim::{Asked, ConnectionId, Outgoing, ProcessRef, Side, WeakSimWorld};
 use crate::wait::{self, WaitReason};
 
 /// One end of a simulated TCP connection.
@@ -46,12 +46,48 @@ impl SimTcpStream {
         }
     }
 
+    #[inline]
     fn log(&self, operation: &'static str, result: Result<usize, &io::Error>) {
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            self.log_to_somebody(operation, result);
+        }
+    }
+
+    #[cold]
+    fn log_to_somebody(&self, operation: &'static str, result: Result<usize, &io::Error>) {
         let (connection, side) = (self.id.number(), self.side);
         match result {
             Ok(bytes) => tracing::trace!(connection, ?side, bytes, "{operation}"),
             Err(error) => tracing::debug!(connection, ?side, %error, "{operation} fails"),
         }
+    }
+
+    #[inline]
+    fn write(&self, cx: &mut Context<'_>, bytes: Outgoing<'_>) -> Poll<io::Result<usize>> {
+        let Some(world) = self.world.upgrade() else {
+            return Poll::Pending;
+        };
+        let asked = world.with_live(self.owner, |world| {
+            world.write(self.id, self.side, bytes, cx.waker())
+        });
+        let Some(asked) = asked else {
+            return Poll::Pending;
+        };
+        match asked {
+            Asked::Ready(result) => {
+                self.log("write", result.as_ref().copied());
+                return Poll::Ready(result);
+            }
+            Asked::Parked => {}
+            Asked::Park => {
+                let waker = world.register(cx.waker());
+                drop(world.with(|world| world.park_writer(self.id, self.side, waker)));
+            }
+        }
+        wait::note(WaitReason::Write {
+            remote: self.remote,
+        });
+        Poll::Pending
     }
 
     fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
@@ -103,7 +139,7 @@ impl AsyncWrite for SimTcpStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        self.write(cx, Outgoing::Bytes(bytes))
     }
 
     fn poll_write_vectored(
@@ -111,30 +147,7 @@ impl AsyncWrite for SimTcpStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Some(world) = self.world.upgrade() else {
-            return Poll::Pending;
-        };
-        let asked = world.with_live(self.owner, |world| {
-            world.write(self.id, self.side, slices, cx.waker())
-        });
-        let Some(asked) = asked else {
-            return Poll::Pending;
-        };
-        match asked {
-            Asked::Ready(result) => {
-                self.log("write", result.as_ref().copied());
-                return Poll::Ready(result);
-            }
-            Asked::Parked => {}
-            Asked::Park => {
-                let waker = world.register(cx.waker());
-                drop(world.with(|world| world.park_writer(self.id, self.side, waker)));
-            }
-        }
-        wait::note(WaitReason::Write {
-            remote: self.remote,
-        });
-        Poll::Pending
+        self.write(cx, Outgoing::Slices(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -167,6 +180,28 @@ impl TcpStreamTrait for SimTcpStream {
             return Err(io::ErrorKind::NotConnected.into());
         }
         self.addresses().map(|(_, remote)| remote.to_string())
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(world) = self.world.upgrade() else {
+            return Poll::Pending;
+        };
+        let asked = world.with_live(self.owner, |world| {
+            world.await_bytes(self.id, self.side, cx.waker())
+        });
+        match asked {
+            None => return Poll::Pending,
+            Some(Asked::Ready(())) => return Poll::Ready(()),
+            Some(Asked::Parked) => {}
+            Some(Asked::Park) => {
+                let waker = world.register(cx.waker());
+                drop(world.with(|world| world.park_reader(self.id, self.side, waker)));
+            }
+        }
+        wait::note(WaitReason::Read {
+            remote: self.remote,
+        });
+        Poll::Pending
     }
 
     /// Simulated sockets always send at once: this has no effect.

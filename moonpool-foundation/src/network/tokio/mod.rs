@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use crate::network::{NetworkProvider, TcpListenerTrait, TcpStreamTrait};
 
@@ -74,5 +75,10 @@ impl TcpStreamTrait for ::tokio::net::TcpStream {
 
     fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         ::tokio::net::TcpStream::set_nodelay(self, nodelay)
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is a read's to report.
+        self.poll_read_ready(cx).map(drop)
     }
 }

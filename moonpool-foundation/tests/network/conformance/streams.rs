@@ -1,5 +1,6 @@
 //! Bytes, EOF and half-close on connections that end in an orderly way.
 
+use std::future::poll_fn;
 use std::io::IoSlice;
 use std::pin::pin;
 
@@ -78,6 +79,14 @@ cases! {
         "client's bytes arrived: true",
         "server's bytes arrived: true",
     ];
+    a_stream_that_is_asked_whether_a_read_would_wait_wakes_who_asked => [
+        "asked: pending",
+        "bytes came: true",
+        "read: Ok(\"hello\")",
+        "asked again: pending",
+        "the end came: true",
+        "read: Ok(\"\")",
+    ];
     a_dropped_read_loses_no_bytes => [
         "read: pending",
         "read after the first was dropped: Ok(\"hello\")",
@@ -94,6 +103,29 @@ async fn buffered_bytes_are_read_before_eof<P: Providers>(hosts: Hosts<P>) {
     table.read_exact("read", &mut client, 13).await;
     table.read("read", &mut client).await;
     table.read("read again", &mut client).await;
+}
+
+async fn a_stream_that_is_asked_whether_a_read_would_wait_wakes_who_asked<P: Providers>(
+    hosts: Hosts<P>,
+) {
+    let table = &hosts.table;
+    let (mut client, mut server) = hosts.pair().await;
+    {
+        let mut asked = pin!(poll_fn(|cx| client.poll_readable(cx)));
+        assert!(is_pending(asked.as_mut()));
+        table.fact("asked", "pending");
+        let ((), written) = futures_util::join!(asked, server.write_all(b"hello"));
+        table.fact("bytes came", written.is_ok());
+    }
+    table.read("read", &mut client).await;
+    {
+        let mut asked = pin!(poll_fn(|cx| client.poll_readable(cx)));
+        assert!(is_pending(asked.as_mut()));
+        table.fact("asked again", "pending");
+        let ((), ended) = futures_util::join!(asked, server.shutdown());
+        table.fact("the end came", ended.is_ok());
+    }
+    table.read("read", &mut client).await;
 }
 
 async fn a_waiting_reader_sees_bytes_and_then_eof<P: Providers>(hosts: Hosts<P>) {

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use moonpool_foundation::network::peer::{Expiry, PacketTerms};
 use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider, UID};
-use moonpool_traits::{CodecError, MessageCodec};
+use moonpool_traits::{CodecError, MessageCodec, SHARED_BYTES};
 use serde::Serialize;
 
 use super::call_record::CallRecord;
@@ -318,7 +318,7 @@ where
     let chain = transport.middleware();
     if chain.is_empty() && options.retry.is_none() {
         let call = start_call(transport, endpoint, &options, |buffer| {
-            codec.encode_into(request, buffer)
+            codec.encode_shared(request, buffer)
         })?;
         return Ok(Work::Once(call));
     }
@@ -345,7 +345,7 @@ pub(crate) fn start_call(
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
     options: &CallOptions,
-    encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+    encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
 ) -> Result<PendingCall, TransportError> {
     let extras = options.extras.as_deref();
     if !extras.is_none_or(Extras::fits) {
@@ -385,12 +385,26 @@ pub(crate) fn start_call(
     Ok(call)
 }
 
+/// Writes a request's body that is encoded already. A large one is shared.
+pub(crate) fn put_body(
+    body: &Bytes,
+) -> impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError> + use<> {
+    let body = body.clone();
+    move |buffer| {
+        if body.len() >= SHARED_BYTES {
+            return Ok(body);
+        }
+        buffer.extend_from_slice(&body);
+        Ok(Bytes::new())
+    }
+}
+
 fn write_request(
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
     deadline: Option<Duration>,
     reply_token: UID,
-    write: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+    write: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
 ) -> Result<(), TransportError> {
     let core = transport.core();
     if core.is_local(&endpoint.address) {
@@ -408,7 +422,7 @@ fn write_request(
         }),
         ..PacketTerms::default()
     };
-    let packet = peer.send_reliable_under(endpoint.token, terms, write)?;
+    let packet = peer.send_reliable_parts(endpoint.token, terms, write)?;
     core.calls
         .borrow_mut()
         .written(reply_token, peer.id(), packet);

@@ -19,9 +19,12 @@ use super::reply_error::ReplyError;
 use super::reply_promise::ReplyPromise;
 use crate::observability::{GIVEN_UP, OK, fields};
 
+static NO_SPAN: Span = Span::none();
+
 /// One call, from its start to its outcome. Dropped before that, it was given up.
 pub(crate) struct CallRecord {
-    span: Span,
+    /// `None`: nobody wants it. A span is larger than all the rest of a call that nobody watches.
+    span: Option<Box<Span>>,
     /// `None`: nobody wants to know, or the outcome was told.
     started: Cell<Option<Started>>,
     attempt: Cell<u32>,
@@ -49,7 +52,8 @@ impl CallRecord {
             outcome = Empty,
             duration = Empty,
         );
-        let is_wanted = cfg!(feature = "metrics") || !span.is_disabled();
+        let span = (!span.is_disabled()).then(|| Box::new(span));
+        let is_wanted = cfg!(feature = "metrics") || span.is_some();
         Self {
             span,
             started: Cell::new(is_wanted.then(|| Started {
@@ -63,15 +67,16 @@ impl CallRecord {
     }
 
     /// To be entered for each poll.
+    #[inline]
     pub(crate) fn span(&self) -> &Span {
-        &self.span
+        self.span.as_deref().unwrap_or(&NO_SPAN)
     }
 
     /// An attempt with this number is being made.
     #[inline]
     pub(crate) fn note_attempt(&self, attempt: u32) {
         if attempt != self.attempt.replace(attempt) {
-            self.span.record(fields::ATTEMPT, attempt);
+            self.span().record(fields::ATTEMPT, attempt);
         }
     }
 
@@ -87,7 +92,7 @@ impl CallRecord {
             return;
         };
         let duration = core.now().saturating_sub(at);
-        record_end(&self.span, outcome, duration);
+        record_end(self.span(), outcome, duration);
         #[cfg(feature = "metrics")]
         self.metrics.end(&core.instruments, outcome, duration);
     }

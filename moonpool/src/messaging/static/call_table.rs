@@ -8,6 +8,7 @@
 
 mod promises;
 
+use std::collections::hash_map::Entry;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -291,34 +292,34 @@ impl CallTable {
     /// ascending order, which they do when this directly follows the send.
     pub(crate) fn written(&mut self, token: UID, peer: PeerId, packet: PacketId) {
         let key = SlotKey::from_bits(token.second);
-        let previous = self.lists.get(&peer).map(|list| list.last);
         let Some(call) = self.calls.get_mut(key) else {
             return;
         };
         debug_assert_eq!(call.place, Place::Unlisted, "a call is sent once");
+        let patience = call.terms.patience;
+        let previous = match self.lists.entry(peer) {
+            Entry::Occupied(mut list) => {
+                let list = list.get_mut();
+                list.patience = list.patience.max(patience);
+                Some(std::mem::replace(&mut list.last, key))
+            }
+            Entry::Vacant(place) => {
+                place.insert(List {
+                    first: key,
+                    last: key,
+                    patience,
+                });
+                None
+            }
+        };
         call.place = Place::Listed {
             peer,
             packet,
             previous,
             next: None,
         };
-        let patience = call.terms.patience;
-        match previous {
-            Some(previous) => self.set_next(previous, Some(key)),
-            None => {
-                self.lists.insert(
-                    peer,
-                    List {
-                        first: key,
-                        last: key,
-                        patience,
-                    },
-                );
-            }
-        }
-        if let Some(list) = self.lists.get_mut(&peer) {
-            list.last = key;
-            list.patience = list.patience.max(patience);
+        if let Some(previous) = previous {
+            self.set_next(previous, Some(key));
         }
     }
 
@@ -362,9 +363,12 @@ impl CallTable {
             let replaced = noted.replace(waker.clone());
             return Polled::Waiting { replaced };
         }
-        match self.calls.remove(key).map(|call| call.state) {
-            Some(State::Ended(outcome)) => Polled::Ready(outcome),
-            Some(State::Waiting(_)) | None => Polled::Unknown,
+        match std::mem::replace(&mut call.state, State::Waiting(None)) {
+            State::Ended(outcome) => {
+                self.calls.discard(key);
+                Polled::Ready(outcome)
+            }
+            State::Waiting(_) => Polled::Unknown,
         }
     }
 

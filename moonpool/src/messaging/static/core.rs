@@ -19,7 +19,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use moonpool_foundation::network::peer::{KeptPayloads, PeerConfigError, PeerHandle, PeerSink};
 use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{
@@ -365,9 +365,9 @@ impl Core {
     // Arrivals.
 
     /// Hands one packet to its receiver or its call.
-    pub(crate) fn dispatch(&self, token: UID, packet: Packet<'_>) {
+    pub(crate) fn dispatch(&self, token: UID, packet: &Packet<'_>) {
         match Envelope::decode(packet.payload()) {
-            Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, head, body),
+            Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, &head, body),
             Ok(Envelope::Reply { outcome, .. }) => {
                 let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
                 let from = packet.peer_id();
@@ -403,11 +403,12 @@ impl Core {
         &self,
         token: UID,
         admission: Admission,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
     ) -> Result<u64, TransportError> {
         self.admit_local(admission)?;
         let mut packet = BytesMut::new();
-        encode(&mut packet)?;
+        let tail = encode(&mut packet)?;
+        packet.extend_from_slice(&tail);
         let (size, limit) = (packet.len(), self.limits.payload_bytes);
         if size > limit {
             return Err(TransportError::PayloadTooLarge { size, limit });
@@ -440,7 +441,7 @@ impl Core {
             let Some((token, packet)) = next else {
                 break;
             };
-            self.dispatch(token, Packet::Local(&packet));
+            self.dispatch(token, &Packet::Local(&packet));
         }
         let now = self.counters.found();
         sometimes_assert!(endpoint_found_local, now.0 > found, "in this process");

@@ -197,7 +197,15 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     /// [`EnvelopeError`]; no input panics or allocates more than an error text that is there.
+    #[inline]
     pub fn decode(packet: &'a [u8]) -> Result<Self, EnvelopeError> {
+        match decode_usual(packet) {
+            Some(envelope) => Ok(envelope),
+            None => Self::decode_any(packet),
+        }
+    }
+
+    fn decode_any(packet: &'a [u8]) -> Result<Self, EnvelopeError> {
         let mut reader = Reader::new(packet);
         let version = reader.u8()?;
         if version != VERSION {
@@ -237,14 +245,7 @@ pub(crate) fn put_head(head: &MessageHead<'_>, buffer: &mut impl BufMut) {
         | flag(head.deadline.is_some(), FLAG_DEADLINE)
         | flag(head.trace.is_some(), FLAG_TRACE)
         | flag(!head.metadata.is_empty(), FLAG_METADATA);
-    put_start(KIND_MESSAGE, flags, buffer);
-    if let Some(token) = head.reply_token {
-        put_token(token, buffer);
-    }
-    if let Some(remaining) = head.deadline {
-        // 584 years: what is longer is as good as endless.
-        buffer.put_u64_le(u64::try_from(remaining.as_nanos()).unwrap_or(u64::MAX));
-    }
+    put_fixed(flags, head, buffer);
     if let Some(trace) = &head.trace {
         buffer.put_slice(&trace.trace_id);
         buffer.put_slice(&trace.parent_id);
@@ -259,6 +260,33 @@ pub(crate) fn put_head(head: &MessageHead<'_>, buffer: &mut impl BufMut) {
     }
 }
 
+/// Writes what has the same length in every message, in one go.
+#[inline]
+fn put_fixed(flags: u16, head: &MessageHead<'_>, buffer: &mut impl BufMut) {
+    const LONGEST: usize = REQUEST_PREFIX_BYTES + 8;
+    let mut bytes = [0; LONGEST];
+    let mut size = 4;
+    bytes[..4].copy_from_slice(&start(KIND_MESSAGE, flags));
+    if let Some(token) = head.reply_token {
+        bytes[4..REQUEST_PREFIX_BYTES].copy_from_slice(&token.to_le_bytes());
+        size = REQUEST_PREFIX_BYTES;
+    }
+    if let Some(remaining) = head.deadline {
+        bytes[size..size + 8].copy_from_slice(&whole_nanos(remaining).to_le_bytes());
+        size += 8;
+    }
+    buffer.put_slice(&bytes[..size]);
+}
+
+/// In nanoseconds. What is longer than 584 years is as good as endless.
+#[inline]
+fn whole_nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().checked_mul(1_000_000_000);
+    seconds
+        .and_then(|nanos| nanos.checked_add(u64::from(duration.subsec_nanos())))
+        .unwrap_or(u64::MAX)
+}
+
 /// Writes that the caller of a request waits no more.
 pub(crate) fn put_cancellation(reply_token: UID, buffer: &mut impl BufMut) {
     put_start(KIND_CANCELLATION, 0, buffer);
@@ -267,8 +295,7 @@ pub(crate) fn put_cancellation(reply_token: UID, buffer: &mut impl BufMut) {
 
 /// Writes the prefix of a reply, up to the codec's bytes.
 pub(crate) fn put_reply_head(buffer: &mut impl BufMut) {
-    put_start(KIND_REPLY, 0, buffer);
-    buffer.put_u8(0);
+    buffer.put_slice(&answer_start(KIND_REPLY));
 }
 
 /// Writes a reply that is an error.
@@ -279,8 +306,7 @@ pub(crate) fn put_reply_error(error: &ReplyError, buffer: &mut impl BufMut) {
 
 /// Writes the prefix of the answer to an embedded promise, up to the codec's bytes.
 pub(crate) fn put_promise_answer_head(buffer: &mut impl BufMut) {
-    put_start(KIND_PROMISE_ANSWER, 0, buffer);
-    buffer.put_u8(0);
+    buffer.put_slice(&answer_start(KIND_PROMISE_ANSWER));
 }
 
 /// Writes an answer to an embedded promise that is an error.
@@ -303,8 +329,7 @@ fn put_error(error: &ReplyError, buffer: &mut impl BufMut) {
 
 /// Writes a token as it stands in every layout: `first`, then `second`.
 pub(crate) fn put_token(token: UID, buffer: &mut impl BufMut) {
-    buffer.put_u64_le(token.first);
-    buffer.put_u64_le(token.second);
+    buffer.put_slice(&token.to_le_bytes());
 }
 
 /// Two tokens, as `EndpointNotFound` carries one pair or several.
@@ -336,6 +361,36 @@ pub(crate) const TOKEN_BYTES: usize = 16;
 /// Reads the token that a body begins with.
 pub(crate) fn leading_token(body: &[u8]) -> Result<UID, EnvelopeError> {
     Reader::new(body).token()
+}
+
+/// A request with a deadline and nothing else that is optional, or a reply that is no error: nearly
+/// every packet is one of the two.
+#[inline]
+fn decode_usual(packet: &[u8]) -> Option<Envelope<'_>> {
+    const REQUEST: u16 = FLAG_REPLY_TOKEN | FLAG_DEADLINE;
+    let (&[VERSION, kind, low, high], rest) = packet.split_first_chunk()? else {
+        return None;
+    };
+    match (kind, u16::from_le_bytes([low, high])) {
+        (KIND_MESSAGE, REQUEST) => {
+            let (token, rest) = rest.split_first_chunk()?;
+            let (nanos, body) = rest.split_first_chunk()?;
+            let head = MessageHead {
+                reply_token: Some(UID::from_le_bytes(*token)),
+                deadline: Some(Duration::from_nanos(u64::from_le_bytes(*nanos))),
+                ..MessageHead::default()
+            };
+            Some(Envelope::Message { head, body })
+        }
+        (KIND_REPLY, 0) => match rest.split_first()? {
+            (0, body) => Some(Envelope::Reply {
+                outcome: Ok(body),
+                metadata: Metadata::default(),
+            }),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn decode_message(flags: u16, mut reader: Reader<'_>) -> Result<Envelope<'_>, EnvelopeError> {
@@ -425,9 +480,19 @@ fn refuse_unknown(flags: u16, known: u16) -> Result<(), EnvelopeError> {
 }
 
 fn put_start(kind: u8, flags: u16, buffer: &mut impl BufMut) {
-    buffer.put_u8(VERSION);
-    buffer.put_u8(kind);
-    buffer.put_u16_le(flags);
+    buffer.put_slice(&start(kind, flags));
+}
+
+/// What an answer that is no error begins with.
+fn answer_start(kind: u8) -> [u8; 5] {
+    let [version, kind, low, high] = start(kind, 0);
+    [version, kind, low, high, 0]
+}
+
+/// What every envelope begins with.
+fn start(kind: u8, flags: u16) -> [u8; 4] {
+    let [low, high] = flags.to_le_bytes();
+    [VERSION, kind, low, high]
 }
 
 fn put_text(text: &str, buffer: &mut impl BufMut) {

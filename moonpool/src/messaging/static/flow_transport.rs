@@ -8,7 +8,7 @@ use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use moonpool_foundation::network::peer::{
     AcceptLimits, CloseOutcome, PeerConfig, PeerHandle, PeerMetrics, SessionAcceptor,
     SessionIdentity,
@@ -281,7 +281,10 @@ where
     }
 
     fn send_local_message(&self, token: UID, payload: &[u8]) -> Result<(), TransportError> {
-        self.send_local(token, |buffer| put_message(payload, buffer))?;
+        self.send_local(token, |buffer| {
+            put_message(payload, buffer)?;
+            Ok(Bytes::new())
+        })?;
         Ok(())
     }
 
@@ -289,7 +292,7 @@ where
     pub(crate) fn send_local(
         &self,
         token: UID,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
     ) -> Result<u64, TransportError> {
         self.core.check_open()?;
         let number = self

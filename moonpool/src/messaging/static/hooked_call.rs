@@ -7,9 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
-
-use super::call::start_call;
+use super::call::{put_body, start_call};
 use super::call_table::Outcome;
 use super::core::Core;
 use super::middleware::{CallChain, OutgoingCall, ReplyBody};
@@ -150,20 +148,12 @@ impl Tail {
                 .await
             }
             None => {
-                let started = start_call(transport.outgoing(), &endpoint, &options, put(&body));
+                let started =
+                    start_call(transport.outgoing(), &endpoint, &options, put_body(&body));
                 drop(transport);
                 started?.await
             }
         }
-    }
-}
-
-fn put(
-    body: &Bytes,
-) -> impl FnOnce(&mut bytes::BytesMut) -> Result<(), moonpool_traits::CodecError> {
-    move |buffer| {
-        buffer.put_slice(body);
-        Ok(())
     }
 }
 

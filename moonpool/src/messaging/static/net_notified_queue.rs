@@ -105,8 +105,7 @@ struct State<T> {
 
 /// A message, where its answer goes, and the bytes it counts for.
 struct Received<T> {
-    message: T,
-    reply: Option<ReplyRoute>,
+    request: (T, Option<ReplyRoute>),
     bytes: usize,
 }
 
@@ -186,28 +185,27 @@ impl<T, C> NetNotifiedQueue<T, C> {
 
     /// The next message, if one is there, with the route for its answer if it is a request.
     pub fn try_recv_request(&self) -> Option<(T, Option<ReplyRoute>)> {
-        loop {
-            let request = self.state.borrow_mut().take()?;
-            if let Some(request) = self.keep(request) {
-                return Some(request);
-            }
-        }
-    }
-
-    /// The request, unless its caller's session holds more answers by now than it may, those that are
-    /// being made included: it was admitted when nobody could know how large they would be.
-    fn keep(&self, (message, reply): (T, Option<ReplyRoute>)) -> Option<(T, Option<ReplyRoute>)> {
-        match reply {
-            Some(mut reply) => {
-                if reply.begin(&self.answers) {
-                    return Some((message, Some(reply)));
-                }
+        while !self.may_take_next()? {
+            let refused = self.state.borrow_mut().take();
+            if let Some((_, Some(reply))) = refused {
                 self.count(|stats| stats.overloaded += 1);
                 reply.send_error(&ReplyError::Overloaded);
-                None
             }
-            None => Some((message, None)),
         }
+        self.state.borrow_mut().take()
+    }
+
+    /// Whether the first message is to be handled; `None` if there is none. A request is, unless its
+    /// caller's session holds more answers by now than it may, those that are being made included: it
+    /// was admitted when nobody could know how large they would be.
+    #[inline]
+    fn may_take_next(&self) -> Option<bool> {
+        let mut state = self.state.borrow_mut();
+        let (_, reply) = &mut state.messages.front_mut()?.request;
+        let is_kept = reply
+            .as_mut()
+            .is_none_or(|reply| reply.begin(&self.answers));
+        Some(is_kept)
     }
 
     /// Takes in no more messages; those that are queued can still be received. Requests that
@@ -262,11 +260,16 @@ impl<T, C> NetNotifiedQueue<T, C> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<(T, Option<ReplyRoute>)>> {
         let request = self.try_recv_request();
+        if request.is_some() {
+            if waiter.is_some() {
+                let unused = self.state.borrow_mut().leave(waiter);
+                drop(unused);
+            }
+            return Poll::Ready(request);
+        }
         let (result, unused) = {
             let mut state = self.state.borrow_mut();
-            if request.is_some() {
-                (Poll::Ready(request), state.leave(waiter))
-            } else if state.closed {
+            if state.closed {
                 sometimes_assert!(queue_closed_empty, true, "there will be no more");
                 (Poll::Ready(None), state.leave(waiter))
             } else {
@@ -365,16 +368,23 @@ where
 {
     fn receive(&self, packet: Incoming<'_>) {
         let token = packet.token();
+        let source = packet.to_share();
         // What precedes the message is kept with it.
-        let bytes = packet.size();
+        let bytes = match &source {
+            Some((_, memory)) => *memory,
+            None => packet.size(),
+        };
         let (payload, reply) = packet.into_parts();
         if let Err(refusal) = self.admit(bytes) {
             return self.refuse(&refusal, token, reply);
         }
-        match self.codec.decode(payload) {
+        let decoded = match &source {
+            Some((shared, _)) => self.codec.decode_shared(shared),
+            None => self.codec.decode(payload),
+        };
+        match decoded {
             Ok(message) => self.push(Received {
-                message,
-                reply,
+                request: (message, reply),
                 bytes,
             }),
             Err(error) => {
@@ -432,10 +442,11 @@ impl<T> State<T> {
         );
     }
 
+    #[inline]
     fn take(&mut self) -> Option<(T, Option<ReplyRoute>)> {
         let received = self.messages.pop_front()?;
         self.bytes -= received.bytes;
-        Some((received.message, received.reply))
+        Some(received.request)
     }
 
     /// Puts the receiver into the list, or updates its waker there. An old waker is given out, to

@@ -32,6 +32,9 @@ pub(crate) struct PeerTable {
     /// Ordered, because the order in which peers close is visible.
     peers: BTreeMap<PeerId, PeerEntry>,
     by_destination: HashMap<Destination, Serving>,
+    /// Who serves the destination that local code asked for last: most calls ask for the same one as
+    /// the call before. Forgotten whenever somebody comes or goes.
+    latest: Option<(Destination, PeerHandle)>,
     next_id: u64,
     /// A destination was asked for again.
     was_reused: bool,
@@ -42,6 +45,7 @@ impl PeerTable {
         Self {
             peers: BTreeMap::new(),
             by_destination: HashMap::default(),
+            latest: None,
             next_id: 1,
             was_reused: false,
         }
@@ -58,9 +62,19 @@ impl PeerTable {
     /// first time.
     #[inline]
     pub(crate) fn open(&mut self, address: &NetworkAddress) -> Option<(PeerHandle, bool)> {
-        let serving = self.by_destination.get_mut(&(address.ip, address.port))?;
+        let destination = (address.ip, address.port);
+        if let Some((_, handle)) = self.latest.as_ref().filter(|known| known.0 == destination) {
+            self.was_reused = true;
+            return Some((handle.clone(), false));
+        }
+        self.look_up(destination)
+    }
+
+    fn look_up(&mut self, destination: Destination) -> Option<(PeerHandle, bool)> {
+        let serving = self.by_destination.get_mut(&destination)?;
         let is_first = !std::mem::replace(&mut serving.is_opened, true);
         self.was_reused |= !is_first;
+        self.latest = Some((destination, serving.handle.untracked()));
         Some((serving.handle.clone(), is_first))
     }
 
@@ -72,6 +86,7 @@ impl PeerTable {
         is_opened: bool,
         owner: Box<dyn Any>,
     ) {
+        self.latest = None;
         let destination = serves.map(|address| (address.ip, address.port));
         if let Some(destination) = destination {
             let handle = handle.untracked();
@@ -90,6 +105,7 @@ impl PeerTable {
     /// What one peer served is served by another one. Gives the address if local code has asked for
     /// it, so that the new peer may dial it.
     pub(crate) fn pass_over(&mut self, from: PeerId, to: &PeerHandle) -> Option<NetworkAddress> {
+        self.latest = None;
         let destination = self.peers.get_mut(&from)?.destination.take()?;
         let serving = self.by_destination.get_mut(&destination)?;
         if serving.handle.id() != from {
@@ -103,6 +119,7 @@ impl PeerTable {
 
     /// Takes a peer out; dropping what is given ends it.
     pub(crate) fn remove(&mut self, id: PeerId) -> Option<PeerEntry> {
+        self.latest = None;
         let entry = self.peers.remove(&id)?;
         if let Some(destination) = &entry.destination
             && self
@@ -117,6 +134,7 @@ impl PeerTable {
 
     /// Takes all peers out; dropping what is given ends them.
     pub(crate) fn drain(&mut self) -> BTreeMap<PeerId, PeerEntry> {
+        self.latest = None;
         self.by_destination.clear();
         std::mem::take(&mut self.peers)
     }
@@ -160,5 +178,42 @@ impl PeerTable {
     /// Number of peers that dial.
     pub(crate) fn dialling(&self) -> usize {
         self.handles().filter(|handle| handle.dials()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::r#static::FlowTransportBuilder;
+    use crate::messaging::r#static::test_support::block_on;
+    use moonpool_foundation::TokioProviders;
+
+    #[test]
+    fn who_served_an_address_last_is_forgotten_when_another_peer_does() {
+        let address: NetworkAddress = "10.0.0.9:4500".parse().unwrap();
+        block_on(async {
+            let transport = FlowTransportBuilder::from_providers(&TokioProviders::new()).build();
+            let peer = |port| {
+                let elsewhere = NetworkAddress::new(address.ip, port);
+                transport.get_or_open_peer(&elsewhere).unwrap()
+            };
+            let (first, second, third) = (peer(1), peer(2), peer(3));
+            let mut table = PeerTable::new();
+            let open = |table: &mut PeerTable| table.open(&address).map(|found| found.0.id());
+            table.insert(&first, Some(&address), true, Box::new(()));
+            table.insert(&second, None, true, Box::new(()));
+            assert_eq!(open(&mut table), Some(first.id()));
+            table.pass_over(first.id(), &second);
+            assert_eq!(open(&mut table), Some(second.id()));
+            table.insert(&third, Some(&address), true, Box::new(()));
+            assert_eq!(open(&mut table), Some(third.id()));
+            drop(table.remove(third.id()));
+            assert_eq!(open(&mut table), None);
+            drop(table.remove(second.id()));
+            table.insert(&second, Some(&address), true, Box::new(()));
+            assert_eq!(open(&mut table), Some(second.id()));
+            drop(table.drain());
+            assert_eq!(open(&mut table), None);
+        });
     }
 }

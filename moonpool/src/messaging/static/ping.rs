@@ -61,7 +61,7 @@ where
         let sent = self.core().now();
         let call = start_call(self, &endpoint, &options, |buffer| {
             buffer.extend_from_slice(payload);
-            Ok(())
+            Ok(Bytes::new())
         })?;
         let reply = call.await?;
         let round_trip = self.core().now().saturating_sub(sent);

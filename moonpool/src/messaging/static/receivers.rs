@@ -8,10 +8,16 @@ use bytes::Bytes;
 use moonpool_foundation::network::peer::{KeptPayloads, PeerHandle, PeerId, ReceivedPacket};
 use moonpool_foundation::{Endpoint, UID};
 
+use moonpool_traits::SHARED_BYTES;
+
 use super::core::Core;
 use super::envelope::{self, MessageHead};
 use super::reply_error::ReplyError;
 use super::reply_route::ReplyRoute;
+
+/// Of the memory that a message was read into, no more than this part may be something else, if what is
+/// decoded is to share it.
+const UNUSED_PART: usize = 8;
 
 /// Takes the messages of one endpoint, as bytes.
 ///
@@ -97,8 +103,8 @@ impl<'a> Packet<'a> {
 /// A message for a [`MessageReceiver`], with the route for an answer if it is a request.
 pub struct Incoming<'a> {
     token: UID,
-    packet: Packet<'a>,
-    head: MessageHead<'a>,
+    packet: &'a Packet<'a>,
+    head: &'a MessageHead<'a>,
     body: &'a [u8],
     reply: Option<ReplyRoute>,
 }
@@ -106,8 +112,8 @@ pub struct Incoming<'a> {
 impl<'a> Incoming<'a> {
     pub(crate) fn new(
         token: UID,
-        packet: Packet<'a>,
-        head: MessageHead<'a>,
+        packet: &'a Packet<'a>,
+        head: &'a MessageHead<'a>,
         body: &'a [u8],
         reply: Option<ReplyRoute>,
     ) -> Self {
@@ -148,7 +154,21 @@ impl<'a> Incoming<'a> {
     /// What else the sender said about the message.
     #[must_use]
     pub fn head(&self) -> &MessageHead<'a> {
-        &self.head
+        self.head
+    }
+
+    /// The codec's bytes, if they may be shared by what is decoded from them, and the bytes of memory
+    /// that live as long: they are many, and make up most of it.
+    pub(crate) fn to_share(&self) -> Option<(Bytes, usize)> {
+        if self.body.len() < SHARED_BYTES {
+            return None;
+        }
+        let memory = match &self.packet {
+            Packet::Remote { packet, .. } => packet.block_bytes(),
+            Packet::Local(bytes) => bytes.len(),
+        };
+        let unused = memory.saturating_sub(self.body.len());
+        (unused <= memory / UNUSED_PART).then(|| (self.to_bytes(), memory))
     }
 
     /// Bytes of the whole message: the codec's, and what precedes them.
@@ -217,7 +237,7 @@ impl MessageReceiver for PingReceiver {
             reply.send_with(|buffer| {
                 envelope::put_token(self.incarnation, buffer);
                 buffer.extend_from_slice(payload);
-                Ok(())
+                Ok(Bytes::new())
             });
         }
     }

@@ -168,7 +168,7 @@ where
         let outcome = std::task::ready!(this.work.poll(cx, &this.record));
         let decoded = outcome.and_then(|bytes| {
             this.codec
-                .decode(&bytes)
+                .decode_shared(&bytes)
                 .map_err(|error| ReplyError::serialization("reply", &error))
         });
         this.record.end(decoded.as_ref().map(|_| ()));

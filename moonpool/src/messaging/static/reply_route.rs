@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use moonpool_foundation::network::peer::{
     Account, AnswerSlot, Expiry, PacketTerms, PeerHandle, PeerId,
 };
@@ -48,8 +48,9 @@ pub struct ReplyRoute {
 enum Way {
     Peer(PeerHandle),
     Local,
-    /// To the process that made an embedded promise, over whatever session leads there.
-    Promise(NetworkAddress),
+    /// To the process that made an embedded promise, over whatever session leads there. Boxed, since
+    /// every request's route is moved several times, and few are of promises.
+    Promise(Box<NetworkAddress>),
     /// Answered: nothing is left to do on drop.
     Used,
 }
@@ -93,7 +94,7 @@ impl ReplyRoute {
     pub(crate) fn promised(endpoint: &Endpoint, core: Weak<Core>) -> Self {
         Self {
             token: endpoint.token,
-            way: Way::Promise(endpoint.address),
+            way: Way::Promise(Box::new(endpoint.address)),
             core,
             slot: None,
             is_registered: false,
@@ -228,7 +229,7 @@ impl ReplyRoute {
         T: Serialize + ?Sized,
         C: MessageCodec,
     {
-        self.send_with(|buffer| codec.encode_into(value, buffer));
+        self.send_with(|buffer| codec.encode_shared(value, buffer));
     }
 
     /// Answers that there is no answer, with the error as it is. Choose the variant by what the caller
@@ -253,7 +254,7 @@ impl ReplyRoute {
         let sent = self.write(receiver.token(), |buffer| {
             envelope::put_message_head(None, buffer);
             buffer.extend_from_slice(&envelope::token_pair_bytes(reply_token, token));
-            Ok(())
+            Ok(Bytes::new())
         });
         self.settle(sent);
     }
@@ -261,7 +262,7 @@ impl ReplyRoute {
     /// Answers with what `encode` writes. If it fails, or writes too much, the caller is told so.
     pub(crate) fn send_with(
         mut self,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
     ) {
         let is_promise = self.is_promise();
         let mut size = 0;
@@ -272,9 +273,9 @@ impl ReplyRoute {
             } else {
                 envelope::put_reply_head(buffer);
             }
-            encode(buffer)?;
-            size = buffer.len() - before;
-            Ok(())
+            let tail = encode(buffer)?;
+            size = buffer.len() - before + tail.len();
+            Ok(tail)
         });
         if let (Ok(()), Some(sizes)) = (&sent, &self.sizes) {
             sizes.set(sizes.get().with(size));
@@ -309,7 +310,7 @@ impl ReplyRoute {
             } else {
                 envelope::put_reply_error(error, buffer);
             }
-            Ok(())
+            Ok(Bytes::new())
         })
     }
 
@@ -320,11 +321,11 @@ impl ReplyRoute {
     fn write(
         &self,
         token: UID,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
     ) -> Result<(), TransportError> {
         match &self.way {
             Way::Peer(peer) => {
-                peer.send_reliable_under(token, self.terms(), encode)?;
+                peer.send_reliable_parts(token, self.terms(), encode)?;
                 Ok(())
             }
             Way::Local => match self.core.upgrade() {

@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use moonpool_foundation::Endpoint;
 
-use super::call::{CallOptions, start_call};
+use super::call::{CallOptions, put_body, start_call};
 use super::call_table::Outcome;
 use super::reply_error::ReplyError;
 use super::reply_future::PendingCall;
@@ -59,10 +59,12 @@ impl Retrying {
     }
 
     fn attempt(&self, transport: &dyn Outgoing) -> Result<PendingCall, TransportError> {
-        start_call(transport, &self.endpoint, &self.options, |buffer| {
-            buffer.put_slice(&self.body);
-            Ok(())
-        })
+        start_call(
+            transport,
+            &self.endpoint,
+            &self.options,
+            put_body(&self.body),
+        )
     }
 
     /// Polls the call, and makes it again as the policy has it.

@@ -61,6 +61,7 @@ impl<V> SlotTable<V> {
     }
 
     /// Takes the value in and names its slot. `None` gives it back when all 2^32 slots are in use.
+    #[inline]
     pub(crate) fn insert(&mut self, value: V) -> Result<SlotKey, V> {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -122,12 +123,36 @@ impl<V> SlotTable<V> {
             return None;
         }
         let value = slot.value.take()?;
-        self.len -= 1;
-        if let Some(next) = slot.generation.checked_add(1) {
-            slot.generation = next;
-            self.free.push(key.index);
-        }
+        self.vacate(key.index);
         Some(value)
+    }
+
+    /// Drops the value where it is and ends the key, without moving it. What its destructor does must
+    /// not reach the table.
+    #[inline]
+    pub(crate) fn discard(&mut self, key: SlotKey) {
+        if let Some(value) = self.value_mut(key)
+            && value.take().is_some()
+        {
+            self.vacate(key.index);
+        }
+    }
+
+    fn value_mut(&mut self, key: SlotKey) -> Option<&mut Option<V>> {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        (slot.generation == key.generation).then_some(&mut slot.value)
+    }
+
+    /// The slot has no value any more, and its key ends.
+    #[inline]
+    fn vacate(&mut self, index: u32) {
+        self.len -= 1;
+        if let Some(slot) = self.slots.get_mut(index as usize)
+            && let Some(next) = slot.generation.checked_add(1)
+        {
+            slot.generation = next;
+            self.free.push(index);
+        }
     }
 
     /// Removes all values, in order of their slots.
@@ -148,6 +173,7 @@ impl<V> SlotTable<V> {
         })
     }
 
+    #[inline]
     fn fill(&mut self, index: u32, value: V) -> SlotKey {
         let slot = &mut self.slots[index as usize];
         debug_assert!(slot.value.is_none(), "a free slot holds no value");

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::{Connection, Driver, Progress, TURN_BYTES, WRITE_FAILURE};
 use crate::buggify_with_prob;
+use crate::network::TcpStreamTrait;
 use crate::network::peer::error::ConnectionError;
 use crate::network::peer::exchange::Inbound;
 use crate::network::peer::frame::{BATCH_SLICES, Batch};
@@ -32,34 +33,45 @@ fn write_batch<const SLICES: usize, S: AsyncWrite + Unpin>(
 }
 
 impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
-    /// Reads and hands out packets until nothing more is there, or nothing more is taken.
+    /// Reads and hands out packets until nothing more is there, or nothing more is taken. If it is
+    /// doubtful that anything is there, the stream is asked first.
     pub(super) fn poll_read<S>(
         &self,
         cx: &mut Context<'_>,
         connection: &mut Connection<S>,
         now: Duration,
         budget: &mut usize,
+        mut is_doubtful: bool,
     ) -> Result<Progress, ConnectionError>
     where
-        S: tokio::io::AsyncRead + Unpin,
+        S: tokio::io::AsyncRead + TcpStreamTrait + Unpin,
     {
         loop {
             if !self.hand_out(connection, now)? {
-                return Ok(Progress::Blocked);
+                return Ok(match connection.turn_packets {
+                    0 => Progress::OutOfBudget,
+                    _ => Progress::Blocked,
+                });
             }
             if *budget == 0 {
                 return Ok(Progress::OutOfBudget);
+            }
+            if is_doubtful && connection.stream.poll_readable(cx).is_pending() {
+                connection.reader.handle_blocked(now);
+                return Ok(Progress::Blocked);
             }
             connection.reader.make_room()?;
             let read = pin!(connection.stream.read_buf(connection.reader.buffer())).poll(cx);
             match read {
                 Poll::Pending => {
-                    connection.reader.handle_blocked();
+                    connection.reader.handle_blocked(now);
                     return Ok(Progress::Blocked);
                 }
                 Poll::Ready(Ok(0)) => return Err(ConnectionError::Ended),
                 Poll::Ready(Ok(bytes)) => {
                     *budget = budget.saturating_sub(bytes);
+                    // A read that left room has taken everything, if a fault did not cut it short.
+                    is_doubtful = connection.reader.has_room();
                     connection.reader.handle_read(bytes);
                     self.handle.state().handle_read(bytes);
                 }
@@ -69,25 +81,35 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         }
     }
 
-    /// Hands out the complete packets that were read. False: the receiver takes no more now.
+    /// Hands out the complete packets that were read. False: the receiver takes no more now, or this
+    /// poll has handed out enough.
     fn hand_out<S>(
         &self,
         connection: &mut Connection<S>,
         now: Duration,
     ) -> Result<bool, ConnectionError> {
         loop {
-            if self.handle.state().is_ending() {
+            if connection.block.is_none() && connection.reader.is_empty() {
+                return Ok(true);
+            }
+            let mut state = self.handle.state();
+            if state.is_ending() {
                 connection.block = None;
                 connection.reader.clear();
                 return Ok(true);
             }
-            if connection.block.is_none() {
-                connection.block = connection.reader.next_block()?;
-            }
-            let Some(block) = &mut connection.block else {
-                return Ok(true);
+            let block = match &mut connection.block {
+                Some(block) => block,
+                None => match connection.reader.next_block()? {
+                    Some(block) => connection.block.insert(block),
+                    None => return Ok(true),
+                },
             };
-            if self.receiver.is_full() {
+            if block.is_spent() {
+                connection.block = None;
+                continue;
+            }
+            if connection.turn_packets == 0 || self.receiver.is_full() {
                 return Ok(false);
             }
             let memory = block.memory();
@@ -95,7 +117,9 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 connection.block = None;
                 continue;
             };
-            let inbound = self.handle.state().handle_packet(now, token, payload)?;
+            connection.turn_packets -= 1;
+            let inbound = state.handle_packet(now, token, payload)?;
+            drop(state);
             match inbound {
                 Inbound::Deliver {
                     token,
@@ -103,7 +127,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                     reliable,
                 } => {
                     let packet = ReceivedPacket::new(token, payload, reliable, bytes, memory);
-                    self.receiver.deliver(&self.handle, packet);
+                    self.receiver.deliver(&self.handle, packet.at(now));
                 }
                 // A greeting may have ended a session: the receiver learns of it before it gets what
                 // comes in the next one.
@@ -128,7 +152,11 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 return Ok(Progress::OutOfBudget);
             }
             // An empty batch stays where it is, and keeps its memory.
-            let Some(batch) = self.handle.state().lay_out(now) else {
+            let laid_out = {
+                let mut state = self.handle.state();
+                state.has_output().then(|| state.lay_out(now)).flatten()
+            };
+            let Some(batch) = laid_out else {
                 return Ok(Progress::Blocked);
             };
             if buggify_with_prob!(WRITE_FAILURE) {
@@ -192,17 +220,20 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
+    use std::future::Future;
     use std::rc::Rc;
-    use std::task::Waker;
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
 
     use super::*;
     use crate::messaging::{UID, WellKnownToken, serialize_packet};
-    use crate::network::TcpStreamTrait;
     use crate::network::peer::handle::PeerHandle;
+    use crate::network::peer::reader::PacketReader;
     use crate::network::peer::receiver::Receiver;
-    use crate::network::peer::session::{HelloAnswer, Outcome, VERSION};
-    use crate::network::peer::state::{Action, PeerState};
+    use crate::network::peer::session::{Hello, HelloAnswer, Outcome, VERSION};
+    use crate::network::peer::state::{Action, Attachment, PeerState};
+    use crate::network::peer::timer::Timer;
     use crate::network::peer::{
         PeerConfig, PeerId, PeerSink, SessionEnded, SessionIdentity, SessionMode,
     };
@@ -223,17 +254,254 @@ mod tests {
         fn handle_finished(&self, _: &PeerHandle) {}
     }
 
-    /// Nothing more comes, and nothing can be written.
-    struct Silent;
+    /// Nothing more comes than this, and every write is taken, and kept.
+    #[derive(Clone, Default)]
+    struct Silent(Rc<RefCell<Vec<u8>>>, Rc<RefCell<Vec<u8>>>);
 
     impl tokio::io::AsyncRead for Silent {
         fn poll_read(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
-            _: &mut tokio::io::ReadBuf<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
+            let bytes = self.0.take();
+            if bytes.is_empty() {
+                return Poll::Pending;
+            }
+            buffer.put_slice(&bytes);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Silent {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.1.borrow_mut().extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A clock that stands, and whose sleeps note whom they would wake, and after what time.
+    #[derive(Clone, Default)]
+    struct Standing(Rc<RefCell<Vec<Waker>>>, Rc<RefCell<Vec<Duration>>>);
+
+    impl Future for Standing {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            self.0.borrow_mut().push(cx.waker().clone());
             Poll::Pending
         }
+    }
+
+    impl TimeProvider for Standing {
+        type Sleep = Self;
+
+        fn sleep(&self, duration: Duration) -> Self {
+            self.1.borrow_mut().push(duration);
+            self.clone()
+        }
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn timer(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn unix_time(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    /// Expects replies if it is told to, and lets the peer dial once a packet has come.
+    #[derive(Default)]
+    struct Caller(Cell<bool>);
+
+    impl PeerSink for Caller {
+        fn handle_packet(&self, peer: &PeerHandle, _: ReceivedPacket<'_>) {
+            peer.allow_dial(&"10.0.0.1:1".parse().unwrap());
+        }
+        fn expects_replies(&self, _: &PeerHandle) -> bool {
+            self.0.get()
+        }
+        fn handle_session_ended(&self, _: &PeerHandle, _: SessionEnded) {}
+        fn handle_finished(&self, _: &PeerHandle) {}
+    }
+
+    /// The peer of a session that was accepted, its clock, and its driver.
+    fn serving(sink: Rc<dyn PeerSink>) -> (PeerHandle, Standing, impl Future<Output = ()>, Silent) {
+        let config = PeerConfig::default();
+        let identity = SessionIdentity {
+            incarnation: UID::new(1, 1),
+            address: None,
+        };
+        let hello = Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            max_payload: 1_000_000,
+            features: 0,
+            incarnation: UID::new(2, 2),
+            session: UID::new(3, 3),
+            next_expected: 1,
+            generation: 1,
+            expected_peer: None,
+            address: None,
+        };
+        let mut state = PeerState::of_session(config.clone(), identity);
+        let begin = Attachment::Begin(UID::new(4, 4));
+        let attached = state.handle_attached(Duration::ZERO, &hello, begin);
+        attached.unwrap();
+        let handle = PeerHandle::new(PeerId(0), "there".into(), state);
+        let (clock, task) = (Standing::default(), TokioTaskProvider::new());
+        let sink = Receiver::Sink(sink);
+        let driver = Driver::new(&handle, sink, clock.clone(), task, &config);
+        let stream = Silent::default();
+        let connection = Connection::new(stream.clone(), "there", 1_000_000);
+        let timer = Timer::new(clock.clone());
+        let conversing = async move {
+            let mut timer = pin!(timer);
+            driver.converse(connection, timer.as_mut()).await;
+        };
+        (handle, clock, conversing, stream)
+    }
+
+    /// Polls it, and gives the times after which timers were set.
+    fn timers_of(conversing: Pin<&mut impl Future<Output = ()>>, clock: &Standing) -> Vec<u64> {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(conversing.poll(&mut cx).is_pending());
+        let set = std::mem::take(&mut *clock.1.borrow_mut());
+        set.iter().map(Duration::as_secs).collect()
+    }
+
+    #[test]
+    fn a_deadline_that_comes_nearer_without_a_packet_is_noticed() {
+        let (handle, clock, conversing, _stream) = serving(Rc::new(Order::default()));
+        let mut conversing = pin!(conversing);
+        let closed_there_first = [216];
+        assert_eq!(timers_of(conversing.as_mut(), &clock), closed_there_first);
+        handle.allow_dial(&"10.0.0.1:1".parse().unwrap());
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [180]);
+    }
+
+    #[test]
+    fn what_the_receiver_of_a_packet_changes_is_noticed_in_the_same_turn() {
+        let (_handle, clock, conversing, stream) = serving(Rc::new(Caller::default()));
+        let mut conversing = pin!(conversing);
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [216]);
+        let packet = serialize_packet(UID::new(7, 8), b"unreliable");
+        stream.0.borrow_mut().extend(packet);
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [180]);
+    }
+
+    #[test]
+    fn replies_that_are_expected_all_at_once_need_a_timer_for_the_keepalive() {
+        let caller = Rc::new(Caller::default());
+        let (_handle, clock, conversing, _stream) = serving(Rc::clone(&caller) as Rc<dyn PeerSink>);
+        let mut conversing = pin!(conversing);
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [216]);
+        caller.0.set(true);
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [1]);
+    }
+
+    #[test]
+    fn pongs_and_acknowledgements_leave_although_there_is_nothing_else_to_write() {
+        let (_handle, clock, conversing, stream) = serving(Rc::new(Order::default()));
+        let mut conversing = pin!(conversing);
+        timers_of(conversing.as_mut(), &clock);
+        let mut kinds_after = |packets: Vec<u8>| {
+            stream.1.borrow_mut().clear();
+            stream.0.borrow_mut().extend(packets);
+            // An acknowledgement may wait for the turn after this one.
+            timers_of(conversing.as_mut(), &clock);
+            timers_of(conversing.as_mut(), &clock);
+            let mut reader = PacketReader::new(1_000_000);
+            reader.buffer().extend_from_slice(&stream.1.borrow());
+            let mut kinds = Vec::new();
+            while let Some(mut block) = reader.next_block().unwrap() {
+                while let Some((token, ..)) = block.next_packet().unwrap() {
+                    kinds.push(WellKnownToken::session_frame(token));
+                }
+            }
+            kinds
+        };
+        let ping = [1_u64.to_le_bytes(), 9_u64.to_le_bytes()].concat();
+        let ping = serialize_packet(WellKnownToken::SessionPing.token(), &ping);
+        // The answer to the Hello leaves as well.
+        let kinds = kinds_after(ping);
+        assert_eq!(kinds.last(), Some(&Some(WellKnownToken::SessionPong)));
+        let sequenced = (1..=64_u64).flat_map(|sequence| {
+            let mut frame = [sequence.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+            frame.extend_from_slice(&UID::new(7, 8).to_le_bytes());
+            serialize_packet(WellKnownToken::Sequenced.token(), &frame)
+        });
+        let kinds = kinds_after(sequenced.collect());
+        assert_eq!(kinds, [Some(WellKnownToken::Ack)]);
+    }
+
+    #[test]
+    fn a_watch_counts_from_when_it_began_however_many_turns_there_are() {
+        let (handle, clock, conversing, _stream) = serving(Rc::new(Order::default()));
+        let mut conversing = pin!(conversing);
+        let _watch = handle.watch();
+        assert_eq!(timers_of(conversing.as_mut(), &clock), [1]);
+        assert!(timers_of(conversing.as_mut(), &clock).is_empty());
+        let later = Duration::from_millis(500);
+        let told = handle.state().poll_timeout(later).background;
+        assert_eq!(told, Some(Duration::from_secs(1)));
+    }
+
+    #[derive(Default)]
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn the_timers_wake_the_task_that_has_the_driver_now() {
+        let config = PeerConfig::default();
+        let identity = SessionIdentity {
+            incarnation: UID::new(1, 1),
+            address: None,
+        };
+        let state = PeerState::dialling(config.clone(), SessionMode::Acknowledged(identity));
+        let handle = PeerHandle::new(PeerId(0), "there".into(), state);
+        let (clock, now) = (Standing::default(), Duration::ZERO);
+        let sink = Receiver::Sink(Rc::new(Order::default()));
+        let task = TokioTaskProvider::new();
+        let driver = Driver::new(&handle, sink, clock.clone(), task, &config);
+        handle.reconnect();
+        handle.state().handle_timeout(now);
+        assert_eq!(handle.state().poll_action(now), Action::Connect);
+        handle.state().handle_connected(now, UID::new(50, 50));
+        let connection = Connection::new(
+            Silent(Rc::new(RefCell::new(fresh(2))), Rc::default()),
+            "there",
+            1_000_000,
+        );
+        let mut timer = pin!(Timer::new(clock.clone()));
+        let mut conversing = pin!(driver.converse(connection, timer.as_mut()));
+        let asked = || std::mem::take(&mut *clock.0.borrow_mut());
+        let mut poll = |waker: &Waker| {
+            let mut cx = Context::from_waker(waker);
+            assert!(conversing.as_mut().poll(&mut cx).is_pending());
+        };
+        let [first, second] = [(); 2].map(|()| Waker::from(Arc::<Task>::default()));
+        poll(&first);
+        assert!(!asked().is_empty());
+        poll(&first);
+        assert!(asked().is_empty(), "they are set");
+        poll(&second);
+        let woken = asked();
+        assert!(!woken.is_empty() && woken.iter().all(|waker| waker.will_wake(&second)));
     }
 
     impl TcpStreamTrait for Silent {
@@ -279,12 +547,12 @@ mod tests {
             handle.state().handle_timeout(now);
             assert_eq!(handle.state().poll_action(now), Action::Connect);
             handle.state().handle_connected(now, UID::new(50, 50));
-            let mut connection = Connection::new(Silent, "there", 1_000_000);
+            let mut connection = Connection::new(Silent::default(), "there", 1_000_000);
             connection.reader.buffer().extend_from_slice(bytes);
             let mut cx = Context::from_waker(Waker::noop());
             let mut budget = TURN_BYTES;
             driver
-                .poll_read(&mut cx, &mut connection, now, &mut budget)
+                .poll_read(&mut cx, &mut connection, now, &mut budget, false)
                 .unwrap();
         };
         handle.reconnect();

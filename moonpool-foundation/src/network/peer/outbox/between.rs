@@ -32,7 +32,7 @@ impl Outbox {
             }
         }
         self.retained.append(&mut self.relay);
-        self.retained_bytes = self.retained.iter().map(Frame::size).sum();
+        self.retained_bytes = self.retained.iter().map(|frame| frame.size()).sum();
         self.drop_unreliable_frames();
         sometimes_assert!(
             unreliable_discarded_on_error,
@@ -137,7 +137,7 @@ impl Outbox {
     }
 
     /// Gives away everything that was not written. There must be neither a connection nor a session.
-    pub(in crate::network::peer) fn cede(&mut self) -> VecDeque<Frame> {
+    pub(in crate::network::peer) fn cede(&mut self) -> VecDeque<Box<Frame>> {
         let mut frames = std::mem::take(&mut self.queue);
         frames.retain(|frame| {
             if frame.is_reliable() {
@@ -155,7 +155,7 @@ impl Outbox {
     /// packets had and have. Limits do not apply: they were accepted.
     pub(in crate::network::peer) fn take_over(
         &mut self,
-        frames: VecDeque<Frame>,
+        frames: VecDeque<Box<Frame>>,
     ) -> Vec<(PacketId, PacketId)> {
         let moved = frames.into_iter().map(|mut frame| {
             let id = self.next_id;

@@ -129,7 +129,7 @@ impl PeerState {
 
     /// The packets that were never written, of a peer that ended for the sake of another one, or
     /// because its address is our own. They are not this peer's any more.
-    pub(in crate::network::peer) fn cede(&mut self) -> Option<VecDeque<Frame>> {
+    pub(in crate::network::peer) fn cede(&mut self) -> Option<VecDeque<Box<Frame>>> {
         std::mem::take(&mut self.is_ceding).then(|| self.outbox.cede())
     }
 
@@ -145,7 +145,7 @@ impl PeerState {
     /// they had and that they have now.
     pub(in crate::network::peer) fn take_over(
         &mut self,
-        frames: VecDeque<Frame>,
+        frames: VecDeque<Box<Frame>>,
     ) -> Vec<(PacketId, PacketId)> {
         self.was_used = true;
         self.outbox.take_over(frames)

@@ -87,6 +87,7 @@ impl PeerState {
         self.last_connection = None;
         self.unconnected_since = None;
         self.liveness = Liveness::opened(now);
+        self.is_timed = false;
         self.outage = Outage::None;
         if self.dials() {
             self.push_event(Event::Connection(ConnectionChange::Opened));
@@ -98,6 +99,7 @@ impl PeerState {
     }
 
     /// Bytes were read.
+    #[inline]
     pub(in crate::network::peer) fn handle_read(&mut self, bytes: usize) {
         self.metrics.bytes_received += u64::try_from(bytes).unwrap_or(u64::MAX);
         self.liveness.handle_read(bytes);
@@ -220,6 +222,7 @@ impl PeerState {
     }
 
     /// The driver has its turn.
+    #[inline]
     pub(in crate::network::peer) fn begin_turn(&mut self) {
         if let Some(exchange) = &mut self.exchange {
             exchange.begin_turn();
@@ -228,26 +231,57 @@ impl PeerState {
 
     /// Whether the driver has to have another turn, after everybody who can go on now: what they
     /// send may carry an acknowledgement that is due.
+    #[inline]
     pub(in crate::network::peer) fn awaits_turn(&self) -> bool {
         self.exchange.as_ref().is_some_and(Exchange::awaits_turn)
+    }
+
+    /// Whether [`lay_out`](Self::lay_out) may give something.
+    #[inline]
+    pub(in crate::network::peer) fn has_output(&self) -> bool {
+        let owes = |exchange: &Exchange| exchange.is_urgent() || exchange.owes_ack();
+        !self.outbox.batch().is_empty()
+            || self.outbox.has_queued()
+            || self.exchange.as_ref().is_some_and(owes)
+    }
+
+    /// Whether that turn may come later than with the next round of the scheduler.
+    pub(in crate::network::peer) fn awaits_large_answers(&self) -> bool {
+        self.exchange
+            .as_ref()
+            .is_some_and(Exchange::awaits_large_answers)
     }
 
     /// Lays out what can be written now. The batch is to be written from;
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
     pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {
-        let is_open = self.is_open();
-        // A full batch has no place for pongs either, or an end that asks and never reads would make
-        // it grow without limit. Nothing is lost: until a frame has left, none of them could.
-        if is_open
-            && self.outbox.batch().has_room()
-            && let Some(exchange) = &mut self.exchange
-        {
-            exchange.lay_out_urgent(&mut self.outbox);
+        if self.is_open() {
+            // A full batch has no place for pongs either, or an end that asks and never reads would
+            // make it grow without limit. Nothing is lost: until a frame has left, none of them could.
+            if let Some(exchange) = &mut self.exchange
+                && exchange.is_urgent()
+                && self.outbox.batch().has_room()
+            {
+                exchange.lay_out_urgent(&mut self.outbox);
+            }
+            if self.outbox.has_queued() && self.contest.is_none() {
+                self.lay_out_queued(now);
+            }
+            if let Some(exchange) = &mut self.exchange
+                && exchange.owes_ack()
+                && self.outbox.batch().has_room()
+            {
+                exchange.lay_out_ack(&mut self.outbox);
+            }
         }
+        (!self.outbox.batch().is_empty()).then(|| self.outbox.take_batch())
+    }
+
+    fn lay_out_queued(&mut self, now: Duration) {
         let limit = self.max_payload();
-        let is_free = is_open && self.contest.is_none();
-        while is_free && self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
-            let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
+        // What arrives moves it, and nothing does while this goes on.
+        let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
+        while self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
             match self.outbox.lay_out_next(now, ack, limit as usize) {
                 LaidOut::Nothing => break,
                 LaidOut::Unreliable => {}
@@ -259,13 +293,6 @@ impl PeerState {
                 }
             }
         }
-        if is_open
-            && self.outbox.batch().has_room()
-            && let Some(exchange) = &mut self.exchange
-        {
-            exchange.lay_out_ack(&mut self.outbox);
-        }
-        (!self.outbox.batch().is_empty()).then(|| self.outbox.take_batch())
     }
 
     /// `bytes` more bytes of the batch are written.

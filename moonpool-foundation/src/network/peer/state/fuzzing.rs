@@ -22,7 +22,7 @@ use crate::network::peer::session::{
 };
 use crate::network::peer::terms::{Account, Expiry, PacketTerms};
 
-use super::{Action, Attachment, Demand, Event, MAX_EVENTS, PeerState, Phase};
+use super::{Action, Alarms, Attachment, Demand, Event, MAX_EVENTS, PeerState, Phase, Timeouts};
 
 const OURS: UID = UID::new(1, 1);
 const THEIRS: UID = UID::new(2, 2);
@@ -56,7 +56,10 @@ pub fn peer_state(bytes: &[u8]) {
     let mut steps = 0;
     while !input.is_empty() && steps < MAX_STEPS {
         steps += 1;
-        script.step(&mut input);
+        let is_quiet = script.step(&mut input);
+        if is_quiet {
+            script.rest();
+        }
         script.drive();
         script.check();
     }
@@ -81,6 +84,8 @@ struct Script {
     has_flooded: bool,
     /// Every id below was reported.
     reported: PacketId,
+    /// What the driver's timers are set for.
+    alarms: Alarms,
 }
 
 impl Script {
@@ -119,11 +124,17 @@ impl Script {
             accepted: 0,
             has_flooded: false,
             reported: PacketId::FIRST,
+            alarms: Alarms {
+                ordinary: Duration::MAX,
+                background: Duration::MAX,
+            },
         }
     }
 
-    fn step(&mut self, input: &mut Input<'_>) {
-        match input.below(16) {
+    /// Whether no more happened than that packets came and went, or time passed.
+    fn step(&mut self, input: &mut Input<'_>) -> bool {
+        let kind = input.below(16);
+        match kind {
             0 => {
                 let count = input.below(256);
                 self.read(input.bytes(count));
@@ -142,6 +153,44 @@ impl Script {
             13 => self.lose(ConnectionError::Ended),
             14 => self.attach(input),
             _ => self.use_handle(input),
+        }
+        kind <= 12 && kind != 9
+    }
+
+    /// If the state says that it can be left alone until the alarms, a look at everything finds
+    /// nothing to do, and no deadline before them.
+    fn rest(&mut self) {
+        let now = self.now;
+        let demand = self.state.demand;
+        let awaits = demand.replies || demand.watches;
+        let is_owed = awaits || self.state.unacknowledged() > 0;
+        let is_calm = self.state.handle_queued(now);
+        if now >= self.alarms.first() || !self.state.can_rest(now, is_owed, self.alarms) {
+            return;
+        }
+        assert!(is_calm);
+        assert!(!self.state.has_more_to_do() && !self.state.was_used);
+        for _ in 0..2 {
+            let told = self.state.poll_timeout(now);
+            assert!(told.ordinary.is_none_or(|at| at >= self.alarms.ordinary));
+            assert!(
+                told.background
+                    .is_none_or(|at| at >= self.alarms.background)
+            );
+            self.state.handle_timeout(now);
+            assert_eq!(self.state.poll_action(now), Action::Wait);
+            assert!(self.state.events.is_empty() && !self.state.has_more_to_do());
+        }
+    }
+
+    /// As the driver's timers do it.
+    fn set_alarms(&mut self, told: Timeouts) {
+        for (alarm, at) in [
+            (&mut self.alarms.ordinary, told.ordinary),
+            (&mut self.alarms.background, told.background),
+        ] {
+            let set = Some(*alarm).filter(|set| *set > self.now);
+            *alarm = set.into_iter().chain(at).min().unwrap_or(Duration::MAX);
         }
     }
 
@@ -431,6 +480,7 @@ impl Script {
             match action {
                 Action::Wait => {
                     let next = self.state.poll_timeout(self.now);
+                    self.set_alarms(next);
                     let next = next.ordinary.into_iter().chain(next.background).min();
                     if next.is_none_or(|next| next > self.now) {
                         return;

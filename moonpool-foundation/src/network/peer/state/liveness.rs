@@ -42,12 +42,30 @@ pub(in crate::network::peer) struct Timeouts {
     pub(in crate::network::peer) background: Option<Duration>,
 }
 
-impl Timeouts {
+/// For when the timer of each class is set: no later than its next deadline was when it was told.
+/// `Duration::MAX`: it is not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::network::peer) struct Alarms {
+    pub(in crate::network::peer) ordinary: Duration,
+    pub(in crate::network::peer) background: Duration,
+}
+
+impl Alarms {
     /// The earlier of the two.
-    pub(in crate::network::peer) fn next(&self) -> Option<Duration> {
-        [self.ordinary, self.background].into_iter().flatten().min()
+    #[inline]
+    pub(in crate::network::peer) fn first(self) -> Duration {
+        self.ordinary.min(self.background)
     }
 
+    pub(super) fn of(self, class: Class) -> Duration {
+        match class {
+            Class::Ordinary => self.ordinary,
+            Class::Background => self.background,
+        }
+    }
+}
+
+impl Timeouts {
     pub(super) fn add(&mut self, class: Class, at: Option<Duration>) {
         let known = match class {
             Class::Ordinary => &mut self.ordinary,
@@ -136,6 +154,12 @@ impl PeerState {
         self.demand = demand;
     }
 
+    /// Packets that were written and not acknowledged.
+    #[inline]
+    pub(in crate::network::peer) fn unacknowledged(&self) -> usize {
+        self.outbox.unacknowledged()
+    }
+
     /// Asks for a sign of life while something is owed, and gives the connection up if none comes.
     pub(super) fn handle_silence(&mut self, now: Duration) {
         self.note_owed(now);
@@ -174,13 +198,16 @@ impl PeerState {
     /// acknowledge them at once, and was not asked for it yet.
     pub(super) fn is_pressed(&self) -> bool {
         let is_asked = self.exchange.as_ref().is_none_or(Exchange::is_asking);
-        !is_asked && self.outbox.is_half_unacknowledged()
+        self.outbox.unacknowledged() > 0 && !is_asked && self.outbox.is_half_unacknowledged()
     }
 
     /// Notes since when something is owed.
     fn note_owed(&mut self, now: Duration) {
         let awaits = self.exchange.is_some() && (self.demand.replies || self.demand.watches);
-        let is_owed = awaits || self.outbox.unacknowledged() > 0;
+        self.note_whether_owed(now, awaits || self.outbox.unacknowledged() > 0);
+    }
+
+    pub(super) fn note_whether_owed(&mut self, now: Duration, is_owed: bool) {
         if is_owed && self.is_open() {
             self.liveness.owed_since.get_or_insert(now);
         } else {
@@ -192,8 +219,14 @@ impl PeerState {
     /// When the other end is to be asked, or has been silent for too long.
     pub(super) fn add_keepalive(&mut self, now: Duration, timeouts: &mut Timeouts) {
         self.note_owed(now);
+        let (class, at) = self.keepalive();
+        timeouts.add(class, at);
+    }
+
+    /// The same, once it is noted whether anything is owed.
+    pub(super) fn keepalive(&self) -> (Class, Option<Duration>) {
         let at = self.liveness.fails_at.or(self.liveness.ping_at());
-        timeouts.add(Class::ordinary_if(self.outbox.unacknowledged() > 0), at);
+        (Class::ordinary_if(self.outbox.unacknowledged() > 0), at)
     }
 
     /// Notes how long a connection has been wanted in vain. To be called before packets and sessions

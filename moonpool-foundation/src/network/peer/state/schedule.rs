@@ -6,7 +6,7 @@ use crate::network::peer::error::ConnectionError;
 use crate::network::peer::packet::SessionEnded;
 
 use super::{
-    Action, EndStep, PeerState, Phase, RECENT_USE, Rest, Role, SESSION_KEPT, Timeouts,
+    Action, Alarms, EndStep, PeerState, Phase, RECENT_USE, Rest, Role, SESSION_KEPT, Timeouts,
     liveness::Class,
 };
 
@@ -126,6 +126,7 @@ impl PeerState {
                 }
             }
             Phase::Open { .. } => {
+                self.is_timed = true;
                 let contest = self.contest.map(|contest| contest.fails_at);
                 timeouts.add(Class::Ordinary, contest);
                 self.add_keepalive(now, &mut timeouts);
@@ -162,6 +163,64 @@ impl PeerState {
         timeouts.add(Class::Background, self.failure_deadline());
         timeouts.add(Class::Background, self.idle_deadline());
         timeouts
+    }
+
+    /// Whether packets that come and go are all that happens to an open connection, so that nothing is
+    /// decided but which of them are laid out.
+    fn is_plain_sailing(&self) -> bool {
+        self.is_timed
+            && self.is_open()
+            && self.closing.is_none()
+            && self.disconnect.is_none()
+            && self.events.is_empty()
+    }
+
+    /// Handles have queued packets, and changed nothing else. Whether that leaves nothing to decide:
+    /// then neither `handle_timeout` nor `poll_action` need be asked.
+    pub(in crate::network::peer) fn handle_queued(&mut self, now: Duration) -> bool {
+        let is_all = self.is_plain_sailing();
+        if is_all && std::mem::take(&mut self.was_used) {
+            self.used_until = now.saturating_add(RECENT_USE);
+            self.used_at = Some(now);
+        }
+        is_all
+    }
+
+    /// Whether the state can be left alone until the alarms that are set, both after `now`, and for
+    /// what `poll_timeout` said since the connection opened: nothing is to be done, and no deadline has
+    /// come that is earlier than they are. `is_owed`: something depends on the other end's being there.
+    ///
+    /// It asks for what packets change and nothing else: the others of the deadlines, once told, only
+    /// move away.
+    pub(in crate::network::peer) fn can_rest(
+        &mut self,
+        now: Duration,
+        is_owed: bool,
+        alarms: Alarms,
+    ) -> bool {
+        if !self.is_plain_sailing() || self.is_half_done() {
+            return false;
+        }
+        let is_late = |alarm: Duration, deadline: Option<Duration>| {
+            deadline.is_some_and(|deadline| deadline < alarm)
+        };
+        let is_owed = is_owed && (self.exchange.is_some() || self.outbox.unacknowledged() > 0);
+        self.note_whether_owed(now, is_owed);
+        if is_owed {
+            let (class, keepalive) = self.keepalive();
+            if is_late(alarms.of(class), keepalive) {
+                return false;
+            }
+        }
+        !is_late(alarms.ordinary, self.outbox.next_expiry())
+    }
+
+    /// Whether an open connection has packets that were not laid out although they could be, or has
+    /// to ask for an acknowledgement.
+    fn is_half_done(&self) -> bool {
+        let is_written = self.outbox.batch().is_empty();
+        let has_stopped_short = is_written && self.outbox.has_queued() && self.contest.is_none();
+        has_stopped_short || self.is_pressed()
     }
 
     /// What to do next.
@@ -242,7 +301,7 @@ impl PeerState {
         self.disconnect.is_some()
             || !self.events.is_empty()
             || match (&self.phase, &self.closing) {
-                (Phase::Open { .. }, None) => has_stopped_short || self.is_pressed(),
+                (Phase::Open { .. }, None) => self.is_half_done(),
                 (Phase::Open { .. }, Some(closing)) => {
                     has_stopped_short || is_settled || (is_written && !has_all && !closing.asked)
                 }

@@ -6,6 +6,7 @@ mod liveness;
 mod model;
 mod queueing;
 mod reconnecting;
+mod resting;
 mod resuming;
 mod sessions;
 mod terms;
@@ -136,7 +137,7 @@ impl Kit {
     }
 
     fn decide(&self, now: Duration) -> Action {
-        self.handle.take_dirty();
+        self.handle.take_changed();
         let mut state = self.handle.state();
         state.handle_timeout(now);
         state.poll_action(now)

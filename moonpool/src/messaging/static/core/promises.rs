@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use moonpool_foundation::network::peer::{Account, Expiry, PacketTerms};
 use moonpool_foundation::{NetworkAddress, UID};
 use moonpool_traits::CodecError;
@@ -41,7 +41,7 @@ impl Core {
         &self,
         address: &NetworkAddress,
         token: UID,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
     ) -> Result<(), TransportError> {
         if self.is_local(address) {
             return self.answer_own_promise(token, encode);
@@ -55,7 +55,7 @@ impl Core {
             }),
             account: Account::Owed,
         };
-        peer.send_reliable_under(token, terms, encode)?;
+        peer.send_reliable_parts(token, terms, encode)?;
         Ok(())
     }
 
@@ -64,7 +64,7 @@ impl Core {
     fn answer_own_promise(
         &self,
         token: UID,
-        encode: impl FnOnce(&mut BytesMut) -> Result<(), CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
     ) -> Result<(), TransportError> {
         if !self.calls.borrow().awaits_promise(token) {
             self.counters.replies_late.add();

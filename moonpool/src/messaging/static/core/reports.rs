@@ -140,7 +140,7 @@ pub(super) struct TransportSink {
 impl PeerSink for TransportSink {
     fn handle_packet(&self, peer: &PeerHandle, packet: ReceivedPacket<'_>) {
         if let Some(core) = self.core.upgrade() {
-            core.dispatch(packet.token, Packet::Remote { peer, packet });
+            core.dispatch(packet.token, &Packet::Remote { peer, packet });
         }
     }
 

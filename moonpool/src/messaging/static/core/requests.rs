@@ -1,6 +1,7 @@
 //! What becomes of requests that arrive: admitted, refused, cancelled.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use moonpool_foundation::network::peer::{PeerHandle, PeerId};
 use moonpool_foundation::{UID, WellKnownToken};
@@ -16,8 +17,8 @@ impl Core {
     pub(super) fn handle_message<'a>(
         &self,
         token: UID,
-        packet: Packet<'a>,
-        head: MessageHead<'a>,
+        packet: &'a Packet<'a>,
+        head: &'a MessageHead<'a>,
         body: &'a [u8],
     ) {
         let receiver = self.endpoints.borrow().get(&token).cloned();
@@ -26,29 +27,29 @@ impl Core {
             self.note_refusal("endpoint_not_found");
             return match head.reply_token {
                 Some(_) => self
-                    .refusal(&packet, &head)
+                    .refusal(packet, head)
                     .send_notice(WellKnownToken::EndpointNotFound, token),
                 None => tracing::debug!(%token, "a message came for a token without a receiver"),
             };
         };
-        if receiver.is_private() && !self.is_authorized(&packet) {
+        if receiver.is_private() && !self.is_authorized(packet) {
             self.counters.unauthorized.add();
             self.note_refusal("unauthorized");
             return match head.reply_token {
                 Some(_) => self
-                    .refusal(&packet, &head)
+                    .refusal(packet, head)
                     .send_notice(WellKnownToken::UnauthorizedEndpoint, token),
                 None => tracing::debug!(%token, "a message came from a peer that may not send it"),
             };
         }
         let reply = match head.reply_token {
             None => None,
-            Some(reply_token) => match self.reserve_slot(&packet) {
-                Some(slot) => Some(self.admit(reply_token, &packet, &head, slot)),
+            Some(reply_token) => match self.reserve_slot(packet) {
+                Some(slot) => Some(self.admit(reply_token, packet, head, slot)),
                 None => {
                     self.counters.requests_refused.add();
                     self.note_refusal("overloaded");
-                    let refusal = self.refusal(&packet, &head);
+                    let refusal = self.refusal(packet, head);
                     return refusal.send_notice(WellKnownToken::Overloaded, token);
                 }
             },
@@ -113,10 +114,18 @@ impl Core {
             .begin(peer, reply_token, answer_slot);
         let deadline = head
             .deadline
-            .and_then(|remaining| self.now().checked_add(remaining));
+            .and_then(|remaining| self.received_at(packet).checked_add(remaining));
         ReplyRoute::admitted(reply_token, packet, self.this.clone(), slot)
             .with_request(deadline, is_known)
             .with_context(head)
+    }
+
+    /// When the packet came.
+    fn received_at(&self, packet: &Packet<'_>) -> Duration {
+        match packet {
+            Packet::Remote { packet, .. } => packet.received_at,
+            Packet::Local(_) => self.now(),
+        }
     }
 
     fn refusal(&self, packet: &Packet<'_>, head: &MessageHead<'_>) -> ReplyRoute {

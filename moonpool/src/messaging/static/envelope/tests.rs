@@ -296,3 +296,32 @@ proptest! {
         }
     }
 }
+
+/// Nearly every packet takes the short way: it has to say what the long one says, errors included.
+#[test]
+fn the_short_way_to_read_an_envelope_gives_what_the_long_one_gives() {
+    let head = MessageHead {
+        reply_token: Some(UID::new(3, 4)),
+        deadline: Some(Duration::from_nanos(u64::MAX)),
+        ..MessageHead::default()
+    };
+    let (mut request, mut reply) = (Vec::new(), Vec::new());
+    put_head(&head, &mut request);
+    put_reply_head(&mut reply);
+    for packet in [&mut request, &mut reply] {
+        packet.extend_from_slice(b"body");
+        let usual = decode_usual(packet).unwrap();
+        assert_eq!(Ok(usual), Envelope::decode_any(packet));
+        for length in 0..packet.len() {
+            let part = &packet[..length];
+            assert_eq!(Envelope::decode(part), Envelope::decode_any(part));
+        }
+        for at in 0..8 {
+            let mut changed = packet.clone();
+            for value in 0..=u8::MAX {
+                changed[at] = value;
+                assert_eq!(Envelope::decode(&changed), Envelope::decode_any(&changed));
+            }
+        }
+    }
+}

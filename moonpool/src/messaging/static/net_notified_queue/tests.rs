@@ -55,8 +55,8 @@ fn send(queue: &Queue, payload: &[u8]) {
     let token = UID::new(1, 2);
     queue.receive(Incoming::new(
         token,
-        packet,
-        MessageHead::default(),
+        &packet,
+        &MessageHead::default(),
         &bytes,
         None,
     ));
@@ -189,7 +189,7 @@ fn what_precedes_a_message_counts_against_the_bytes_of_the_queue() {
     for _ in 0..2 {
         let packet = Packet::Local(&bytes);
         let (head, body) = (MessageHead::default(), &bytes[59..]);
-        queue.receive(Incoming::new(UID::new(1, 2), packet, head, body, None));
+        queue.receive(Incoming::new(UID::new(1, 2), &packet, &head, body, None));
     }
     assert_eq!((queue.len(), queue.stats().overloaded), (1, 1));
 }

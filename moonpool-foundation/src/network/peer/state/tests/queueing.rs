@@ -200,7 +200,6 @@ fn encoding_in_place_writes_the_same_bytes_as_sending() {
         encoded
             .handle
             .send_reliable_with(TOKEN, |buffer| {
-                assert!(buffer.is_empty());
                 payload.split_inclusive(' ').for_each(|part| {
                     buffer.extend_from_slice(part.as_bytes());
                 });
@@ -211,6 +210,29 @@ fn encoding_in_place_writes_the_same_bytes_as_sending() {
     let bytes = sent.write_all();
     assert_eq!(bytes, encoded.write_all());
     assert_eq!(packets(&bytes).len(), payloads.len());
+}
+
+#[test]
+fn an_encoder_cannot_spoil_the_front_of_its_packet() {
+    type Spoil = fn(&mut bytes::BytesMut);
+    let spoilers: [(Spoil, &str); 4] = [
+        (|buffer| buffer.fill(0xFF), "kept"),
+        (|buffer| buffer.clear(), ""),
+        (|buffer| buffer.truncate(3), ""),
+        (|buffer| drop(buffer.split()), ""),
+    ];
+    for (spoil, payload) in spoilers {
+        let kit = Kit::open();
+        kit.handle
+            .send_reliable_with(TOKEN, |buffer| {
+                spoil(buffer);
+                buffer.extend_from_slice(payload.as_bytes());
+                Ok::<(), ()>(())
+            })
+            .unwrap();
+        kit.send("next");
+        assert_eq!(kit.payloads(), [payload, "next"]);
+    }
 }
 
 #[test]
