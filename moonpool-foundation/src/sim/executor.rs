@@ -77,6 +77,11 @@ pub(crate) enum AfterPoll {
     Cancelled(CancelledTask),
 }
 
+/// With so many tasks, they are no longer in the processor's own caches.
+pub(super) const FAR: usize = 1 << 12;
+/// How many of them are read at once.
+const LOOK_AHEAD: usize = 16;
+
 /// Polls among which `depth - 1` change points of [`SchedulePolicy::Pct`] fall.
 const PCT_WINDOW: u32 = 10_000;
 /// Priorities are drawn above this; those that were put last count down from it.
@@ -140,6 +145,8 @@ pub(crate) struct Executor {
     /// For whoever is polled next and has none of its own: as long as nobody keeps a copy, no task needs
     /// one.
     waker: Option<Box<OwnWaker>>,
+    /// Draws whose tasks were [looked at](Self::look_ahead) and are still to come.
+    looked_ahead: usize,
     policy: SchedulePolicy,
     /// Under [`SchedulePolicy::Pct`], of tasks that were ready once: the highest runs first.
     priorities: BTreeMap<u64, u64>,
@@ -174,6 +181,7 @@ impl Executor {
             roster: Roster::default(),
             sites: Sites::default(),
             waker: None,
+            looked_ahead: 0,
             policy: SchedulePolicy::default(),
             priorities: BTreeMap::new(),
             next_demoted: PCT_LOWEST_DRAWN,
@@ -224,8 +232,12 @@ impl Executor {
 
     /// Reads a task's memory, and says nothing of use.
     pub(super) fn look_at(&self, key: TaskKey) -> usize {
-        let body = self.tasks.get(key).and_then(|entry| entry.body.as_ref());
-        body.map_or(0, |body| body.look())
+        let Some(entry) = self.tasks.get(key) else {
+            return 0;
+        };
+        let neighbours = self.roster.look(&self.tasks, entry.links);
+        let body = entry.body.as_ref();
+        body.map_or(0, |body| body.look()) + neighbours
     }
 
     /// Nobody has the task's handle any more.
@@ -282,10 +294,35 @@ impl Executor {
             }
             (1, _) | (_, SchedulePolicy::Fifo) => self.ready.pop_front(),
             (_, SchedulePolicy::Random) => {
+                if candidates > FAR {
+                    self.look_ahead(scheduler);
+                }
                 let pick = scheduler.below(index_u32(candidates), digest) as usize;
                 self.ready.swap_remove_back(pick)
             }
         })
+    }
+
+    /// Where very many are ready, reads those that the next draws will probably be of: so their memory comes
+    /// together, where each would be waited for in its turn. This decides nothing.
+    fn look_ahead(&mut self, scheduler: &Stream) {
+        if self.looked_ahead > 0 {
+            self.looked_ahead -= 1;
+            return;
+        }
+        self.looked_ahead = LOOK_AHEAD - 1;
+        let ready = self.ready.len();
+        let drawn = scheduler.peek::<LOOK_AHEAD>();
+        let mut keys = [TaskKey::FIRST; LOOK_AHEAD];
+        for (index, (key, drawn)) in keys.iter_mut().zip(drawn).enumerate() {
+            let place = (u64::from(drawn) * (ready - index) as u64) >> 32;
+            let place = usize::try_from(place).unwrap_or(0);
+            *key = self.ready.get(place).copied().unwrap_or(*key);
+        }
+        let entries = keys.iter().filter_map(|key| self.tasks.get(*key));
+        let seen = entries.filter(|entry| entry.body.is_some()).count();
+        let looks = keys.iter().map(|key| self.look_at(*key));
+        std::hint::black_box(looks.fold(seen, |seen, look| seen ^ look));
     }
 
     /// Takes a ready task out to be polled, if it has not gone.
@@ -624,6 +661,25 @@ mod tests {
         LOOKS.set(0);
         world.kill(few.id(), KillKind::Crash);
         assert_eq!((LOOKS.get(), world.leftovers().tasks), (3, 1000));
+    }
+
+    #[test]
+    fn the_end_of_a_process_finds_its_tasks_behind_one_that_has_ended() {
+        let world = SimWorld::new();
+        let process = world.add_process("host");
+        let dropped = Rc::new(RefCell::new(Vec::new()));
+        for number in 0..3 {
+            let tell = Tell(number, Rc::clone(&dropped));
+            drop(process.providers().task().spawn_task("one", async move {
+                if number != 1 {
+                    std::future::pending::<()>().await;
+                }
+                drop(tell);
+            }));
+        }
+        world.run_until_empty().unwrap();
+        world.kill(process.id(), KillKind::Crash);
+        assert_eq!(*dropped.borrow(), [1, 0, 2]);
     }
 
     #[test]

@@ -110,6 +110,18 @@ impl Stream {
         u32::try_from((drawn * u64::from(bound)) >> 32).unwrap_or(0)
     }
 
+    /// What the next draws of 32 bits will be. None of them is drawn by this.
+    pub(crate) fn peek<const N: usize>(&self) -> [u32; N] {
+        let mut rng = self.rng.clone();
+        std::array::from_fn(|_| match &mut rng {
+            Some(rng) => {
+                let Ok(drawn) = rng.try_next_u32();
+                drawn
+            }
+            None => 0,
+        })
+    }
+
     /// A number in `low..=high`; `low` if the range is inverted. One draw.
     pub(crate) fn between(&mut self, low: u64, high: u64, digest: &mut Digest) -> u64 {
         let span = u128::from(high.saturating_sub(low)) + 1;
@@ -206,6 +218,21 @@ mod tests {
             ],
             "a changed generator changes the meaning of every recorded seed"
         );
+    }
+
+    #[test]
+    fn what_is_peeked_at_is_drawn_next_and_changes_nothing() {
+        let mut digest = Digest::new(0);
+        let mut stream = Stream::new(3, StreamId::Scheduler);
+        for _ in 0..100 {
+            let (before, peeked) = (digest, stream.peek::<3>());
+            assert_eq!(digest, before);
+            let drawn = peeked.map(|_| stream.draws(&mut digest).next_u32());
+            assert!(
+                drawn == peeked || before == Digest::new(0),
+                "{drawn:?} {peeked:?}"
+            );
+        }
     }
 
     #[test]

@@ -82,6 +82,12 @@ impl Roster {
         tasks.key_at(tasks.get(key)?.links.after)
     }
 
+    /// Reads a task's neighbours, and says nothing of use.
+    pub(super) fn look(&self, tasks: &Slab<TaskEntry>, links: Links) -> usize {
+        let neighbours = [links.before, links.after].map(|place| tasks.at(place));
+        neighbours.iter().flatten().count()
+    }
+
     /// All processes that ever had a task, and some others.
     pub(super) fn processes(&self) -> impl Iterator<Item = ProcessId> + use<> {
         ProcessId::first(self.ends.len())
@@ -97,15 +103,8 @@ pub(super) struct Site {
 
 impl Site {
     /// Whether it is the same constant, started from the same place.
-    #[expect(
-        clippy::ptr_arg,
-        reason = "names that live for ever are compared by their place"
-    )]
-    fn is(&self, name: &Cow<'static, str>, spawned_at: &'static Location<'static>) -> bool {
-        let is_same_name = match (&self.name, name) {
-            (Cow::Borrowed(own), Cow::Borrowed(name)) => ptr::eq(*own, *name),
-            _ => false,
-        };
+    fn is(&self, name: &'static str, spawned_at: &'static Location<'static>) -> bool {
+        let is_same_name = matches!(&self.name, Cow::Borrowed(own) if ptr::eq(*own, name));
         is_same_name && ptr::eq(self.spawned_at, spawned_at)
     }
 }
@@ -126,15 +125,16 @@ impl Sites {
         name: Cow<'static, str>,
         spawned_at: &'static Location<'static>,
     ) -> Rc<Site> {
+        let Cow::Borrowed(constant) = name else {
+            return Rc::new(Site { name, spawned_at });
+        };
         let mut last = self.last.iter().flatten();
-        if let Some(known) = last.find(|site| site.is(&name, spawned_at)) {
+        if let Some(known) = last.find(|site| site.is(constant, spawned_at)) {
             return Rc::clone(known);
         }
         let site = Rc::new(Site { name, spawned_at });
-        if matches!(site.name, Cow::Borrowed(_)) {
-            self.last[self.next] = Some(Rc::clone(&site));
-            self.next = (self.next + 1) % REMEMBERED;
-        }
+        self.last[self.next] = Some(Rc::clone(&site));
+        self.next = (self.next + 1) % REMEMBERED;
         site
     }
 }

@@ -105,6 +105,11 @@ impl<T> Slab<T> {
     }
 
     /// The entry at a place, whichever that is.
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
+        self.slots.get(index as usize)?.entry.as_ref()
+    }
+
+    /// As [`at`](Self::at), to be changed.
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
         self.slots.get_mut(index as usize)?.entry.as_mut()
     }

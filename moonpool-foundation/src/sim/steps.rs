@@ -5,13 +5,10 @@ use std::borrow::Cow;
 
 use super::clock::SimInstant;
 use super::events::Popped;
-use super::executor::{AfterPoll, TaskKey, Turn};
+use super::executor::{AfterPoll, FAR, TaskKey, Turn};
 use super::polling::{CancelledTask, PickedTask};
 use super::wakes::{TaskMeta, Waiter};
 use super::world::{Event, World};
-
-/// With so many tasks, they are no longer in the processor's own caches.
-const LOOK_AHEAD: usize = 1 << 12;
 
 /// How far a drive may move the clock.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +137,7 @@ impl World {
             }
             Popped::Later(_) | Popped::Nothing => return Step::Nothing,
         };
-        if self.events.take_filled() && self.executor.live() > LOOK_AHEAD {
+        if self.events.take_filled() && self.executor.live() > FAR {
             self.look_ahead();
         }
         let call = self.apply_event(at, event);
