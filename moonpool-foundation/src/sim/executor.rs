@@ -1,8 +1,8 @@
 //! The executor: tasks in a slab, those that are ready in a queue, and the next one drawn from the seed.
 //!
 //! A task is one block of memory with its future, and an entry here. While it is polled, its future is
-//! out of its entry, so nobody borrows the world meanwhile. Whoever wakes a task from inside the world does it by its
-//! key; a waker pushes that to a list of this thread, so it needs no lock and no borrow of the world.
+//! out of its entry, so nobody borrows the world meanwhile. A task is woken by its key from inside the
+//! world; a waker pushes that to a list of this thread, so it needs no lock and no borrow of the world.
 //! A wake from another thread cannot be ordered by the seed: it is caught and becomes a verdict.
 
 use std::borrow::Cow;
@@ -19,7 +19,7 @@ use super::digest::Digest;
 use super::events::index_u32;
 use super::join::{Body, JoinState, Tracked};
 use super::pending::PendingTask;
-use super::polling::{CancelledTask, PickedTask};
+use super::polling::{AfterPoll, CancelledTask, PickedTask};
 use super::process::{ProcessId, ProcessRef};
 use super::rng::Stream;
 use super::roster::{Links, Roster, Site, Sites};
@@ -66,15 +66,6 @@ pub(super) struct TaskEntry {
     is_ready: bool,
     /// Its future is still to be dropped, and that is all.
     is_cancelled: bool,
-}
-
-/// What a poll left of its task.
-pub(crate) enum AfterPoll {
-    /// It waits, and was polled so often at this instant.
-    Polls(u64),
-    Ended,
-    /// It was cancelled in that very poll.
-    Cancelled(CancelledTask),
 }
 
 /// With so many tasks, they are no longer in the processor's own caches.

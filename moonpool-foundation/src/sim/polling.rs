@@ -25,6 +25,15 @@ pub(crate) struct CancelledTask {
     pub(super) body: Body,
 }
 
+/// What a poll left of its task.
+pub(crate) enum AfterPoll {
+    /// It waits, and was polled so often at this instant.
+    Polls(u64),
+    Ended,
+    /// It was cancelled in that very poll.
+    Cancelled(CancelledTask),
+}
+
 /// How a poll of a task went.
 pub(crate) enum Polled {
     Fine,

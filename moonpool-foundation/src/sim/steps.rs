@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use super::clock::SimInstant;
 use super::events::Popped;
-use super::executor::{AfterPoll, FAR, TaskKey, Turn};
-use super::polling::{CancelledTask, PickedTask};
+use super::executor::{FAR, TaskKey, Turn};
+use super::polling::{AfterPoll, CancelledTask, PickedTask};
 use super::wakes::{TaskMeta, Waiter};
 use super::world::{Event, World};
 

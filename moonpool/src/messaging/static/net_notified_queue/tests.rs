@@ -202,7 +202,7 @@ fn a_message_shares_the_memory_that_it_fills_and_no_other() {
         let bytes = Bytes::from([&vec![0; front][..], &body].concat());
         let packet = Packet::Local(&bytes);
         let (head, body) = (MessageHead::default(), &bytes[front..]);
-        queue.receive(Incoming::new(UID::new(1, 2), packet, head, body, None));
+        queue.receive(Incoming::new(UID::new(1, 2), &packet, &head, body, None));
         let blob = queue.try_recv().unwrap();
         assert_eq!(blob[..], vec![7; length]);
         bytes.as_ptr_range().contains(&blob.as_ptr())
