@@ -15,9 +15,9 @@ use super::SimWorld;
 use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
 use super::executor::{PollCount, Turn};
-use super::polling::{self, CancelledTask, PickedTask, Polled};
+use super::polling::{self, PickedTask, Polled};
 use super::process::ProcessId;
-use super::steps::{Ends, Next, Step, Until};
+use super::steps::{Cancelled, Ends, Next, Step, Until};
 use super::wakes::{self, TaskRole};
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
@@ -373,10 +373,12 @@ impl SimWorld {
     }
 
     /// Drops a task that was cancelled while it was polled.
-    fn drop_cancelled(&self, task: CancelledTask) -> SimulationResult<()> {
-        match self.shared.drop_cancelled(vec![task]) {
-            Some(panic) => Err(panic),
-            None => Ok(()),
+    fn drop_cancelled(&self, cancelled: Cancelled) -> SimulationResult<()> {
+        let Cancelled { task, livelock } = cancelled;
+        match (self.shared.drop_cancelled(vec![task]), livelock) {
+            (Some(panic), _) => Err(panic),
+            (None, Some(found)) => self.check_livelock(found.polls, found.task),
+            (None, None) => Ok(()),
         }
     }
 

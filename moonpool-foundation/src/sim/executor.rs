@@ -432,7 +432,7 @@ impl Executor {
     }
 
     #[inline]
-    fn collect_woken(&mut self) {
+    pub(super) fn collect_woken(&mut self) {
         if wakes::has_woken() {
             self.collect_some();
         }

@@ -51,7 +51,14 @@ pub(super) enum Next {
     /// To end the run.
     Livelock(Box<Livelock>),
     /// To drop a task that was cancelled while it was polled.
-    Cancelled(Box<CancelledTask>),
+    Cancelled(Box<Cancelled>),
+}
+
+/// A task that was cancelled while it was polled.
+pub(super) struct Cancelled {
+    pub(super) task: CancelledTask,
+    /// If that poll was one too many.
+    pub(super) livelock: Option<Livelock>,
 }
 
 /// Somebody was polled so often at one instant.
@@ -104,17 +111,28 @@ impl World {
         let is_fine = together <= self.turns_limit;
         match after {
             AfterPoll::Polls(polls) if is_fine && polls <= self.livelock_limit => None,
-            AfterPoll::Polls(polls) if is_fine => Some(self.livelock(key, polls)),
-            AfterPoll::Cancelled(task) => Some(Next::Cancelled(Box::new(task))),
+            AfterPoll::Polls(polls) if is_fine => Some(self.ended_by(key, polls)),
+            AfterPoll::Cancelled(task) => Some(self.cancelled(task, together)),
             AfterPoll::Ended if is_fine => None,
-            AfterPoll::Polls(_) | AfterPoll::Ended => Some(self.livelock(key, together)),
+            AfterPoll::Polls(_) | AfterPoll::Ended => Some(self.ended_by(key, together)),
         }
     }
 
     #[cold]
-    fn livelock(&self, task: TaskKey, polls: u64) -> Next {
+    fn ended_by(&self, task: TaskKey, polls: u64) -> Next {
+        Next::Livelock(Box::new(self.livelock(task, polls)))
+    }
+
+    #[cold]
+    fn cancelled(&self, task: CancelledTask, together: u64) -> Next {
+        let is_fine = together <= self.turns_limit;
+        let livelock = (!is_fine).then(|| self.livelock(task.meta.key, together));
+        Next::Cancelled(Box::new(Cancelled { task, livelock }))
+    }
+
+    fn livelock(&self, task: TaskKey, polls: u64) -> Livelock {
         let task = self.executor.name(task);
-        Next::Livelock(Box::new(Livelock { polls, task }))
+        Livelock { polls, task }
     }
 
     pub(super) fn next_turn(&mut self, main_woken: bool) -> Option<Turn> {

@@ -103,8 +103,9 @@ pub(super) fn end_poll() {
 /// The task of `world` that is polled right now, if `waker` is its own.
 #[inline]
 pub(super) fn polled_task(world: u32, waker: &Waker) -> Option<TaskKey> {
-    let (polled_in, key) = POLLED_TASK.get();
-    (POLLED_WAKER.get() == waker.data() && polled_in == world).then_some(key)
+    let (own, (polled_in, key)) = (POLLED_WAKER.get(), POLLED_TASK.get());
+    // Between polls it is null, as that of a waker that does nothing.
+    (own == waker.data() && !own.is_null() && polled_in == world).then_some(key)
 }
 
 /// Whether wakers have woken any task of this thread.

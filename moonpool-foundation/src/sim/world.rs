@@ -479,6 +479,9 @@ impl Shared {
         });
         let unreported = self.take_unreported_panic();
         let panic = self.drop_cancelled(cancelled);
+        // A destructor may have woken a task that was still to be dropped: nobody else would take that
+        // off this thread's list.
+        self.with(|world| world.executor.collect_woken());
         unreported.or(panic)
     }
 

@@ -209,7 +209,13 @@ impl PacketReader {
         };
         piece.extend_from_slice(&self.buffer);
         self.leave_piece();
-        self.charge(self.charged.min(cost(bytes)));
+        // One that goes round may be larger than what was asked for: that much is kept from others.
+        let most = if memory > cost(bytes) {
+            memory
+        } else {
+            self.charged.min(cost(bytes))
+        };
+        self.charge(most);
         (self.buffer, self.memory) = (piece, memory);
     }
 
@@ -415,6 +421,36 @@ mod tests {
             );
         }
         assert!(budget.budget().fits(4_500_000));
+    }
+
+    /// Pieces that go round may be larger than what they are taken for.
+    #[test]
+    fn half_packets_in_larger_pieces_take_no_more_than_the_budget() {
+        const LIMIT: usize = 6_000_000;
+        let memory = Rc::new(ReadMemory::new(LIMIT));
+        let begin = |length: usize, part: usize| {
+            let mut reader = PacketReader::new(1 << 20);
+            reader.share(Rc::clone(&memory));
+            let packet = serialize_packet(UID::new(1, 1), &vec![7; length]);
+            reader.make_room()?;
+            append(&mut reader, &packet[..4]);
+            assert_eq!(reader.next_block().unwrap().map(|_| ()), None);
+            reader.make_room()?;
+            append(&mut reader, &packet[4..part.min(packet.len())]);
+            Ok::<_, ConnectionError>(reader)
+        };
+        let mut half = Vec::new();
+        for _round in 0..20 {
+            if let Ok(mut whole) = begin(1_000_000, usize::MAX) {
+                assert_eq!(read_all(&mut whole).unwrap().len(), 1);
+                whole.handle_blocked(Duration::ZERO);
+                half.extend(begin(300_000, 280_000));
+            }
+        }
+        let held: usize = half.iter().map(|reader| reader.memory).sum();
+        assert!(half.len() > 3 && held <= LIMIT, "{held} in {}", half.len());
+        drop(half);
+        assert!(memory.budget().fits(LIMIT));
     }
 
     #[test]
