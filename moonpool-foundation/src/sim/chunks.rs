@@ -128,7 +128,7 @@ impl Chunks {
         }
     }
 
-    /// How many entries all buckets in use hold.
+    /// How many chunks all buckets in use hold.
     #[cfg(test)]
     pub(super) fn in_use(&self) -> usize {
         let mut free = 0;

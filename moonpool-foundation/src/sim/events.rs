@@ -511,13 +511,30 @@ mod tests {
 
     #[test]
     fn entries_of_cancelled_events_are_no_more_than_those_of_queued_ones() {
-        let mut queue = EventQueue::default();
-        queue.push(at(1 << 40), EventClass::Foreground, ());
-        for round in 0..10_000 {
-            let key = queue.push(at(1_000_000 + round), EventClass::Foreground, ());
-            queue.remove(key);
-            let entries = queue.near.len() + queue.chunks.in_use();
-            assert!(entries <= MIN_STALE + 1, "{entries} after {round}");
+        const QUEUED: u64 = 20;
+        // In the row, or before it; in the wheel.
+        let cancelled_at: [fn(u64) -> u64; 2] =
+            [|round| 1_000_000 - round, |round| (2 << 40) + round];
+        for cancelled_at in cancelled_at {
+            let mut queue = EventQueue::default();
+            // In front of all that are cancelled: those are left where they lie.
+            queue.push(at(1), EventClass::Foreground, 0);
+            for event in 1..QUEUED {
+                queue.push(at((1 << 40) + event), EventClass::Foreground, event);
+            }
+            assert!(queue.levels != 0 && !queue.near.is_empty());
+            for round in 0..10_000 {
+                let key = queue.push(at(cancelled_at(round)), EventClass::Foreground, QUEUED);
+                queue.remove(key);
+                let buckets = queue.buckets.iter().flatten();
+                let in_wheel: usize = buckets.map(|bucket| bucket.len()).sum();
+                let cancelled = queue.near.len() + in_wheel - queue.len();
+                assert!(cancelled <= MIN_STALE, "{cancelled} after {round}");
+                assert_eq!(queue.stale, cancelled);
+            }
+            let popped: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|(_, e)| e).collect();
+            assert_eq!(popped, (0..QUEUED).collect::<Vec<_>>());
+            assert_eq!((queue.stale, queue.chunks.in_use()), (0, 0));
         }
     }
 

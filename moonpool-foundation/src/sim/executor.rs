@@ -594,11 +594,14 @@ impl Executor {
 mod tests {
     use std::cell::RefCell;
     use std::rc::Rc;
+    use std::task::{Poll, Waker};
+    use std::time::Duration;
 
     use crate::Providers;
     use crate::sim::slab::LOOKS;
     use crate::sim::{KillKind, SimWorld};
     use crate::task::{JoinHandle, TaskProvider};
+    use crate::time::TimeProvider;
 
     /// Writes its number down when it is dropped.
     struct Tell(usize, Rc<RefCell<Vec<usize>>>);
@@ -671,6 +674,44 @@ mod tests {
         world.run_until_empty().unwrap();
         world.kill(process.id(), KillKind::Crash);
         assert_eq!(*dropped.borrow(), [1, 0, 2]);
+    }
+
+    #[test]
+    fn a_wake_from_another_thread_after_the_end_of_a_task_is_no_escape() {
+        enum End {
+            Returns,
+            IsAborted,
+            IsKilled,
+        }
+        let world = SimWorld::new();
+        let pass = || world.run_for(Duration::from_secs(1)).unwrap();
+        for end in [End::Returns, End::IsAborted, End::IsKilled] {
+            let process = world.add_process("host");
+            let kept: Rc<RefCell<Option<Waker>>> = Rc::default();
+            let keeper = Rc::clone(&kept);
+            let returns = matches!(end, End::Returns);
+            let keeps = std::future::poll_fn(move |cx| {
+                keeper.replace(Some(cx.waker().clone()));
+                if returns {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            });
+            let task = process.providers().task().spawn_task("keeps", keeps);
+            pass();
+            match end {
+                End::Returns => {}
+                End::IsAborted => task.abort(),
+                End::IsKilled => assert!(world.kill(process.id(), KillKind::Crash)),
+            }
+            pass();
+            let waker = kept.take().unwrap();
+            std::thread::spawn(move || waker.wake()).join().unwrap();
+            let time = world.time_provider();
+            let next = async move { time.sleep(Duration::from_secs(1)).await };
+            world.block_on(next).unwrap();
+        }
     }
 
     #[test]

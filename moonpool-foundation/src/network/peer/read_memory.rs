@@ -218,6 +218,14 @@ mod tests {
         memory.budget.add(1);
         drop(kept(&memory, PIECE));
         assert_eq!(memory.kept.get(), 0, "memory is short");
+        let little = ReadMemory::new(PIECE + PIECE / 2);
+        little.budget.add(PIECE / 2);
+        drop(kept(&little, PIECE));
+        assert_eq!(
+            little.kept.get(),
+            0,
+            "it is not, but would be beyond its limit"
+        );
     }
 
     #[test]
@@ -226,7 +234,10 @@ mod tests {
         drop(kept(&memory, PIECE));
         memory.handle_blocked(KEPT_FOR / 2);
         assert!(memory.kept.get() > 0);
+        memory.note_use(KEPT_FOR / 2);
         memory.handle_blocked(KEPT_FOR);
+        assert!(memory.kept.get() > 0, "it was used since");
+        memory.handle_blocked(KEPT_FOR * 3 / 2);
         assert_eq!(memory.kept.get(), 0);
     }
 

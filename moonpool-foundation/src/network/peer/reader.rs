@@ -557,8 +557,10 @@ mod tests {
         let (mut first, mut second) = (reader(), reader());
         drop(read_large(&mut first));
         let (_, place) = read_large(&mut first);
-        first.handle_blocked(Duration::ZERO);
+        // The first large packet for long: what it was read into is in use.
+        first.handle_blocked(Duration::from_secs(10));
         assert_eq!((first.charged, first.buffer.capacity()), (0, 0));
+        assert!(!memory.budget().fits(usize::MAX), "it is kept");
         assert_eq!(read_large(&mut second).1, place);
     }
 
@@ -575,6 +577,18 @@ mod tests {
         reader.make_room().unwrap();
         assert!(reader.buffer().capacity() < LARGE);
         assert!(reader.charged <= LARGEST_READ);
+    }
+
+    #[test]
+    fn packets_that_are_too_large_to_keep_memory_for_are_not_expected() {
+        let mut reader = PacketReader::new(LARGEST_SPARE);
+        for (length, is_expected) in [(LARGEST_SPARE / 2, true), (LARGEST_SPARE - SLACK, false)] {
+            reader.expected = 0;
+            let packet = serialize_packet(UID::new(1, 1), &vec![7; length]);
+            append(&mut reader, &packet);
+            assert_eq!(read_all(&mut reader).unwrap().len(), 1);
+            assert_eq!(reader.expected > 0, is_expected);
+        }
     }
 
     #[test]

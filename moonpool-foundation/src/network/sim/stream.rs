@@ -219,3 +219,33 @@ impl Drop for SimTcpStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use crate::network::{NetworkProvider, TcpListenerTrait, TcpStreamTrait};
+    use crate::sim::SimWorld;
+    use crate::{Providers, TimeProvider};
+
+    #[test]
+    fn a_stream_that_was_reset_is_readable_so_that_its_reader_learns_of_it() {
+        let world = SimWorld::new();
+        let [server, client] = ["server", "client"].map(|name| world.add_process(name).providers());
+        let end = world.block_on(async move {
+            let listener = server.network().bind("server:80").await.unwrap();
+            let mut dialled = client.network().connect("server:80").await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            dialled.write_all(b"never read").await.unwrap();
+            let time = client.time();
+            time.sleep(std::time::Duration::from_secs(1)).await;
+            drop(accepted);
+            time.sleep(std::time::Duration::from_secs(1)).await;
+            poll_fn(|cx| dialled.poll_readable(cx)).await;
+            dialled.read_u8().await.map_err(|error| error.kind())
+        });
+        assert_eq!(end.unwrap(), Err(std::io::ErrorKind::ConnectionReset));
+    }
+}

@@ -233,7 +233,10 @@ mod tests {
     use std::future::Future;
     use std::rc::Rc;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Wake, Waker};
+
+    use bytes::Bytes;
 
     use super::*;
     use crate::messaging::{UID, WellKnownToken, serialize_packet};
@@ -382,10 +385,23 @@ mod tests {
         (handle, clock, conversing, stream)
     }
 
+    #[derive(Default)]
+    struct Task;
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    thread_local! {
+        /// The task that has the driver. Not `Waker::noop()`: two of those need not know that they
+        /// are the same, and a driver that another task has takes no short turn.
+        static TASK: Waker = Waker::from(Arc::<Task>::default());
+    }
+
     /// Polls it, and gives the times after which timers were set.
     fn timers_of(conversing: Pin<&mut impl Future<Output = ()>>, clock: &Standing) -> Vec<u64> {
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(conversing.poll(&mut cx).is_pending());
+        let polled = TASK.with(|task| conversing.poll(&mut Context::from_waker(task)));
+        assert!(polled.is_pending());
         let set = std::mem::take(&mut *clock.1.borrow_mut());
         set.iter().map(Duration::as_secs).collect()
     }
@@ -418,6 +434,39 @@ mod tests {
         assert_eq!(timers_of(conversing.as_mut(), &clock), [216]);
         caller.0.set(true);
         assert_eq!(timers_of(conversing.as_mut(), &clock), [1]);
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_room_learns_of_an_acknowledgement_that_changes_nothing_else() {
+        let (handle, clock, conversing, stream) = serving(Rc::new(Order::default()));
+        let mut conversing = pin!(conversing);
+        let payload = Bytes::from(vec![7; 500_000]);
+        let send = || handle.send_reliable(UID::new(7, 8), payload.clone());
+        let sent = std::iter::from_fn(|| send().ok()).count() as u64;
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut ready = pin!(handle.ready());
+        assert!(ready.as_mut().poll(&mut cx).is_pending());
+        while stream.1.take().len() > 1000 || handle.state().has_output() {
+            timers_of(conversing.as_mut(), &clock);
+        }
+        assert!(!woken.0.load(Ordering::Relaxed), "all of it is still owed");
+        let ack = (sent + 1).to_le_bytes();
+        let ack = serialize_packet(WellKnownToken::Ack.token(), &ack);
+        stream.0.borrow_mut().extend(ack);
+        timers_of(conversing.as_mut(), &clock);
+        assert!(woken.0.load(Ordering::Relaxed));
+        assert!(ready.as_mut().poll(&mut cx).is_ready());
     }
 
     #[test]
@@ -465,13 +514,6 @@ mod tests {
         let later = Duration::from_millis(500);
         let told = handle.state().poll_timeout(later).background;
         assert_eq!(told, Some(Duration::from_secs(1)));
-    }
-
-    #[derive(Default)]
-    struct Task;
-
-    impl Wake for Task {
-        fn wake(self: Arc<Self>) {}
     }
 
     #[test]

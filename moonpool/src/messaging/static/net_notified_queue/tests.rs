@@ -3,10 +3,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
 use bytes::Bytes;
+use moonpool_foundation::TokioProviders;
 use moonpool_traits::{Blob, JsonCodec, PostcardCodec, SHARED_BYTES};
 
+use super::super::FlowTransportBuilder;
 use super::super::envelope::MessageHead;
 use super::super::receivers::Packet;
+use super::super::test_support::block_on;
 use super::*;
 
 type Queue = NetNotifiedQueue<u32, JsonCodec>;
@@ -210,4 +213,28 @@ fn a_message_shares_the_memory_that_it_fills_and_no_other() {
     assert!(shares(SHARED_BYTES, SHARED_BYTES / 8));
     assert!(!shares(SHARED_BYTES, SHARED_BYTES / 6));
     assert!(!shares(SHARED_BYTES - 1, 0));
+}
+
+#[test]
+fn a_message_that_shares_counts_with_all_of_the_memory_that_it_keeps() {
+    /// More than precedes the message's own bytes, and less than the rest of what was read into.
+    const FRONT: usize = 1024;
+    block_on(async {
+        let builder = || FlowTransportBuilder::from_providers(&TokioProviders::new());
+        let server = builder().local_address("127.0.0.1:0".parse().unwrap());
+        let server = server.build_listening().await.unwrap();
+        let queue = Rc::new(NetNotifiedQueue::<Blob, _>::new(PostcardCodec));
+        let endpoint = server.add_endpoint(queue.clone()).unwrap();
+        let body = PostcardCodec.encode(&Blob::from(vec![7; 300 * 1024]));
+        let body = body.unwrap();
+        let client = builder().build();
+        client.send_reliable(&endpoint, &body).unwrap();
+        while queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let bytes = queue.state.borrow().bytes;
+        assert!(bytes > body.len() + FRONT, "{bytes} of {}", body.len());
+        drop(queue.try_recv());
+        assert_eq!(queue.state.borrow().bytes, 0);
+    });
 }
