@@ -154,7 +154,10 @@ impl Flavor for SharingFlavor<'_> {
 
     #[inline(always)]
     fn try_extend(&mut self, bytes: &[u8]) -> ::postcard::Result<()> {
-        if bytes.len() < blob::SHARED_BYTES {
+        if let [byte] = bytes {
+            // Most lengths and many numbers are one byte.
+            self.buffer.put_u8(*byte);
+        } else if bytes.len() < blob::SHARED_BYTES {
             self.buffer.put_slice(bytes);
         } else {
             self.extend_by_many(bytes);
