@@ -24,6 +24,7 @@ mod environment;
 mod error;
 #[cfg(feature = "sim")]
 mod execution;
+#[cfg(feature = "sim")]
 mod merging;
 mod metrics;
 #[cfg(feature = "sim")]

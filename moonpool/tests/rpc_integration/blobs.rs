@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use moonpool::{Blob, Endpoint, PostcardCodec, Providers, RetryPolicy, UID, send_request};
+use moonpool::{Blob, Endpoint, Providers, RetryPolicy, UID, send_request};
+use moonpool_traits::PostcardCodec;
 
 use crate::common::{Hosts, shut_down};
 use crate::in_both_worlds;
