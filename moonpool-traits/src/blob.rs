@@ -173,13 +173,11 @@ pub(crate) fn offered(bytes: &[u8]) -> Option<Bytes> {
     OFFERED.with_borrow(|offered| std::ptr::eq(&offered[..], bytes).then(|| offered.clone()))
 }
 
-/// Runs `decode` while blobs may share `bytes`.
-pub(crate) fn sharing<R>(bytes: &Bytes, decode: impl FnOnce(&[u8]) -> R) -> R {
-    if bytes.len() < SHARED_BYTES {
-        return decode(bytes);
-    }
-    let _left = Left::at(&SOURCE, bytes.clone());
-    decode(bytes)
+/// Lets blobs share `bytes` until the result is dropped. Messages that no large one fits into have
+/// nothing to do with it.
+#[inline]
+pub(crate) fn leave(bytes: &Bytes) -> Option<impl Drop> {
+    (bytes.len() >= SHARED_BYTES).then(|| Left::at(&SOURCE, bytes.clone()))
 }
 
 /// A part of what is being decoded, if it is a large one.

@@ -78,7 +78,8 @@ pub trait MessageCodec: Clone + 'static {
     where
         T: DeserializeOwned,
     {
-        blob::sharing(bytes, |bytes| self.decode(bytes))
+        let _left = blob::leave(bytes);
+        self.decode(bytes)
     }
 }
 
@@ -123,7 +124,9 @@ impl MessageCodec for JsonCodec {
     where
         T: DeserializeOwned,
     {
-        serde_json::from_slice(bytes).map_err(CodecError::decode)
+        // Checked at once, and not every string by itself.
+        let text = std::str::from_utf8(bytes).map_err(CodecError::decode)?;
+        serde_json::from_str(text).map_err(CodecError::decode)
     }
 }
 

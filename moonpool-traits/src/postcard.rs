@@ -39,11 +39,16 @@ impl MessageCodec for PostcardCodec {
     where
         T: Serialize + ?Sized,
     {
+        let mut shared = None;
         let flavor = SharingFlavor {
             buffer,
-            shared: None,
+            shared: &mut shared,
         };
-        ::postcard::serialize_with_flavor(message, flavor).map_err(CodecError::encode)
+        ::postcard::serialize_with_flavor(message, flavor).map_err(CodecError::encode)?;
+        Ok(match shared {
+            None => Bytes::new(),
+            Some(last) => last.at_the_end_of(buffer),
+        })
     }
 
     fn decode<T>(&self, bytes: &[u8]) -> Result<T, CodecError>
@@ -87,28 +92,59 @@ impl<B: BufMut> Flavor for BufMutFlavor<'_, B> {
     }
 }
 
+/// A large [`Blob`](crate::Blob)'s bytes, which were not copied yet.
+struct Shared {
+    /// The length that the buffer had when they came.
+    at: usize,
+    bytes: Bytes,
+}
+
+impl Shared {
+    /// The bytes, if nothing follows them. Otherwise they are put in their place.
+    #[cold]
+    fn at_the_end_of(self, buffer: &mut BytesMut) -> Bytes {
+        if self.at == buffer.len() {
+            return self.bytes;
+        }
+        self.insert(buffer);
+        Bytes::new()
+    }
+
+    fn insert(self, buffer: &mut BytesMut) {
+        let behind = buffer.split_off(self.at);
+        buffer.reserve(self.bytes.len() + behind.len());
+        buffer.put_slice(&self.bytes);
+        buffer.put_slice(&behind);
+    }
+}
+
 /// The same, but for a large [`Blob`](crate::Blob), which is not copied.
 struct SharingFlavor<'a> {
     buffer: &'a mut BytesMut,
-    /// The last one, and the length that the buffer had then.
-    shared: Option<(usize, Bytes)>,
+    /// The last one. It is somewhere else, so that the flavor itself is light to pass on.
+    shared: &'a mut Option<Shared>,
 }
 
 impl SharingFlavor<'_> {
-    /// Puts the shared bytes in their place, since something follows them.
+    /// Apart, so that what small messages need is small enough to be inlined.
     #[cold]
-    fn insert(&mut self) {
-        if let Some((at, bytes)) = self.shared.take() {
-            let behind = self.buffer.split_off(at);
-            self.buffer.reserve(bytes.len() + behind.len());
-            self.buffer.put_slice(&bytes);
-            self.buffer.put_slice(&behind);
+    #[inline(never)]
+    fn extend_by_many(&mut self, bytes: &[u8]) {
+        let Some(offered) = blob::offered(bytes) else {
+            return self.buffer.put_slice(bytes);
+        };
+        if let Some(before) = self.shared.take() {
+            before.insert(self.buffer);
         }
+        *self.shared = Some(Shared {
+            at: self.buffer.len(),
+            bytes: offered,
+        });
     }
 }
 
 impl Flavor for SharingFlavor<'_> {
-    type Output = Bytes;
+    type Output = ();
 
     #[inline]
     fn try_push(&mut self, byte: u8) -> ::postcard::Result<()> {
@@ -116,32 +152,22 @@ impl Flavor for SharingFlavor<'_> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_extend(&mut self, bytes: &[u8]) -> ::postcard::Result<()> {
-        if bytes.len() >= blob::SHARED_BYTES
-            && let Some(shared) = blob::offered(bytes)
-        {
-            self.insert();
-            self.shared = Some((self.buffer.len(), shared));
-        } else {
+        if let [byte] = bytes {
+            // Most lengths and many numbers are one byte.
+            self.buffer.put_u8(*byte);
+        } else if bytes.len() < blob::SHARED_BYTES {
             self.buffer.put_slice(bytes);
+        } else {
+            self.extend_by_many(bytes);
         }
         Ok(())
     }
 
-    fn finalize(mut self) -> ::postcard::Result<Bytes> {
-        if self
-            .shared
-            .as_ref()
-            .is_some_and(|(at, _)| *at < self.buffer.len())
-        {
-            self.insert();
-        }
-        Ok(self
-            .shared
-            .take()
-            .map(|(_, bytes)| bytes)
-            .unwrap_or_default())
+    #[inline]
+    fn finalize(self) -> ::postcard::Result<()> {
+        Ok(())
     }
 }
 

@@ -131,12 +131,26 @@ impl Frame {
         }
     }
 
+    /// Makes another frame of it, where it is.
+    pub(super) fn renew(&mut self, head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) {
+        self.head = head;
+        self.body = body;
+        self.waits_since = None;
+        self.kind = kind;
+        self.id = id;
+        self.sequence = 0;
+        self.is_exposed = false;
+        self.is_withdrawn = false;
+        self.terms = PacketTerms::default();
+    }
+
     /// Lets go of its bytes.
     pub(super) fn clear(&mut self) {
         self.head = BytesMut::new();
         self.body = Bytes::new();
     }
 
+    #[cfg(test)]
     pub(super) fn with_terms(self, terms: PacketTerms) -> Self {
         Self { terms, ..self }
     }

@@ -57,7 +57,7 @@ struct Shared {
     target: RefCell<Option<String>>,
     state: RefCell<PeerState>,
     /// What the next frame is cut from. Taken out while an encoder runs.
-    chunk: Cell<BytesMut>,
+    chunk: Cell<Option<BytesMut>>,
     waker: Cell<Option<Waker>>,
     /// The driver runs, or is going to: it need not be woken.
     is_scheduled: Cell<bool>,
@@ -404,7 +404,7 @@ impl PeerHandle {
             chunk.extend_from_slice(&payload);
         }
         let head = chunk.split();
-        self.0.chunk.set(chunk);
+        self.0.chunk.set(Some(chunk));
         Ok((head, if is_copied { Bytes::new() } else { payload }))
     }
 
@@ -432,18 +432,20 @@ impl PeerHandle {
             Ok(tail) => tail,
             Err(error) => {
                 chunk.clear();
-                self.0.chunk.set(chunk);
+                self.0.chunk.set(Some(chunk));
                 return Err(SendError::Encode(error));
             }
         };
         prefix.restore(&mut chunk);
         let packet = chunk.split();
-        self.0.chunk.set(chunk);
+        self.0.chunk.set(Some(chunk));
         Ok((packet, tail))
     }
 
+    #[inline]
     fn chunk_with(&self, prefix: Prefix, payload: usize) -> BytesMut {
-        let mut chunk = self.0.chunk.take();
+        // None is left behind while it is in use, which costs less than an empty one.
+        let mut chunk = self.0.chunk.take().unwrap_or_default();
         let needed = prefix.size() + payload;
         if chunk.capacity() < needed {
             chunk.reserve(needed.max(CHUNK_SIZE));

@@ -144,8 +144,8 @@ impl Outbox {
     ) -> PacketId {
         let id = self.next_id;
         self.next_id = id.next();
-        let frame = Frame::new(head, body, FrameKind::Reliable, id).with_terms(terms);
-        let frame = self.kept(frame);
+        let mut frame = self.frame(head, body, FrameKind::Reliable, id);
+        frame.terms = terms;
         self.answers.handle_pushed(&frame);
         self.reliable_held += 1;
         self.reliable_bytes += frame.size();
@@ -154,8 +154,7 @@ impl Outbox {
     }
 
     pub(super) fn push_unreliable(&mut self, head: BytesMut, body: Bytes) {
-        let frame = Frame::new(head, body, FrameKind::Unreliable, self.next_id);
-        let frame = self.kept(frame);
+        let frame = self.frame(head, body, FrameKind::Unreliable, self.next_id);
         self.unreliable_queued += 1;
         self.unreliable_bytes += frame.size();
         self.queue.push_back(frame);
@@ -219,19 +218,20 @@ impl Outbox {
         prefix.write(&mut self.scratch);
         self.scratch.extend_from_slice(payload);
         let head = self.scratch.split();
-        let mut frame = Frame::new(head, Bytes::new(), FrameKind::Control, self.next_id);
+        let mut frame = self.frame(head, Bytes::new(), FrameKind::Control, self.next_id);
         frame.lay_out(0);
-        self.kept(frame)
+        frame
     }
 
     /// A frame in memory of its own, which it leaves when it is [done](Self::reuse).
-    fn kept(&mut self, frame: Frame) -> Box<Frame> {
+    #[inline]
+    fn frame(&mut self, head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) -> Box<Frame> {
         match self.spare.pop() {
             Some(mut place) => {
-                *place = frame;
+                place.renew(head, body, kind, id);
                 place
             }
-            None => Box::new(frame),
+            None => Box::new(Frame::new(head, body, kind, id)),
         }
     }
 

@@ -1,13 +1,14 @@
-//! When each call is to be looked at next: a heap in which the entry of a call that ended stays
-//! behind, since nearly every call ends long before its time. Pure.
+//! When each call is to be looked at next: a line, and a heap, in which the entry of a call that ended
+//! stays behind, since nearly every call ends long before its time. Pure.
 //!
-//! Entries that were left behind never outnumber the others by more than [`SPARE`]: adding and
+//! What comes in order, as calls with the same timeout do, waits in the line, and only the rest in the
+//! heap. Entries that were left behind never outnumber the others by more than [`SPARE`]: adding and
 //! removing are O(1) for deadlines that come in order, O(log n) else, and allocate nothing once
 //! the memory for the largest number of calls at one time is there. Entries of the same time come
 //! in the order in which they were added.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use super::slot_table::SlotKey;
@@ -30,7 +31,9 @@ struct Entry {
 /// See the [module's documentation](self). Each slot has at most one entry.
 #[derive(Debug, Default)]
 pub(crate) struct DeadlineQueue {
-    /// The earliest first, those that were left behind among them.
+    /// Entries that came in order, those that were left behind among them.
+    line: VecDeque<Entry>,
+    /// The others likewise, the earliest first.
     heap: BinaryHeap<Reverse<Entry>>,
     /// The order of each slot's entry.
     orders: Vec<u64>,
@@ -43,7 +46,17 @@ impl DeadlineQueue {
     /// When [`take_due`](Self::take_due) is to be asked next: no entry is earlier. There may be none
     /// at this very time. `None`: there is no entry.
     pub(crate) fn next_at(&self) -> Option<Duration> {
-        self.heap.peek().map(|Reverse(entry)| entry.at)
+        self.first().map(|entry| entry.at)
+    }
+
+    /// The earliest entry of both, left behind or not.
+    #[inline]
+    fn first(&self) -> Option<&Entry> {
+        let heap = self.heap.peek().map(|Reverse(entry)| entry);
+        match (self.line.front(), heap) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
     }
 
     /// Sets when the slot is to be looked at, in place of an earlier setting.
@@ -57,7 +70,12 @@ impl DeadlineQueue {
         if std::mem::replace(&mut self.orders[index], order) == NONE {
             self.len += 1;
         }
-        self.heap.push(Reverse(Entry { at, order, key }));
+        let entry = Entry { at, order, key };
+        if self.line.back().is_none_or(|last| last.at <= at) {
+            self.line.push_back(entry);
+        } else {
+            self.heap.push(Reverse(entry));
+        }
         self.clear_out();
     }
 
@@ -74,9 +92,12 @@ impl DeadlineQueue {
 
     /// Takes the earliest entry out, if its time has come.
     pub(crate) fn take_due(&mut self, now: Duration) -> Option<SlotKey> {
-        while let Some(Reverse(entry)) = self.heap.peek().filter(|first| first.0.at <= now) {
-            let entry = *entry;
-            self.heap.pop();
+        while let Some(&entry) = self.first().filter(|first| first.at <= now) {
+            if self.line.front() == Some(&entry) {
+                self.line.pop_front();
+            } else {
+                self.heap.pop();
+            }
             if self.is_current(&entry) {
                 self.remove(entry.key);
                 return Some(entry.key);
@@ -86,20 +107,38 @@ impl DeadlineQueue {
     }
 
     fn is_current(&self, entry: &Entry) -> bool {
-        self.orders.get(entry.key.index as usize) == Some(&entry.order)
+        is_current(&self.orders, entry)
     }
 
-    /// Lets go of what was left behind, when that is most of the heap.
+    /// Entries, those that were left behind included.
+    fn entries(&self) -> usize {
+        self.line.len() + self.heap.len()
+    }
+
+    /// Lets go of what was left behind, when that is most of all.
+    #[inline]
     fn clear_out(&mut self) {
         if self.len == 0 {
+            self.line.clear();
             self.heap.clear();
-        } else if self.heap.len() > 2 * self.len + SPARE {
-            let orders = &self.orders;
-            self.heap.retain(|Reverse(entry)| {
-                orders.get(entry.key.index as usize) == Some(&entry.order)
-            });
+        } else if self.entries() > 2 * self.len + SPARE {
+            self.retain_current();
         }
     }
+
+    #[cold]
+    fn retain_current(&mut self) {
+        let orders = &self.orders;
+        self.line.retain(|entry| is_current(orders, entry));
+        if !self.heap.is_empty() {
+            self.heap.retain(|Reverse(entry)| is_current(orders, entry));
+        }
+    }
+}
+
+/// Whether the entry was not left behind.
+fn is_current(orders: &[u64], entry: &Entry) -> bool {
+    orders.get(entry.key.index as usize) == Some(&entry.order)
 }
 
 #[cfg(test)]
@@ -144,7 +183,8 @@ mod tests {
             queue.set(key(round % 8), ms(u64::from(round)));
             queue.remove(key((round + 5) % 8));
         }
-        assert!(queue.heap.capacity() <= 4 * SPARE && queue.orders.len() == 8);
+        let capacity = queue.heap.capacity() + queue.line.capacity();
+        assert!(capacity <= 4 * SPARE && queue.orders.len() == 8);
     }
 
     #[test]
@@ -179,7 +219,7 @@ mod tests {
                 let earliest = model.values().min().copied().map(ms);
                 prop_assert_eq!(queue.next_at().is_some(), earliest.is_some());
                 prop_assert!(queue.next_at() <= earliest);
-                prop_assert!(queue.heap.len() <= 2 * model.len() + SPARE);
+                prop_assert!(queue.entries() <= 2 * model.len() + SPARE);
             }
             for now in 0..50 {
                 let mut due: Vec<_> =

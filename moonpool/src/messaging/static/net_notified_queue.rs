@@ -328,6 +328,8 @@ impl<T, C> NetNotifiedQueue<T, C> {
         }
     }
 
+    /// Inlined, so that the message goes to its place without being moved on the way.
+    #[inline]
     fn push(&self, received: Received<T>) {
         self.count(|stats| stats.received += 1);
         let waiter = {
@@ -374,24 +376,23 @@ where
             Some((_, memory)) => *memory,
             None => packet.size(),
         };
-        let (payload, reply) = packet.into_parts();
         if let Err(refusal) = self.admit(bytes) {
-            return self.refuse(&refusal, token, reply);
+            return self.refuse(&refusal, token, packet.into_reply());
         }
         let decoded = match &source {
             Some((shared, _)) => self.codec.decode_shared(shared),
-            None => self.codec.decode(payload),
+            None => self.codec.decode(packet.payload()),
         };
         match decoded {
             Ok(message) => self.push(Received {
-                request: (message, reply),
+                request: (message, packet.into_reply()),
                 bytes,
             }),
             Err(error) => {
                 self.count(|stats| stats.malformed += 1);
                 sometimes_assert!(deserialization_failed, true, "the message was no message");
                 tracing::debug!(%token, %error, "a message could not be decoded");
-                if let Some(reply) = reply {
+                if let Some(reply) = packet.into_reply() {
                     reply.send_error(&ReplyError::serialization("request", &error));
                 }
             }

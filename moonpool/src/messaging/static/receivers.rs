@@ -181,6 +181,12 @@ impl<'a> Incoming<'a> {
     pub fn into_parts(self) -> (&'a [u8], Option<ReplyRoute>) {
         (self.body, self.reply)
     }
+
+    /// The route alone, which is large: it is moved once, to where it stays.
+    #[inline]
+    pub(crate) fn into_reply(self) -> Option<ReplyRoute> {
+        self.reply
+    }
 }
 
 impl fmt::Debug for Incoming<'_> {

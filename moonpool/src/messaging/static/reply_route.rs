@@ -66,6 +66,7 @@ pub(crate) enum Slot {
 
 impl ReplyRoute {
     /// For a request that was admitted.
+    #[inline]
     pub(crate) fn admitted(token: UID, packet: &Packet<'_>, core: Weak<Core>, slot: Slot) -> Self {
         let mut route = Self::refusal(token, packet, core);
         route.slot = Some(slot);
@@ -73,6 +74,7 @@ impl ReplyRoute {
     }
 
     /// For a request that is not.
+    #[inline]
     pub(crate) fn refusal(token: UID, packet: &Packet<'_>, core: Weak<Core>) -> Self {
         let way = match packet {
             Packet::Remote { peer, .. } => Way::Peer((*peer).clone()),
@@ -104,14 +106,18 @@ impl ReplyRoute {
         }
     }
 
+    #[inline]
     pub(crate) fn with_request(mut self, deadline: Option<Duration>, is_registered: bool) -> Self {
         self.deadline = deadline;
         self.is_registered = is_registered;
         self
     }
 
+    #[inline]
     pub(crate) fn with_context(mut self, head: &MessageHead<'_>) -> Self {
-        self.context = RequestContext::of(head).map(Box::new);
+        if let Some(context) = RequestContext::of(head) {
+            self.context = Some(Box::new(context));
+        }
         self
     }
 

@@ -132,8 +132,9 @@ impl<V> SlotTable<V> {
     #[inline]
     pub(crate) fn discard(&mut self, key: SlotKey) {
         if let Some(value) = self.value_mut(key)
-            && value.take().is_some()
+            && value.is_some()
         {
+            *value = None;
             self.vacate(key.index);
         }
     }

@@ -115,12 +115,18 @@ struct KeptTrace {
 
 impl RequestContext {
     /// `None` if there is nothing to keep.
+    #[inline]
     pub(crate) fn of(head: &MessageHead<'_>) -> Option<Self> {
         if head.metadata.is_empty() && head.trace.is_none() {
-            return None;
+            None
+        } else {
+            Some(Self::kept(head))
         }
+    }
+
+    fn kept(head: &MessageHead<'_>) -> Self {
         let state = head.trace.map_or(&[][..], |trace| trace.state);
-        Some(Self {
+        Self {
             pairs: head.metadata.pairs,
             bytes: [head.metadata.bytes, state].concat().into_boxed_slice(),
             pairs_end: head.metadata.bytes.len(),
@@ -129,7 +135,7 @@ impl RequestContext {
                 parent_id: trace.parent_id,
                 flags: trace.flags,
             }),
-        })
+        }
     }
 
     pub(crate) fn metadata(&self) -> Metadata<'_> {
