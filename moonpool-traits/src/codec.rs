@@ -57,7 +57,8 @@ pub trait MessageCodec: Clone + 'static {
 
     /// [`encode_into`](Self::encode_into), except that a large [`Blob`](crate::Blob) at the message's
     /// end may be given back, shared, in place of being appended: the encoded message is what was
-    /// appended and then these bytes. Unless a codec says otherwise, it gives none.
+    /// appended and then these bytes. Unless a codec says otherwise, it gives none. `buffer` is not empty:
+    /// a codec appends to it and does nothing else with it.
     ///
     /// # Errors
     /// As [`encode_into`](Self::encode_into).

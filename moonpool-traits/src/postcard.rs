@@ -111,10 +111,13 @@ impl Shared {
     }
 
     fn insert(self, buffer: &mut BytesMut) {
-        let behind = buffer.split_off(self.at);
-        buffer.reserve(self.bytes.len() + behind.len());
-        buffer.put_slice(&self.bytes);
-        buffer.put_slice(&behind);
+        // In the buffer's own memory, which grows by doubling however many are put in their place.
+        let (end, count) = (buffer.len(), self.bytes.len());
+        buffer.resize(end + count, 0);
+        buffer.copy_within(self.at..end, self.at + count);
+        if let Some(place) = buffer.get_mut(self.at..self.at + count) {
+            place.copy_from_slice(&self.bytes);
+        }
     }
 }
 

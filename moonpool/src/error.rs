@@ -135,6 +135,9 @@ impl From<SendError<CodecError>> for TransportError {
     fn from(error: SendError<CodecError>) -> Self {
         match error {
             SendError::Encode(error) => Self::Codec(error),
+            SendError::BufferReplaced => Self::Codec(CodecError::encode(
+                "the codec changed what was in the buffer before",
+            )),
             SendError::Peer(error) => error.into(),
             _ => Self::Closed,
         }

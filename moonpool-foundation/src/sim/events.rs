@@ -469,6 +469,12 @@ mod tests {
     #[test]
     fn an_event_in_front_of_a_bucket_does_not_hide_that_bucket() {
         let mut queue = EventQueue::default();
+        // More than the row holds: the wheel is in use.
+        for later in 0..3 * NEAR as u64 {
+            queue.push(at(500 + later), EventClass::Background, '-');
+        }
+        queue.push(at(1), EventClass::Foreground, '1');
+        assert_eq!(queue.pop(), Some((at(1), '1')));
         // The first two share a bucket of the second level, the last one would have one of the first.
         queue.push(at(100), EventClass::Foreground, 'b');
         queue.push(at(70), EventClass::Foreground, 'a');

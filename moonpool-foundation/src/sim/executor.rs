@@ -638,6 +638,22 @@ mod tests {
         assert_eq!(*dropped.borrow(), expected);
     }
 
+    /// Whoever drops first wakes one that is still to be dropped: that must not stay with the thread.
+    #[test]
+    fn the_end_of_a_world_leaves_no_wakes_behind() {
+        let world = SimWorld::new();
+        let task = world.task_provider();
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        task.spawn_task("holds", async move {
+            std::future::pending::<()>().await;
+            drop(sender);
+        });
+        task.spawn_task("waits", async move { drop(receiver.await) });
+        world.run_until_empty().unwrap();
+        drop(world);
+        assert!(!crate::sim::wakes::has_woken());
+    }
+
     #[test]
     fn the_end_of_a_process_looks_at_its_own_tasks_only() {
         let world = SimWorld::new();

@@ -292,6 +292,25 @@ fn a_task_that_spawns_its_successor_for_ever_is_a_livelock() {
 }
 
 #[test]
+fn a_task_that_aborts_itself_for_its_successor_for_ever_is_a_livelock() {
+    fn again(task: SimTaskProvider, left: u32) {
+        let own = Rc::new(RefCell::new(None::<JoinHandle<()>>));
+        let (next, handle) = (task.clone(), Rc::clone(&own));
+        let spawned = task.spawn_task("generation", async move {
+            if left > 0 {
+                again(next, left - 1);
+            }
+            if let Some(handle) = &*handle.borrow() {
+                handle.abort();
+            }
+            std::future::pending::<()>().await;
+        });
+        *own.borrow_mut() = Some(spawned);
+    }
+    livelock_of(|world| again(world.task_provider(), 100_000));
+}
+
+#[test]
 fn a_closure_that_schedules_itself_now_is_a_livelock() {
     fn again(world: &Rc<SimWorld>) {
         let next = Rc::downgrade(world);

@@ -67,6 +67,10 @@ pub enum SendError<E> {
     /// The encoder failed. Nothing was queued.
     #[error("the payload could not be encoded")]
     Encode(#[source] E),
+    /// The encoder did more than to append to the buffer that it was given, which has the packet's
+    /// front in it. Nothing was queued.
+    #[error("the encoder changed what was in the buffer before")]
+    BufferReplaced,
     /// The peer refused it.
     #[error(transparent)]
     Peer(#[from] PeerError),

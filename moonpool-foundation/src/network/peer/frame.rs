@@ -46,16 +46,9 @@ impl Prefix {
         head.extend_from_slice(self.of(&self.bytes()));
     }
 
-    /// Writes the front again, over what has become of it. What is shorter holds no payload.
-    pub(super) fn restore(self, head: &mut BytesMut) {
-        let bytes = self.bytes();
-        match head.get_mut(..self.size()) {
-            Some(front) => front.copy_from_slice(self.of(&bytes)),
-            None => {
-                head.clear();
-                head.extend_from_slice(self.of(&bytes));
-            }
-        }
+    /// Whether `head` still begins with what was [written](Self::write).
+    pub(super) fn is_intact(self, head: &[u8]) -> bool {
+        head.starts_with(self.of(&self.bytes()))
     }
 
     fn of(self, bytes: &[u8; SEQUENCED_HEAD]) -> &[u8] {

@@ -202,12 +202,13 @@ impl PeerHandle {
     }
 
     /// [`send_reliable`](Self::send_reliable), with the payload encoded straight into the frame.
-    /// `encode` appends to the buffer it is given, which holds the packet's front already: what it
-    /// does to that is undone. If it fails, nothing is queued.
+    /// `encode` appends to the buffer it is given, which holds the packet's front already. If it fails,
+    /// or does anything else with the buffer, nothing is queued.
     ///
     /// # Errors
-    /// [`SendError::Encode`] with what `encode` gave, [`SendError::Peer`] if the peer refuses; it
-    /// may do so before `encode` is called, and then there is no payload to give back.
+    /// [`SendError::Encode`] with what `encode` gave, [`SendError::BufferReplaced`],
+    /// [`SendError::Peer`] if the peer refuses; it may do so before `encode` is called, and then there
+    /// is no payload to give back.
     pub fn send_reliable_with<E>(
         &self,
         token: UID,
@@ -436,7 +437,11 @@ impl PeerHandle {
                 return Err(SendError::Encode(error));
             }
         };
-        prefix.restore(&mut chunk);
+        if !prefix.is_intact(&chunk) {
+            chunk.clear();
+            self.0.chunk.set(Some(chunk));
+            return Err(SendError::BufferReplaced);
+        }
         let packet = chunk.split();
         self.0.chunk.set(Some(chunk));
         Ok((packet, tail))

@@ -38,7 +38,7 @@ impl Kit {
             });
         sent.map_err(|error| match error {
             SendError::Peer(error) => error,
-            SendError::Encode(()) => panic!("nothing to fail"),
+            other => panic!("{other}"),
         })
     }
 
