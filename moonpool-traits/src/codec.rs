@@ -191,6 +191,13 @@ mod tests {
     }
 
     #[test]
+    fn json_that_is_no_utf8_is_refused_wherever_it_is() {
+        assert!(JsonCodec.decode::<String>(b"\"\xff\"").is_err());
+        let unread = JsonCodec.decode::<serde::de::IgnoredAny>(b"[\"\xff\"]");
+        assert!(matches!(unread, Err(CodecError::Decode(_))), "{unread:?}");
+    }
+
+    #[test]
     fn encoding_appends_to_what_the_buffer_holds() {
         let mut buffer = BytesMut::from(&b"prefix"[..]);
         JsonCodec.encode_into(&7_u32, &mut buffer).unwrap();

@@ -1,5 +1,5 @@
-//! Draws what `bench --json FILE` wrote: `bench-plot compare FILE OUT.svg`, `bench-plot growth FILE OUT.svg`;
-//! or prints it as a table in Markdown: `bench-plot compare-table FILE`, `bench-plot growth-table FILE`.
+//! Draws what `bench --json FILE` wrote: `bench-plot compare FILE OUT.svg` with all systems,
+//! `bench-plot ours FILE OUT.svg` with ours alone, `bench-plot growth FILE OUT.svg`; or prints it as a table in Markdown: `bench-plot compare-table FILE`, `bench-plot growth-table FILE`.
 
 mod markdown;
 
@@ -27,6 +27,11 @@ fn main() -> Outcome {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["compare", from, to] => compare(&read(from)?, to),
+        ["ours", from, to] => {
+            let mut figures = read(from)?;
+            figures.retain(|figure| figure["kind"] == "ours");
+            compare(&figures, to)
+        }
         ["growth", from, to] => growth(&read(from)?, to),
         ["compare-table", from] => {
             print!("{}", markdown::compare(&read(from)?));
@@ -37,7 +42,7 @@ fn main() -> Outcome {
             Ok(())
         }
         _ => Err(
-            "usage: bench-plot (compare | growth) FILE.json OUT.svg\n       \
+            "usage: bench-plot (compare | ours | growth) FILE.json OUT.svg\n       \
                   bench-plot (compare-table | growth-table) FILE.json"
                 .into(),
         ),

@@ -80,10 +80,11 @@ pub trait TcpStreamTrait {
     /// Whatever the operating system reports for a socket that is gone.
     fn set_nodelay(&self, nodelay: bool) -> io::Result<()>;
 
-    /// Pending while a read would be: the task is then woken as a read would have it woken. Costs less
-    /// than a read that finds nothing. Ready says nothing: a read may still find nothing.
+    /// Whether a read may find something: bytes, the end or an error. Pending while a read would be
+    /// pending: the task is then woken as by that read. After `Ready` a read may be pending all the
+    /// same. It is asked where nothing is expected, to save a read.
     ///
-    /// A stream that cannot tell is always ready, which is what this does unless it is overridden.
+    /// A stream that cannot tell leaves this as it is: always ready.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
         Poll::Ready(())

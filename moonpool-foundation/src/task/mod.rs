@@ -43,7 +43,7 @@ pub trait TaskProvider: Clone + 'static {
     /// Lets other ready tasks run first.
     ///
     /// # Cancel safety
-    /// Dropping the future has no effect.
+    /// Dropping the future has no effect: a task that polled it once is woken all the same.
     fn yield_now(&self) -> impl Future<Output = ()>;
 
     /// Runs blocking work on a thread pool; inline in simulation.

@@ -368,7 +368,8 @@ impl<P: Providers> Attacker<P> {
     async fn pings(&self, stream: &mut Stream<P>) -> io::Result<()> {
         self.begin(stream).await?;
         // Made once: a server that keeps up never makes a writer wait, and one that builds each
-        // flood anew would be at it long after its time.
+        // flood anew would be at it long after its time. For the same reason floods give others their
+        // turn, the honest clients of this process: the next one is written as soon as they had it.
         let mut flood = Vec::with_capacity(FLOOD_BYTES + 64);
         let mut nonce = 0;
         while flood.len() < FLOOD_BYTES {

@@ -383,7 +383,7 @@ fn the_bytes_of_a_sequenced_packet_are_fixed() {
     body.extend_from_slice(&[0xFF; 8]);
     body.extend_from_slice(&numbers(&[5, 1, 1, 7, 8]));
     body.extend_from_slice(b"hi");
-    expected.extend_from_slice(&crate::messaging::wire::crc(&body).to_le_bytes());
+    expected.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
     expected.extend_from_slice(&body);
     assert_eq!(bytes, expected);
     assert_eq!(deserialize_packet(&bytes).unwrap().0, UID::well_known(5));
