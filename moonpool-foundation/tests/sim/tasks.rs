@@ -273,6 +273,27 @@ fn blocking_work_takes_time_and_may_be_overtaken() {
 }
 
 #[test]
+fn blocking_work_waits_for_a_thread() {
+    let begun_at_once = |seed| {
+        let world = SimWorld::new_with_seed(seed);
+        let (task, time) = (world.task_provider(), world.time_provider());
+        let done = Arc::new(AtomicBool::new(false));
+        let doing = Arc::clone(&done);
+        world
+            .block_on(async move {
+                let work = task.run_blocking(move || doing.store(true, Relaxed));
+                tokio::select! {
+                    biased;
+                    _ = work => true,
+                    () = time.sleep(Duration::from_micros(1)) => done.load(Relaxed),
+                }
+            })
+            .unwrap()
+    };
+    assert!((0..40).filter(|seed| !begun_at_once(*seed)).count() > 30);
+}
+
+#[test]
 fn blocking_work_is_done_though_its_caller_left_unless_the_process_died() {
     let done = |kill: bool| {
         let world = SimWorld::new_with_seed(3);
