@@ -42,23 +42,28 @@ pub(super) enum Prefix {
 
 impl Prefix {
     /// Appends the front to `head`, with zeroes for what layout fills in.
+    #[inline]
     pub(super) fn write(self, head: &mut BytesMut) {
-        head.extend_from_slice(self.of(&self.bytes()));
+        let bytes = self.bytes();
+        match self {
+            Self::Plain(_) => head.extend_from_slice(&bytes[..HEADER_SIZE]),
+            Self::Sequenced(_) => head.extend_from_slice(&bytes),
+        }
     }
 
     /// Whether `head` still begins with what was [written](Self::write).
+    #[inline]
     pub(super) fn is_intact(self, head: &[u8]) -> bool {
-        head.starts_with(self.of(&self.bytes()))
-    }
-
-    fn of(self, bytes: &[u8; SEQUENCED_HEAD]) -> &[u8] {
+        let bytes = self.bytes();
+        // Arrays: a comparison of so few bytes is worth no call.
         match self {
-            Self::Plain(_) => &bytes[..HEADER_SIZE],
-            Self::Sequenced(_) => bytes,
+            Self::Plain(_) => head.first_chunk::<HEADER_SIZE>() == bytes.first_chunk(),
+            Self::Sequenced(_) => head.first_chunk() == Some(&bytes),
         }
     }
 
     /// In one piece: a packet's front is written in one go.
+    #[inline]
     fn bytes(self) -> [u8; SEQUENCED_HEAD] {
         let mut bytes = [0; SEQUENCED_HEAD];
         let (outer, inner) = match self {
@@ -110,13 +115,14 @@ pub(super) struct Withdrawn {
 }
 
 impl Frame {
-    pub(super) fn new(head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) -> Self {
+    /// A frame without anything in it.
+    pub(super) fn empty() -> Self {
         Self {
-            head,
-            body,
+            head: BytesMut::new(),
+            body: Bytes::new(),
             waits_since: None,
-            kind,
-            id,
+            kind: FrameKind::Control,
+            id: PacketId::FIRST,
             sequence: 0,
             is_exposed: false,
             is_withdrawn: false,
@@ -124,28 +130,77 @@ impl Frame {
         }
     }
 
-    /// Makes another frame of it, where it is.
-    pub(super) fn renew(&mut self, head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) {
-        self.head = head;
-        self.body = body;
-        self.waits_since = None;
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn new(head: BytesMut, kind: FrameKind, terms: PacketTerms) -> Self {
+        Self {
+            head,
+            kind,
+            terms,
+            ..Self::empty()
+        }
+    }
+
+    /// Begins a packet in an empty frame, with room for a payload of this size.
+    #[inline]
+    pub(super) fn begin(&mut self, prefix: Prefix, room: usize) {
+        let needed = prefix.size() + room;
+        if self.head.capacity() < needed {
+            self.head.reserve(needed);
+        }
+        prefix.write(&mut self.head);
+    }
+
+    /// The packet's front, and behind it the payload, as far as it was written.
+    #[inline]
+    pub(super) fn head(&mut self) -> &mut BytesMut {
+        &mut self.head
+    }
+
+    /// What follows behind that, and is not copied.
+    #[inline]
+    pub(super) fn set_body(&mut self, body: Bytes) {
+        if !body.is_empty() {
+            self.body = body;
+        }
+    }
+
+    /// Makes a packet of what was [begun](Self::begin).
+    #[inline]
+    pub(super) fn commit(&mut self, kind: FrameKind, id: PacketId, terms: PacketTerms) {
         self.kind = kind;
         self.id = id;
+        self.terms = terms;
+    }
+
+    /// Lets go of what is in it, but not of memory for up to `keep` bytes. Gives the bytes that it
+    /// keeps.
+    #[inline]
+    pub(super) fn clear(&mut self, keep: usize) -> usize {
+        if self.head.capacity() > keep {
+            self.head = BytesMut::new();
+        } else {
+            self.head.clear();
+        }
+        if !self.body.is_empty() {
+            self.body = Bytes::new();
+        }
+        self.waits_since = None;
         self.sequence = 0;
         self.is_exposed = false;
         self.is_withdrawn = false;
-        self.terms = PacketTerms::default();
+        self.head.capacity()
     }
 
-    /// Lets go of its bytes.
-    pub(super) fn clear(&mut self) {
-        self.head = BytesMut::new();
-        self.body = Bytes::new();
+    /// Bytes of the memory that it keeps for the next packet.
+    #[inline]
+    pub(super) fn capacity(&self) -> usize {
+        self.head.capacity()
     }
 
-    #[cfg(test)]
-    pub(super) fn with_terms(self, terms: PacketTerms) -> Self {
-        Self { terms, ..self }
+    /// The payload of a packet whose front is so long.
+    pub(super) fn into_payload(self, front: usize) -> Bytes {
+        let mut head = self.head.freeze();
+        joined(head.split_off(front.min(head.len())), self.body)
     }
 
     /// Whether it is of no use any more.
@@ -174,9 +229,7 @@ impl Frame {
         let at = SEQUENCED_HEAD - 16;
         let token: &[u8; 16] = self.head.get(at..)?.first_chunk()?;
         let token = UID::from_le_bytes(*token);
-        let mut head = self.head.freeze();
-        let inline = head.split_off(SEQUENCED_HEAD);
-        Some((self.id, token, joined(inline, self.body)))
+        Some((self.id, token, self.into_payload(SEQUENCED_HEAD)))
     }
 
     /// Adds to the payload, if the packet is to this token, has no sequence number yet, and its
@@ -264,7 +317,7 @@ impl Frame {
 
 /// A payload in one piece: `inline` are the bytes of it that stand behind the packet's front. Copies
 /// if there is another piece, which is for rare events.
-pub(super) fn joined(inline: Bytes, body: Bytes) -> Bytes {
+fn joined(inline: Bytes, body: Bytes) -> Bytes {
     if body.is_empty() {
         inline
     } else if inline.is_empty() {

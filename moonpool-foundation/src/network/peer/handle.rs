@@ -16,7 +16,7 @@ use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 use crate::turns::Turns;
 
 use super::error::{PeerError, SendError};
-use super::frame::{Prefix, joined};
+use super::frame::{Frame, Prefix};
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{Demand, PeerState, Refusal};
@@ -25,12 +25,6 @@ use super::waiters::Waiters;
 
 pub(super) use turns::Changed;
 pub use watch::PeerWatch;
-
-/// Bytes of memory that frames are cut from.
-const CHUNK_SIZE: usize = 16 * 1024;
-
-/// Room that is made for a payload whose size is not known yet.
-const EXPECTED_PAYLOAD: usize = 256;
 
 /// Payloads up to this size are copied behind their header, so that they leave in one piece;
 /// larger ones are written from where they are.
@@ -56,8 +50,6 @@ struct Shared {
     /// Where it dials, if not where its name says.
     target: RefCell<Option<String>>,
     state: RefCell<PeerState>,
-    /// What the next frame is cut from. Taken out while an encoder runs.
-    chunk: Cell<Option<BytesMut>>,
     waker: Cell<Option<Waker>>,
     /// The driver runs, or is going to: it need not be woken.
     is_scheduled: Cell<bool>,
@@ -90,7 +82,6 @@ impl PeerHandle {
             name,
             target: RefCell::new(None),
             state: RefCell::new(state),
-            chunk: Cell::default(),
             waker: Cell::new(None),
             is_scheduled: Cell::new(false),
             changed: Cell::new(Changed::Nothing),
@@ -181,9 +172,16 @@ impl PeerHandle {
     /// [`PeerError`]; every variant gives the payload back.
     pub fn send_reliable(&self, token: UID, payload: Bytes) -> Result<PacketId, PeerError> {
         let terms = PacketTerms::default();
-        let admitted = self.state().admit_reliable(payload.len(), terms.account);
-        let (head, body) = self.prepare(true, token, payload, admitted)?;
-        self.push_reliable(head, body, terms)
+        let (admitted, prefix) = {
+            let state = self.state();
+            let admitted = state.admit_reliable(payload.len(), terms.account);
+            (admitted, state.prefix(true, token))
+        };
+        if let Err(refusal) = admitted {
+            return Err(refusal.into_error(payload));
+        }
+        let frame = self.prepare(prefix, token, payload)?;
+        self.push_reliable(frame, terms)
     }
 
     /// Queues a packet that is written once if there is a connection, and dropped and counted if
@@ -192,13 +190,17 @@ impl PeerHandle {
     /// # Errors
     /// [`PeerError`]; every variant gives the payload back.
     pub fn send_unreliable(&self, token: UID, payload: Bytes) -> Result<(), PeerError> {
-        let admitted = {
+        let (admitted, prefix) = {
             let state = self.state();
             let has_room = state.accepts_unreliable();
-            state.admit(payload.len(), Account::Own, has_room)
+            let admitted = state.admit(payload.len(), Account::Own, has_room);
+            (admitted, state.prefix(false, token))
         };
-        let (head, body) = self.prepare(false, token, payload, admitted)?;
-        self.push_unreliable(head, body)
+        if let Err(refusal) = admitted {
+            return Err(refusal.into_error(payload));
+        }
+        let frame = self.prepare(prefix, token, payload)?;
+        self.push_unreliable(frame)
     }
 
     /// [`send_reliable`](Self::send_reliable), with the payload encoded straight into the frame.
@@ -244,9 +246,14 @@ impl PeerHandle {
         terms: PacketTerms,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
     ) -> Result<PacketId, SendError<E>> {
-        let admitted = self.state().admit_reliable(0, terms.account);
-        let (packet, tail) = self.encode(true, token, encode, admitted)?;
-        Ok(self.push_reliable(packet, tail, terms)?)
+        let begun = {
+            let mut state = self.state();
+            let admitted = state.admit_reliable(0, terms.account);
+            state.begin_encoding(true, token, admitted)
+        };
+        let (prefix, frame) = begun?;
+        let frame = self.encode(prefix, frame, encode)?;
+        Ok(self.push_reliable(frame, terms)?)
     }
 
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
@@ -258,12 +265,14 @@ impl PeerHandle {
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<(), SendError<E>> {
-        let admitted = {
-            let state = self.state();
-            state.admit(0, Account::Own, state.accepts_unreliable())
+        let begun = {
+            let mut state = self.state();
+            let admitted = state.admit(0, Account::Own, state.accepts_unreliable());
+            state.begin_encoding(false, token, admitted)
         };
-        let (packet, tail) = self.encode(false, token, in_one_part(encode), admitted)?;
-        Ok(self.push_unreliable(packet, tail)?)
+        let (prefix, frame) = begun?;
+        let frame = self.encode(prefix, frame, in_one_part(encode))?;
+        Ok(self.push_unreliable(frame)?)
     }
 
     /// Takes a reliable packet back. One that was not laid out for a write yet vanishes; of one that
@@ -382,115 +391,71 @@ impl PeerHandle {
         self.state().max_payload()
     }
 
-    /// The front of a packet, and the payload if it is large.
-    fn prepare(
-        &self,
-        reliable: bool,
-        token: UID,
-        payload: Bytes,
-        admitted: Result<(), Refusal>,
-    ) -> Result<(BytesMut, Bytes), PeerError> {
-        if let Err(refusal) = admitted {
-            return Err(refusal.into_error(payload));
-        }
+    /// A packet with this payload, of which a large one is not copied.
+    fn prepare(&self, prefix: Prefix, token: UID, payload: Bytes) -> Result<Box<Frame>, PeerError> {
         if WellKnownToken::session_frame(token).is_some() {
             return Err(PeerError::ReservedToken { token, payload });
         }
-        let prefix = self.state().prefix(reliable, token);
         let is_copied = payload.len() <= COPY_LIMIT;
         let copied = if is_copied { payload.len() } else { 0 };
-        let mut chunk = self.chunk_with(prefix, copied);
-        prefix.write(&mut chunk);
+        let mut frame = self.state().begin_packet(prefix, copied);
         if is_copied {
-            chunk.extend_from_slice(&payload);
+            frame.head().extend_from_slice(&payload);
+        } else {
+            frame.set_body(payload);
         }
-        let head = chunk.split();
-        self.0.chunk.set(Some(chunk));
-        Ok((head, if is_copied { Bytes::new() } else { payload }))
+        Ok(frame)
     }
 
-    /// The front of a packet and, behind it, the payload that `encode` writes; then what it gives.
+    /// A packet with the payload that `encode` writes, and what it gives behind that.
+    #[inline]
     fn encode<E>(
         &self,
-        reliable: bool,
-        token: UID,
+        prefix: Prefix,
+        mut frame: Box<Frame>,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
-        admitted: Result<(), Refusal>,
-    ) -> Result<(BytesMut, Bytes), SendError<E>> {
-        if let Err(refusal) = admitted {
-            return Err(SendError::Peer(refusal.into_error(Bytes::new())));
-        }
-        if WellKnownToken::session_frame(token).is_some() {
-            let payload = Bytes::new();
-            return Err(SendError::Peer(PeerError::ReservedToken { token, payload }));
-        }
-        let prefix = self.state().prefix(reliable, token);
-        let mut chunk = self.chunk_with(prefix, EXPECTED_PAYLOAD);
-        prefix.write(&mut chunk);
+    ) -> Result<Box<Frame>, SendError<E>> {
         // The encoder sees the front: an empty buffer would have to be split off and put together
         // again, for each packet.
-        let tail = match encode(&mut chunk) {
-            Ok(tail) => tail,
-            Err(error) => {
-                chunk.clear();
-                self.0.chunk.set(Some(chunk));
-                return Err(SendError::Encode(error));
+        let error = match encode(frame.head()) {
+            Ok(tail) if prefix.is_intact(frame.head()) => {
+                frame.set_body(tail);
+                return Ok(frame);
             }
+            Ok(_) => SendError::BufferReplaced,
+            Err(error) => SendError::Encode(error),
         };
-        if !prefix.is_intact(&chunk) {
-            chunk.clear();
-            self.0.chunk.set(Some(chunk));
-            return Err(SendError::BufferReplaced);
-        }
-        let packet = chunk.split();
-        self.0.chunk.set(Some(chunk));
-        Ok((packet, tail))
+        self.state().end_packet(frame);
+        Err(error)
     }
 
-    #[inline]
-    fn chunk_with(&self, prefix: Prefix, payload: usize) -> BytesMut {
-        // None is left behind while it is in use, which costs less than an empty one.
-        let mut chunk = self.0.chunk.take().unwrap_or_default();
-        let needed = prefix.size() + payload;
-        if chunk.capacity() < needed {
-            chunk.reserve(needed.max(CHUNK_SIZE));
-        }
-        chunk
-    }
-
-    fn push_reliable(
-        &self,
-        head: BytesMut,
-        body: Bytes,
-        terms: PacketTerms,
-    ) -> Result<PacketId, PeerError> {
-        let pushed = self.state().send_reliable(head, body, terms);
+    fn push_reliable(&self, frame: Box<Frame>, terms: PacketTerms) -> Result<PacketId, PeerError> {
+        let pushed = self.state().send_reliable(frame, terms);
         match pushed {
             Ok(id) => {
                 self.signal_changed(Changed::Packets);
                 Ok(id)
             }
-            Err((refusal, head, body)) => Err(self.refused(true, refusal, head, body)),
+            Err((refusal, frame)) => Err(self.refused(true, refusal, *frame)),
         }
     }
 
-    fn push_unreliable(&self, head: BytesMut, body: Bytes) -> Result<(), PeerError> {
-        let pushed = self.state().send_unreliable(head, body);
+    fn push_unreliable(&self, frame: Box<Frame>) -> Result<(), PeerError> {
+        let pushed = self.state().send_unreliable(frame);
         match pushed {
             Ok(()) => {
                 self.signal_changed(Changed::Packets);
                 Ok(())
             }
-            Err((refusal, head, body)) => Err(self.refused(false, refusal, head, body)),
+            Err((refusal, frame)) => Err(self.refused(false, refusal, *frame)),
         }
     }
 
     /// Gives the payload of a frame back that was refused after it was encoded.
-    fn refused(&self, reliable: bool, refusal: Refusal, head: BytesMut, body: Bytes) -> PeerError {
+    #[cold]
+    fn refused(&self, reliable: bool, refusal: Refusal, frame: Frame) -> PeerError {
         let front = self.state().prefix(reliable, UID::NIL).size();
-        let mut head = head.freeze();
-        let inline = head.split_off(front.min(head.len()));
-        refusal.into_error(joined(inline, body))
+        refusal.into_error(frame.into_payload(front))
     }
 
     /// The state. Held for one call at a time: never across a callback, a wake or a provider.

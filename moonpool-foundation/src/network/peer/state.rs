@@ -17,15 +17,15 @@ mod tests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::messaging::UID;
+use crate::messaging::{UID, WellKnownToken};
 
 use super::backoff::Backoff;
 use super::config::PeerConfig;
 use super::error::{ConnectionError, PeerError};
 use super::exchange::{Exchange, Remote};
-use super::frame::Prefix;
+use super::frame::{Frame, Prefix};
 #[cfg(feature = "metrics")]
 use super::instruments::Counted;
 use super::metrics::PeerMetrics;
@@ -33,6 +33,9 @@ use super::outbox::Outbox;
 use super::packet::{ConnectionChange, PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
 use super::terms::{Account, PacketTerms};
+
+/// Room that is made for a payload whose size is not known yet.
+const EXPECTED_PAYLOAD: usize = 192;
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
@@ -293,14 +296,45 @@ impl PeerState {
         state
     }
 
-    /// Takes a reliable packet whose front is in `head`, its payload behind that or in `body`.
+    /// A frame for a packet whose payload is yet to be encoded, if that is admitted, and what it begins
+    /// with. To be sent or given [back](Self::end_packet).
+    #[inline]
+    pub(super) fn begin_encoding(
+        &mut self,
+        reliable: bool,
+        token: UID,
+        admitted: Result<(), Refusal>,
+    ) -> Result<(Prefix, Box<Frame>), PeerError> {
+        let payload = Bytes::new();
+        if let Err(refusal) = admitted {
+            return Err(refusal.into_error(payload));
+        }
+        if WellKnownToken::session_frame(token).is_some() {
+            return Err(PeerError::ReservedToken { token, payload });
+        }
+        let prefix = self.prefix(reliable, token);
+        Ok((prefix, self.begin_packet(prefix, EXPECTED_PAYLOAD)))
+    }
+
+    /// A frame for a packet that begins with this, with room for a payload of `room` bytes. To be
+    /// sent or given [back](Self::end_packet).
+    #[inline]
+    pub(super) fn begin_packet(&mut self, prefix: Prefix, room: usize) -> Box<Frame> {
+        self.outbox.begin(prefix, room)
+    }
+
+    /// A packet that was begun is not sent.
+    pub(super) fn end_packet(&mut self, frame: Box<Frame>) {
+        self.outbox.reuse(frame);
+    }
+
+    /// Takes a reliable packet.
     pub(super) fn send_reliable(
         &mut self,
-        head: BytesMut,
-        body: Bytes,
+        frame: Box<Frame>,
         mut terms: PacketTerms,
-    ) -> Result<PacketId, (Refusal, BytesMut, Bytes)> {
-        let size = head.len() + body.len() - self.prefix(true, UID::NIL).size();
+    ) -> Result<PacketId, (Refusal, Box<Frame>)> {
+        let size = frame.size() - self.prefix(true, UID::NIL).size();
         match self.admit_reliable(size, terms.account) {
             Ok(()) => {
                 if terms.account == Account::Owed {
@@ -312,26 +346,26 @@ impl PeerState {
                     // What the other end says now does not cover this one.
                     closing.asked = false;
                 }
-                Ok(self.outbox.push_reliable(head, body, terms))
+                Ok(self.outbox.push_reliable(frame, terms))
             }
-            Err(refusal) => Err((refusal, head, body)),
+            Err(refusal) => Err((refusal, frame)),
         }
     }
 
     /// Takes an unreliable packet likewise. Without a connection it is dropped and counted.
     pub(super) fn send_unreliable(
         &mut self,
-        head: BytesMut,
-        body: Bytes,
-    ) -> Result<(), (Refusal, BytesMut, Bytes)> {
-        let size = head.len() + body.len() - self.prefix(false, UID::NIL).size();
+        frame: Box<Frame>,
+    ) -> Result<(), (Refusal, Box<Frame>)> {
+        let size = frame.size() - self.prefix(false, UID::NIL).size();
         if let Err(refusal) = self.admit(size, Account::Own, self.outbox.accepts_unreliable()) {
-            return Err((refusal, head, body));
+            return Err((refusal, frame));
         }
         self.was_used = true;
         if self.is_open() {
-            self.outbox.push_unreliable(head, body);
+            self.outbox.push_unreliable(frame);
         } else {
+            self.outbox.reuse(frame);
             self.outbox.count_unreliable_dropped();
         }
         Ok(())
@@ -369,6 +403,7 @@ impl PeerState {
     }
 
     /// The front that a packet to `token` needs.
+    #[inline]
     pub(super) fn prefix(&self, reliable: bool, token: UID) -> Prefix {
         if reliable && self.exchange.is_some() {
             Prefix::Sequenced(token)
