@@ -88,6 +88,8 @@ impl Prefix {
 pub(super) struct Frame {
     head: BytesMut,
     body: Bytes,
+    /// Bytes of the packet's front.
+    front: usize,
     /// When it was accepted, or when the last connection was lost if that was later. Unknown until
     /// the driver runs, since handles have no clock.
     pub(super) waits_since: Option<Duration>,
@@ -120,6 +122,7 @@ impl Frame {
         Self {
             head: BytesMut::new(),
             body: Bytes::new(),
+            front: 0,
             waits_since: None,
             kind: FrameKind::Control,
             id: PacketId::FIRST,
@@ -143,7 +146,8 @@ impl Frame {
     /// Begins a packet in an empty frame, with room for a payload of this size.
     #[inline]
     pub(super) fn begin(&mut self, prefix: Prefix, room: usize) {
-        let needed = prefix.size() + room;
+        self.front = prefix.size();
+        let needed = self.front + room;
         if self.head.capacity() < needed {
             self.head.reserve(needed);
         }
@@ -166,10 +170,9 @@ impl Frame {
 
     /// Makes a packet of what was [begun](Self::begin).
     #[inline]
-    pub(super) fn commit(&mut self, kind: FrameKind, id: PacketId, terms: PacketTerms) {
+    pub(super) fn commit(&mut self, kind: FrameKind, id: PacketId) {
         self.kind = kind;
         self.id = id;
-        self.terms = terms;
     }
 
     /// Lets go of what is in it, but not of memory for up to `keep` bytes. Gives the bytes that it
@@ -197,10 +200,27 @@ impl Frame {
         self.head.capacity()
     }
 
-    /// The payload of a packet whose front is so long.
-    pub(super) fn into_payload(self, front: usize) -> Bytes {
+    /// Bytes of the payload of a packet that was [begun](Self::begin).
+    #[inline]
+    pub(super) fn payload_size(&self) -> usize {
+        self.size() - self.front
+    }
+
+    /// Whether it still begins with the front of a packet to `token`, as it was [begun](Self::begin).
+    #[inline]
+    pub(super) fn is_intact(&self, token: UID) -> bool {
+        let prefix = if self.front == SEQUENCED_HEAD {
+            Prefix::Sequenced(token)
+        } else {
+            Prefix::Plain(token)
+        };
+        prefix.is_intact(&self.head)
+    }
+
+    /// The payload of a packet that was [begun](Self::begin).
+    pub(super) fn into_payload(self) -> Bytes {
         let mut head = self.head.freeze();
-        joined(head.split_off(front.min(head.len())), self.body)
+        joined(head.split_off(self.front.min(head.len())), self.body)
     }
 
     /// Whether it is of no use any more.
@@ -229,7 +249,7 @@ impl Frame {
         let at = SEQUENCED_HEAD - 16;
         let token: &[u8; 16] = self.head.get(at..)?.first_chunk()?;
         let token = UID::from_le_bytes(*token);
-        Some((self.id, token, self.into_payload(SEQUENCED_HEAD)))
+        Some((self.id, token, self.into_payload()))
     }
 
     /// Adds to the payload, if the packet is to this token, has no sequence number yet, and its
@@ -299,9 +319,11 @@ impl Frame {
             u32::try_from(size).is_ok(),
             "payloads are limited to 64 MiB"
         );
-        if self.sequence > 0 {
-            put(&mut self.head, HEADER_SIZE, &self.sequence.to_le_bytes());
-            put(&mut self.head, HEADER_SIZE + 8, &ack.to_le_bytes());
+        if self.sequence > 0
+            && let Some(front) = self.head.first_chunk_mut::<{ HEADER_SIZE + 16 }>()
+        {
+            front[HEADER_SIZE..HEADER_SIZE + 8].copy_from_slice(&self.sequence.to_le_bytes());
+            front[HEADER_SIZE + 8..].copy_from_slice(&ack.to_le_bytes());
         }
         let checked = self.head.get(8..).unwrap_or_default();
         let checksum = if self.body.is_empty() {
@@ -310,8 +332,10 @@ impl Frame {
             crc_of_two(checked, &self.body)
         };
         let length = u32::try_from(size).unwrap_or(u32::MAX);
-        put(&mut self.head, 0, &length.to_le_bytes());
-        put(&mut self.head, 4, &checksum.to_le_bytes());
+        if let Some(front) = self.head.first_chunk_mut::<8>() {
+            front[..4].copy_from_slice(&length.to_le_bytes());
+            front[4..].copy_from_slice(&checksum.to_le_bytes());
+        }
     }
 }
 

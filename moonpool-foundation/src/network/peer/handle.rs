@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::messaging::{NetworkAddress, UID, WellKnownToken};
+use crate::messaging::{NetworkAddress, UID};
 use crate::turns::Turns;
 
 use super::error::{PeerError, SendError};
-use super::frame::{Frame, Prefix};
+use super::frame::Frame;
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
-use super::state::{Demand, PeerState, Refusal};
-use super::terms::{Account, AnswerSlot, PacketTerms};
+use super::state::{Demand, EXPECTED_PAYLOAD, PeerState, Refusal};
+use super::terms::{AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
 
 pub(super) use turns::Changed;
@@ -171,17 +171,12 @@ impl PeerHandle {
     /// # Errors
     /// [`PeerError`]; every variant gives the payload back.
     pub fn send_reliable(&self, token: UID, payload: Bytes) -> Result<PacketId, PeerError> {
-        let terms = PacketTerms::default();
-        let (admitted, prefix) = {
-            let state = self.state();
-            let admitted = state.admit_reliable(payload.len(), terms.account);
-            (admitted, state.prefix(true, token))
-        };
-        if let Err(refusal) = admitted {
-            return Err(refusal.into_error(payload));
-        }
-        let frame = self.prepare(prefix, token, payload)?;
-        self.push_reliable(frame, terms)
+        let (terms, size) = (PacketTerms::default(), payload.len());
+        let begun = self
+            .state()
+            .begin_reliable(token, &terms, size, copied(size));
+        let frame = filled(begun, payload)?;
+        self.push_reliable(frame)
     }
 
     /// Queues a packet that is written once if there is a connection, and dropped and counted if
@@ -190,16 +185,9 @@ impl PeerHandle {
     /// # Errors
     /// [`PeerError`]; every variant gives the payload back.
     pub fn send_unreliable(&self, token: UID, payload: Bytes) -> Result<(), PeerError> {
-        let (admitted, prefix) = {
-            let state = self.state();
-            let has_room = state.accepts_unreliable();
-            let admitted = state.admit(payload.len(), Account::Own, has_room);
-            (admitted, state.prefix(false, token))
-        };
-        if let Err(refusal) = admitted {
-            return Err(refusal.into_error(payload));
-        }
-        let frame = self.prepare(prefix, token, payload)?;
+        let size = payload.len();
+        let begun = self.state().begin_unreliable(token, size, copied(size));
+        let frame = filled(begun, payload)?;
         self.push_unreliable(frame)
     }
 
@@ -246,14 +234,11 @@ impl PeerHandle {
         terms: PacketTerms,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
     ) -> Result<PacketId, SendError<E>> {
-        let begun = {
-            let mut state = self.state();
-            let admitted = state.admit_reliable(0, terms.account);
-            state.begin_encoding(true, token, admitted)
-        };
-        let (prefix, frame) = begun?;
-        let frame = self.encode(prefix, frame, encode)?;
-        Ok(self.push_reliable(frame, terms)?)
+        let begun = self
+            .state()
+            .begin_reliable(token, &terms, 0, EXPECTED_PAYLOAD);
+        let frame = self.encode(token, begun, encode)?;
+        Ok(self.push_reliable(frame)?)
     }
 
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
@@ -265,13 +250,8 @@ impl PeerHandle {
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<(), SendError<E>> {
-        let begun = {
-            let mut state = self.state();
-            let admitted = state.admit(0, Account::Own, state.accepts_unreliable());
-            state.begin_encoding(false, token, admitted)
-        };
-        let (prefix, frame) = begun?;
-        let frame = self.encode(prefix, frame, in_one_part(encode))?;
+        let begun = self.state().begin_unreliable(token, 0, EXPECTED_PAYLOAD);
+        let frame = self.encode(token, begun, in_one_part(encode))?;
         Ok(self.push_unreliable(frame)?)
     }
 
@@ -391,34 +371,22 @@ impl PeerHandle {
         self.state().max_payload()
     }
 
-    /// A packet with this payload, of which a large one is not copied.
-    fn prepare(&self, prefix: Prefix, token: UID, payload: Bytes) -> Result<Box<Frame>, PeerError> {
-        if WellKnownToken::session_frame(token).is_some() {
-            return Err(PeerError::ReservedToken { token, payload });
-        }
-        let is_copied = payload.len() <= COPY_LIMIT;
-        let copied = if is_copied { payload.len() } else { 0 };
-        let mut frame = self.state().begin_packet(prefix, copied);
-        if is_copied {
-            frame.head().extend_from_slice(&payload);
-        } else {
-            frame.set_body(payload);
-        }
-        Ok(frame)
-    }
-
     /// A packet with the payload that `encode` writes, and what it gives behind that.
     #[inline]
     fn encode<E>(
         &self,
-        prefix: Prefix,
-        mut frame: Box<Frame>,
+        token: UID,
+        begun: Result<Box<Frame>, Refusal>,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
     ) -> Result<Box<Frame>, SendError<E>> {
+        let mut frame = match begun {
+            Ok(frame) => frame,
+            Err(refusal) => return Err(SendError::Peer(refusal.into_error(Bytes::new()))),
+        };
         // The encoder sees the front: an empty buffer would have to be split off and put together
         // again, for each packet.
         let error = match encode(frame.head()) {
-            Ok(tail) if prefix.is_intact(frame.head()) => {
+            Ok(tail) if frame.is_intact(token) => {
                 frame.set_body(tail);
                 return Ok(frame);
             }
@@ -429,14 +397,15 @@ impl PeerHandle {
         Err(error)
     }
 
-    fn push_reliable(&self, frame: Box<Frame>, terms: PacketTerms) -> Result<PacketId, PeerError> {
-        let pushed = self.state().send_reliable(frame, terms);
+    fn push_reliable(&self, frame: Box<Frame>) -> Result<PacketId, PeerError> {
+        let pushed = self.state().send_reliable(frame);
         match pushed {
             Ok(id) => {
                 self.signal_changed(Changed::Packets);
                 Ok(id)
             }
-            Err((refusal, frame)) => Err(self.refused(true, refusal, *frame)),
+            // It was refused after it was encoded.
+            Err((refusal, frame)) => Err(refusal.into_error(frame.into_payload())),
         }
     }
 
@@ -447,15 +416,8 @@ impl PeerHandle {
                 self.signal_changed(Changed::Packets);
                 Ok(())
             }
-            Err((refusal, frame)) => Err(self.refused(false, refusal, *frame)),
+            Err((refusal, frame)) => Err(refusal.into_error(frame.into_payload())),
         }
-    }
-
-    /// Gives the payload of a frame back that was refused after it was encoded.
-    #[cold]
-    fn refused(&self, reliable: bool, refusal: Refusal, frame: Frame) -> PeerError {
-        let front = self.state().prefix(reliable, UID::NIL).size();
-        refusal.into_error(frame.into_payload(front))
     }
 
     /// The state. Held for one call at a time: never across a callback, a wake or a provider.
@@ -485,6 +447,26 @@ impl PeerHandle {
         // A waker would keep the task's memory for as long as the handle lives.
         drop(self.0.waker.take());
         self.0.ended.wake_all();
+    }
+}
+
+/// Bytes of a payload of this size that are copied.
+fn copied(size: usize) -> usize {
+    if size <= COPY_LIMIT { size } else { 0 }
+}
+
+/// A packet with this payload, of which a large one is not copied.
+fn filled(begun: Result<Box<Frame>, Refusal>, payload: Bytes) -> Result<Box<Frame>, PeerError> {
+    match begun {
+        Err(refusal) => Err(refusal.into_error(payload)),
+        Ok(mut frame) => {
+            if payload.len() <= COPY_LIMIT {
+                frame.head().extend_from_slice(&payload);
+            } else {
+                frame.set_body(payload);
+            }
+            Ok(frame)
+        }
     }
 }
 

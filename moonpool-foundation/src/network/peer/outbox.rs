@@ -139,10 +139,10 @@ impl Outbox {
 
     /// Takes a reliable packet that was [begun](Self::begin) here.
     #[inline]
-    pub(super) fn push_reliable(&mut self, mut frame: Box<Frame>, terms: PacketTerms) -> PacketId {
+    pub(super) fn push_reliable(&mut self, mut frame: Box<Frame>) -> PacketId {
         let id = self.next_id;
         self.next_id = id.next();
-        frame.commit(FrameKind::Reliable, id, terms);
+        frame.commit(FrameKind::Reliable, id);
         self.answers.handle_pushed(&frame);
         self.reliable_held += 1;
         self.reliable_bytes += frame.size();
@@ -152,8 +152,7 @@ impl Outbox {
 
     /// Takes an unreliable one.
     pub(super) fn push_unreliable(&mut self, mut frame: Box<Frame>) {
-        let terms = PacketTerms::default();
-        frame.commit(FrameKind::Unreliable, self.next_id, terms);
+        frame.commit(FrameKind::Unreliable, self.next_id);
         self.unreliable_queued += 1;
         self.unreliable_bytes += frame.size();
         self.queue.push_back(frame);
@@ -214,7 +213,8 @@ impl Outbox {
     fn control_frame(&mut self, token: WellKnownToken, payload: &[u8]) -> Box<Frame> {
         let mut frame = self.begin(Prefix::Plain(token.token()), payload.len());
         frame.head().extend_from_slice(payload);
-        frame.commit(FrameKind::Control, self.next_id, PacketTerms::default());
+        frame.terms = PacketTerms::default();
+        frame.commit(FrameKind::Control, self.next_id);
         frame.lay_out(0);
         frame
     }
@@ -240,6 +240,38 @@ impl Outbox {
     pub(super) fn reuse(&mut self, mut frame: Box<Frame>) {
         self.spare_bytes += frame.clear(SPARE_BYTES.saturating_sub(self.spare_bytes));
         self.spare.push(frame);
+    }
+
+    /// Lays reliable packets out that are queued, up to the first one about which there is anything to
+    /// decide. Whether there were any. `ack` and `max_payload` as for [`lay_out_next`](Self::lay_out_next).
+    pub(super) fn lay_out_plain(&mut self, now: Duration, ack: u64, max_payload: usize) -> bool {
+        if !self.relay.is_empty() {
+            return false;
+        }
+        let front = if self.sequenced {
+            SEQUENCED_HEAD
+        } else {
+            HEADER_SIZE
+        };
+        let before = self.queue.len();
+        while self.batch.has_room()
+            && let Some(frame) = self.queue.front_mut()
+        {
+            let is_too_large = frame.size() - front > max_payload;
+            if !frame.is_reliable() || is_too_large || frame.is_expired(now) {
+                break;
+            }
+            if self.sequenced {
+                frame.sequence = self.next_sequence;
+                self.next_sequence += 1;
+            }
+            frame.write_remaining(now, front);
+            frame.lay_out(ack);
+            if let Some(frame) = self.queue.pop_front() {
+                self.batch.push(frame);
+            }
+        }
+        self.queue.len() < before
     }
 
     /// Lays the next packet out. `ack` is what a sequenced frame acknowledges, `max_payload` what
@@ -399,6 +431,12 @@ impl Outbox {
             "what is retained is counted as it shrinks"
         );
         Ok(())
+    }
+
+    /// Whether this is what was acknowledged last.
+    #[inline]
+    pub(super) fn is_acknowledged(&self, ack: u64) -> bool {
+        ack == self.acknowledged
     }
 
     /// Counts an unreliable packet that was dropped before it got here.

@@ -11,36 +11,31 @@ mod ending;
 pub(super) mod fuzzing;
 mod liveness;
 mod schedule;
+mod sending;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::messaging::{UID, WellKnownToken};
+use crate::messaging::UID;
 
 use super::backoff::Backoff;
 use super::config::PeerConfig;
-use super::error::{ConnectionError, PeerError};
+use super::error::ConnectionError;
 use super::exchange::{Exchange, Remote};
-use super::frame::{Frame, Prefix};
 #[cfg(feature = "metrics")]
 use super::instruments::Counted;
 use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
 use super::packet::{ConnectionChange, PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
-use super::terms::{Account, PacketTerms};
-
-/// Room that is made for a payload whose size is not known yet.
-const EXPECTED_PAYLOAD: usize = 192;
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
 
 pub(super) use liveness::{Alarms, Demand, Timeouts};
+pub(super) use sending::{EXPECTED_PAYLOAD, Refusal};
 
 use ending::Rest;
 use liveness::{Liveness, Outage};
@@ -296,122 +291,6 @@ impl PeerState {
         state
     }
 
-    /// A frame for a packet whose payload is yet to be encoded, if that is admitted, and what it begins
-    /// with. To be sent or given [back](Self::end_packet).
-    #[inline]
-    pub(super) fn begin_encoding(
-        &mut self,
-        reliable: bool,
-        token: UID,
-        admitted: Result<(), Refusal>,
-    ) -> Result<(Prefix, Box<Frame>), PeerError> {
-        let payload = Bytes::new();
-        if let Err(refusal) = admitted {
-            return Err(refusal.into_error(payload));
-        }
-        if WellKnownToken::session_frame(token).is_some() {
-            return Err(PeerError::ReservedToken { token, payload });
-        }
-        let prefix = self.prefix(reliable, token);
-        Ok((prefix, self.begin_packet(prefix, EXPECTED_PAYLOAD)))
-    }
-
-    /// A frame for a packet that begins with this, with room for a payload of `room` bytes. To be
-    /// sent or given [back](Self::end_packet).
-    #[inline]
-    pub(super) fn begin_packet(&mut self, prefix: Prefix, room: usize) -> Box<Frame> {
-        self.outbox.begin(prefix, room)
-    }
-
-    /// A packet that was begun is not sent.
-    pub(super) fn end_packet(&mut self, frame: Box<Frame>) {
-        self.outbox.reuse(frame);
-    }
-
-    /// Takes a reliable packet.
-    pub(super) fn send_reliable(
-        &mut self,
-        frame: Box<Frame>,
-        mut terms: PacketTerms,
-    ) -> Result<PacketId, (Refusal, Box<Frame>)> {
-        let size = frame.size() - self.prefix(true, UID::NIL).size();
-        match self.admit_reliable(size, terms.account) {
-            Ok(()) => {
-                if terms.account == Account::Owed {
-                    // Once it is taken there is no difference.
-                    terms.account = Account::Own;
-                }
-                self.was_used = true;
-                if let Some(closing) = &mut self.closing {
-                    // What the other end says now does not cover this one.
-                    closing.asked = false;
-                }
-                Ok(self.outbox.push_reliable(frame, terms))
-            }
-            Err(refusal) => Err((refusal, frame)),
-        }
-    }
-
-    /// Takes an unreliable packet likewise. Without a connection it is dropped and counted.
-    pub(super) fn send_unreliable(
-        &mut self,
-        frame: Box<Frame>,
-    ) -> Result<(), (Refusal, Box<Frame>)> {
-        let size = frame.size() - self.prefix(false, UID::NIL).size();
-        if let Err(refusal) = self.admit(size, Account::Own, self.outbox.accepts_unreliable()) {
-            return Err((refusal, frame));
-        }
-        self.was_used = true;
-        if self.is_open() {
-            self.outbox.push_unreliable(frame);
-        } else {
-            self.outbox.reuse(frame);
-            self.outbox.count_unreliable_dropped();
-        }
-        Ok(())
-    }
-
-    /// Whether a payload of `size` bytes is taken, as far as that can be said before it is encoded.
-    pub(super) fn admit(
-        &self,
-        size: usize,
-        account: Account,
-        has_room: bool,
-    ) -> Result<(), Refusal> {
-        let limit = self.max_payload() as usize;
-        let is_closed = match account {
-            Account::Own => self.is_closed(),
-            Account::Owed | Account::Answer(_) | Account::Refusal => self.has_said_goodbye(),
-        };
-        if is_closed {
-            Err(Refusal::Closed)
-        } else if size > limit {
-            Err(Refusal::TooLarge { size, limit })
-        } else if has_room {
-            Ok(())
-        } else {
-            Err(Refusal::Full)
-        }
-    }
-
-    pub(super) fn accepts_reliable(&self) -> bool {
-        self.outbox.accepts_reliable()
-    }
-
-    pub(super) fn accepts_unreliable(&self) -> bool {
-        self.outbox.accepts_unreliable()
-    }
-
-    /// The front that a packet to `token` needs.
-    #[inline]
-    pub(super) fn prefix(&self, reliable: bool, token: UID) -> Prefix {
-        if reliable && self.exchange.is_some() {
-            Prefix::Sequenced(token)
-        } else {
-            Prefix::Plain(token)
-        }
-    }
-
     /// Takes a reliable packet back.
     pub(super) fn withdraw(&mut self, id: PacketId) -> Withdrawal {
         self.outbox.withdraw(id)
@@ -603,30 +482,6 @@ impl PeerState {
                 .as_ref()
                 .and_then(|exchange| exchange.round_trip),
             ..self.metrics.clone()
-        }
-    }
-}
-
-/// Why a packet is not taken; the payload's owner makes a [`PeerError`] of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Full,
-    TooLarge { size: usize, limit: usize },
-    Closed,
-}
-
-impl Refusal {
-    pub(super) fn into_error(self, payload: Bytes) -> PeerError {
-        match self {
-            Self::Full => PeerError::QueueFull { payload },
-            Self::TooLarge { size, limit } => PeerError::PayloadTooLarge {
-                size,
-                limit,
-                payload,
-            },
-            Self::Closed => PeerError::Closed {
-                payload: Some(payload),
-            },
         }
     }
 }

@@ -281,7 +281,15 @@ impl PeerState {
         let limit = self.max_payload();
         // What arrives moves it, and nothing does while this goes on.
         let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
-        while self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
+        if self.outbox.lay_out_plain(now, ack, limit as usize)
+            && let Some(exchange) = &mut self.exchange
+        {
+            exchange.handle_ack_laid_out();
+        }
+        while self.outbox.has_queued()
+            && self.outbox.batch().has_room()
+            && self.events.len() < MAX_EVENTS
+        {
             match self.outbox.lay_out_next(now, ack, limit as usize) {
                 LaidOut::Nothing => break,
                 LaidOut::Unreliable => {}

@@ -333,14 +333,17 @@ impl Script {
     fn send(&mut self, input: &mut Input<'_>) {
         let reliable = input.below(3) > 0;
         let size = input.below(1_100);
-        let prefix = self.state.prefix(reliable, TOKEN);
-        let mut frame = self.state.begin_packet(prefix, 0);
-        frame.set_body(Bytes::from(vec![0x5A; size]));
+        let body = Bytes::from(vec![0x5A; size]);
         if reliable {
             let terms = self.terms(input);
-            let sent = self.state.send_reliable(frame, terms);
-            self.accepted += u64::from(sent.is_ok());
-        } else {
+            let begun = self.state.begin_reliable(TOKEN, &terms, 0, 0);
+            let sent = begun.is_ok_and(|mut frame| {
+                frame.set_body(body);
+                self.state.send_reliable(frame).is_ok()
+            });
+            self.accepted += u64::from(sent);
+        } else if let Ok(mut frame) = self.state.begin_unreliable(TOKEN, 0, 0) {
+            frame.set_body(body);
             let sent = self.state.send_unreliable(frame);
             drop(sent);
         }
