@@ -385,14 +385,14 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         // Who was woken to write has as a rule nothing to read.
         let has_packets = self.handle.changed() == Changed::Packets;
         let is_same_task = self.handle.begin_turn(cx);
-        self.handle.state().begin_turn();
         // A turn may end in the middle of what is there to read.
         let is_short = buggify!();
         let mut budget = if is_short { 1 } else { TURN_BYTES };
         connection.turn_packets = if is_short { 1 } else { TURN_PACKETS };
+        let mut is_first = true;
         loop {
             let now = self.time.now();
-            let is_settled = self.is_settled(now);
+            let is_settled = self.is_settled(now, std::mem::take(&mut is_first));
             if !is_settled {
                 match self.decide(now) {
                     Action::Disconnect(cause) => return Poll::Ready(cause),

@@ -432,6 +432,9 @@ impl Batch {
 
     /// The unwritten bytes, as many pieces of them as `out` takes. Gives how many there are.
     pub(super) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        if self.slices == self.frames.len() {
+            return self.heads(out);
+        }
         let mut skip = self.written;
         let mut places = out.iter_mut();
         let mut count = 0;
@@ -452,6 +455,18 @@ impl Batch {
         count
     }
 
+    /// [`slices`](Self::slices) of frames that are in one piece each.
+    fn heads<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        for (place, frame) in out.iter_mut().zip(&self.frames) {
+            *place = IoSlice::new(&frame.head);
+        }
+        if let (Some(place), Some(first)) = (out.first_mut(), self.frames.front()) {
+            *place = IoSlice::new(first.head.get(self.written..).unwrap_or_default());
+        }
+        self.frames.len().min(out.len())
+    }
+
+    #[inline]
     pub(super) fn push(&mut self, frame: Box<Frame>) {
         self.count_in(&frame);
         self.frames.push_back(frame);

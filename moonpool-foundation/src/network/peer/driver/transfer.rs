@@ -160,11 +160,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if budget == 0 {
                 return Ok(Progress::OutOfBudget);
             }
-            // An empty batch stays where it is, and keeps its memory.
-            let laid_out = {
-                let mut state = self.handle.state();
-                state.has_output().then(|| state.lay_out(now)).flatten()
-            };
+            let laid_out = self.handle.state().lay_out(now);
             let Some(batch) = laid_out else {
                 return Ok(Progress::Blocked);
             };
