@@ -455,6 +455,13 @@ impl Batch {
         count
     }
 
+    /// The unwritten bytes, if they are in one piece.
+    #[inline]
+    pub(super) fn only_slice(&self) -> Option<&[u8]> {
+        let first = self.frames.front().filter(|_| self.slices == 1)?;
+        first.head.get(self.written..)
+    }
+
     /// [`slices`](Self::slices) of frames that are in one piece each.
     fn heads<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         for (place, frame) in out.iter_mut().zip(&self.frames) {

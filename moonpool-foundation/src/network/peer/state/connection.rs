@@ -275,7 +275,7 @@ impl PeerState {
     }
 
     /// Whether [`lay_out`](Self::lay_out) may give something.
-    #[cfg(test)]
+    #[inline]
     pub(in crate::network::peer) fn has_output(&self) -> bool {
         let owes = |exchange: &Exchange| exchange.is_urgent() || exchange.owes_ack();
         !self.outbox.batch().is_empty()
