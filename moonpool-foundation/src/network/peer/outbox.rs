@@ -257,8 +257,10 @@ impl Outbox {
         while self.batch.has_room()
             && let Some(frame) = self.queue.front_mut()
         {
-            let is_too_large = frame.size() - front > max_payload;
-            if !frame.is_reliable() || is_too_large || frame.is_expired(now) {
+            let is_plain = frame.is_reliable()
+                && frame.size() - front <= max_payload
+                && !frame.is_expired(now);
+            if !is_plain {
                 break;
             }
             if self.sequenced {
