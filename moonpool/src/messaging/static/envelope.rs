@@ -241,7 +241,21 @@ pub(crate) fn put_message_head(reply_token: Option<UID>, buffer: &mut impl BufMu
 }
 
 /// Writes the prefix of a message with everything that it says.
+#[inline]
 pub(crate) fn put_head(head: &MessageHead<'_>, buffer: &mut impl BufMut) {
+    if let MessageHead {
+        reply_token: Some(token),
+        deadline: Some(remaining),
+        trace: None,
+        metadata: Metadata { pairs: 0, .. },
+    } = head
+    {
+        return buffer.put_slice(&usual::request_head(*token, *remaining));
+    }
+    put_any_head(head, buffer);
+}
+
+fn put_any_head(head: &MessageHead<'_>, buffer: &mut impl BufMut) {
     let flag = |is_there: bool, flag: u16| if is_there { flag } else { 0 };
     let flags = flag(head.reply_token.is_some(), FLAG_REPLY_TOKEN)
         | flag(head.deadline.is_some(), FLAG_DEADLINE)
@@ -263,7 +277,6 @@ pub(crate) fn put_head(head: &MessageHead<'_>, buffer: &mut impl BufMut) {
 }
 
 /// Writes what has the same length in every message, in one go.
-#[inline]
 fn put_fixed(flags: u16, head: &MessageHead<'_>, buffer: &mut impl BufMut) {
     const LONGEST: usize = REQUEST_PREFIX_BYTES + 8;
     let mut bytes = [0; LONGEST];

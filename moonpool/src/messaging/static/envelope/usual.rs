@@ -1,17 +1,29 @@
-//! The short way to read what nearly every packet is.
+//! The short way to read and to write what nearly every packet is.
 
 use std::time::Duration;
 
 use moonpool_foundation::UID;
 
 use super::{Envelope, FLAG_DEADLINE, FLAG_REPLY_TOKEN, KIND_MESSAGE, KIND_REPLY, VERSION};
-use super::{MessageHead, Metadata};
+use super::{MessageHead, Metadata, REQUEST_PREFIX_BYTES, start, whole_nanos};
+
+/// The flags of a request with a deadline and nothing else that is optional.
+const REQUEST: u16 = FLAG_REPLY_TOKEN | FLAG_DEADLINE;
+
+/// What such a request begins with.
+#[inline]
+pub(super) fn request_head(token: UID, remaining: Duration) -> [u8; REQUEST_PREFIX_BYTES + 8] {
+    let mut bytes = [0; REQUEST_PREFIX_BYTES + 8];
+    bytes[..4].copy_from_slice(&start(KIND_MESSAGE, REQUEST));
+    bytes[4..REQUEST_PREFIX_BYTES].copy_from_slice(&token.to_le_bytes());
+    bytes[REQUEST_PREFIX_BYTES..].copy_from_slice(&whole_nanos(remaining).to_le_bytes());
+    bytes
+}
 
 /// A request with a deadline and nothing else that is optional, or a reply that is no error: nearly
 /// every packet is one of the two.
 #[inline]
 pub(super) fn decode_usual(packet: &[u8]) -> Option<Envelope<'_>> {
-    const REQUEST: u16 = FLAG_REPLY_TOKEN | FLAG_DEADLINE;
     let (&[VERSION, kind, low, high], rest) = packet.split_first_chunk()? else {
         return None;
     };
