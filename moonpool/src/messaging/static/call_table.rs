@@ -8,18 +8,17 @@
 
 mod promises;
 
-use std::collections::hash_map::Entry;
 use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
 use moonpool_foundation::UID;
-use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::network::peer::{PacketId, PeerId, SessionEnded};
 
 pub(crate) use super::call_terms::{CallTerms, Look};
 use super::deadline_queue::DeadlineQueue;
 use super::endpoint_map::token_nonce;
+use super::per_peer::PerPeer;
 use super::reply_error::ReplyError;
 use super::slot_table::{SlotKey, SlotTable};
 
@@ -44,9 +43,9 @@ enum Place {
     /// It is a promise that travels inside messages: no request was sent, and whoever knows its token
     /// may answer. The secret is the token's upper half.
     Promised { secret: u64 },
-    /// In the list of this peer.
+    /// In the list that a peer has at this place.
     Listed {
-        peer: PeerId,
+        list: usize,
         packet: PacketId,
         previous: Option<SlotKey>,
         next: Option<SlotKey>,
@@ -60,13 +59,20 @@ struct Call {
     terms: CallTerms,
 }
 
-/// Both ends of a peer's list. Packets ascend from first to last.
-#[derive(Clone, Copy, Debug)]
+/// A peer's list.
+#[derive(Clone, Copy, Debug, Default)]
 struct List {
-    first: SlotKey,
-    last: SlotKey,
+    /// `None` while it is empty.
+    ends: Option<Ends>,
     /// The longest of its calls since it was empty.
     patience: Option<Duration>,
+}
+
+/// Both ends of a list. Packets ascend from first to last.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    first: SlotKey,
+    last: SlotKey,
 }
 
 /// Where a call's request went.
@@ -141,8 +147,9 @@ pub(crate) enum Polled {
 #[derive(Debug)]
 pub(crate) struct CallTable {
     calls: SlotTable<Call>,
-    /// Only peers with calls in their list have an entry.
-    lists: HashMap<PeerId, List>,
+    /// Of the peers that calls went to. A list stays until its peer is gone, so that calls that come
+    /// one by one do not make it anew each time.
+    lists: PerPeer<List>,
     looks: DeadlineQueue,
     /// Calls that may wait at one time.
     limit: usize,
@@ -157,7 +164,7 @@ impl CallTable {
     pub(crate) fn new(nonce: u64, limit: usize) -> Self {
         Self {
             calls: SlotTable::new(),
-            lists: HashMap::default(),
+            lists: PerPeer::default(),
             looks: DeadlineQueue::default(),
             limit,
             nonce: token_nonce(nonce),
@@ -179,12 +186,18 @@ impl CallTable {
 
     /// Whether calls wait for replies from this peer.
     pub(crate) fn has_calls_of(&self, peer: PeerId) -> bool {
-        self.lists.contains_key(&peer)
+        self.first_of(peer).is_some()
     }
 
     /// The longest patience of the calls that wait for replies from this peer.
     pub(crate) fn patience_with(&self, peer: PeerId) -> Option<Duration> {
-        self.lists.get(&peer)?.patience
+        let list = self.lists.get(peer)?;
+        list.ends.and(list.patience)
+    }
+
+    /// The first call in the peer's list.
+    fn first_of(&self, peer: PeerId) -> Option<SlotKey> {
+        Some(self.lists.get(peer)?.ends?.first)
     }
 
     /// When [`next_due`](Self::next_due) is to be asked; it may have nothing to say then.
@@ -243,7 +256,7 @@ impl CallTable {
     pub(crate) fn next_due(&mut self, now: Duration) -> Option<Due> {
         let key = self.looks.take_due(now)?;
         let call = self.calls.get(key)?;
-        let (terms, sent) = (call.terms, sent(call.place));
+        let (terms, sent) = (call.terms, self.sent(call.place));
         let token = UID::new(self.nonce, key.to_bits());
         match sent {
             Some(Sent::To { peer, packet })
@@ -297,23 +310,26 @@ impl CallTable {
         };
         debug_assert_eq!(call.place, Place::Unlisted, "a call is sent once");
         let patience = call.terms.patience;
-        let previous = match self.lists.entry(peer) {
-            Entry::Occupied(mut list) => {
-                let list = list.get_mut();
+        let place = self.lists.open(peer, List::default);
+        let Some(list) = self.lists.at_mut(place) else {
+            return;
+        };
+        let previous = match &mut list.ends {
+            Some(ends) => {
                 list.patience = list.patience.max(patience);
-                Some(std::mem::replace(&mut list.last, key))
+                Some(std::mem::replace(&mut ends.last, key))
             }
-            Entry::Vacant(place) => {
-                place.insert(List {
+            empty => {
+                *empty = Some(Ends {
                     first: key,
                     last: key,
-                    patience,
                 });
+                list.patience = patience;
                 None
             }
         };
         call.place = Place::Listed {
-            peer,
+            list: place,
             packet,
             previous,
             next: None,
@@ -336,7 +352,7 @@ impl CallTable {
         };
         let sent_to = match call.place {
             Place::Unlisted | Place::Local { .. } => None,
-            Place::Listed { peer, .. } => Some(peer),
+            Place::Listed { list, .. } => self.lists.at(list).map(|(peer, _)| peer),
             Place::Promised { .. } => return Arrival::Late,
         };
         if sent_to != from || !matches!(call.state, State::Waiting(_)) {
@@ -377,7 +393,7 @@ impl CallTable {
         let key = SlotKey::from_bits(token.second);
         let call = self.calls.get(key);
         let endpoint_token = call.map(|call| call.terms.token);
-        let sent = call.and_then(|call| sent(call.place));
+        let sent = call.and_then(|call| self.sent(call.place));
         self.unlink(key);
         if call_waits(&self.calls, key) {
             self.looks.remove(key);
@@ -404,7 +420,7 @@ impl CallTable {
         peer: PeerId,
         ended: &SessionEnded,
     ) -> Option<Option<Waker>> {
-        let key = self.lists.get(&peer)?.first;
+        let key = self.first_of(peer)?;
         let Place::Listed { packet, .. } = self.calls.get(key)?.place else {
             return None;
         };
@@ -418,10 +434,16 @@ impl CallTable {
         Some(self.end(key, Err(error)))
     }
 
-    /// Ends one call of a peer that is gone for good. Call it again until it gives `None`.
+    /// Ends one call of a peer that is gone for good. Call it again until it gives `None`: then
+    /// nothing is left of the peer.
     pub(crate) fn end_next_of_peer(&mut self, peer: PeerId) -> Option<Option<Waker>> {
-        let key = self.lists.get(&peer)?.first;
-        Some(self.end(key, Err(ReplyError::MaybeDelivered)))
+        match self.first_of(peer) {
+            Some(key) => Some(self.end(key, Err(ReplyError::MaybeDelivered))),
+            None => {
+                self.lists.remove(peer);
+                None
+            }
+        }
     }
 
     /// The packets of a peer went to another one, as if they were sent there now: the calls that they
@@ -433,7 +455,7 @@ impl CallTable {
         packets: &[(PacketId, PacketId)],
     ) {
         let mut moved = packets.iter().peekable();
-        let mut at = self.lists.get(&from).map(|list| list.first);
+        let mut at = self.first_of(from);
         while let Some(key) = at {
             let Some(Place::Listed { packet, next, .. }) = self.calls.get(key).map(|c| c.place)
             else {
@@ -452,7 +474,7 @@ impl CallTable {
     /// from here. `packets` are the ids that they had and the numbers that they have, in order.
     pub(crate) fn keep_calls_of(&mut self, peer: PeerId, packets: &[(PacketId, u64)]) {
         let mut kept = packets.iter().peekable();
-        while let Some(first) = self.lists.get(&peer).map(|list| list.first) {
+        while let Some(first) = self.first_of(peer) {
             let Some(Place::Listed { packet, .. }) = self.calls.get(first).map(|call| call.place)
             else {
                 return;
@@ -472,7 +494,7 @@ impl CallTable {
         packet: PacketId,
         error: ReplyError,
     ) -> Option<Waker> {
-        let mut at = Some(self.lists.get(&peer)?.first);
+        let mut at = self.first_of(peer);
         while let Some(key) = at {
             let Place::Listed {
                 packet: found,
@@ -499,57 +521,77 @@ impl CallTable {
         waiting
             .filter_map(|key| {
                 let call = self.calls.get(key)?;
-                Some((UID::new(self.nonce, key.to_bits()), sent(call.place)))
+                Some((UID::new(self.nonce, key.to_bits()), self.sent(call.place)))
             })
             .collect()
     }
 
     fn end(&mut self, key: SlotKey, outcome: Outcome) -> Option<Waker> {
-        self.unlink(key);
         let call = self.calls.get_mut(key)?;
         let State::Waiting(waker) = &mut call.state else {
             return None;
         };
         let waker = waker.take();
+        let place = std::mem::replace(&mut call.place, Place::Unlisted);
         call.state = State::Ended(outcome);
         self.waiting -= 1;
         self.bounded -= usize::from(call.terms.deadline.is_some());
+        self.leave_list(place);
         self.looks.remove(key);
         waker
     }
 
     fn unlink(&mut self, key: SlotKey) {
-        let Some(call) = self.calls.get_mut(key) else {
-            return;
-        };
+        if let Some(call) = self.calls.get_mut(key) {
+            let place = std::mem::replace(&mut call.place, Place::Unlisted);
+            self.leave_list(place);
+        }
+    }
+
+    /// Takes a call out of the list that this was its place in.
+    #[inline(always)]
+    fn leave_list(&mut self, place: Place) {
         let Place::Listed {
-            peer,
+            list,
             previous,
             next,
             ..
-        } = std::mem::replace(&mut call.place, Place::Unlisted)
+        } = place
         else {
             return;
         };
-        match (previous, next) {
-            (None, None) => {
-                self.lists.remove(&peer);
-            }
-            (None, Some(next)) => {
-                self.set_previous(next, None);
-                if let Some(list) = self.lists.get_mut(&peer) {
-                    list.first = next;
-                }
-            }
-            (Some(previous), None) => {
-                self.set_next(previous, None);
-                if let Some(list) = self.lists.get_mut(&peer) {
-                    list.last = previous;
-                }
-            }
-            (Some(previous), Some(next)) => {
-                self.set_next(previous, Some(next));
-                self.set_previous(next, Some(previous));
+        if let Some(next) = next {
+            self.set_previous(next, previous);
+        }
+        if let Some(previous) = previous {
+            self.set_next(previous, next);
+        }
+        if next.is_some() && previous.is_some() {
+            return;
+        }
+        let Some(list) = self.lists.at_mut(list) else {
+            return;
+        };
+        list.ends = list.ends.and_then(|ends| {
+            // Of an only call both are `None`, and the list is empty.
+            Some(match (previous, next) {
+                (None, first) => Ends {
+                    first: first?,
+                    ..ends
+                },
+                (Some(last), _) => Ends { last, ..ends },
+            })
+        });
+    }
+
+    fn sent(&self, place: Place) -> Option<Sent> {
+        match place {
+            Place::Unlisted => None,
+            Place::Local { packet } => Some(Sent::Local { packet }),
+            Place::Promised { .. } => Some(Sent::Elsewhere),
+            Place::Listed { list, packet, .. } => {
+                let (peer, _) = self.lists.at(list)?;
+                Some(Sent::To { peer, packet })
             }
         }
     }
@@ -568,15 +610,6 @@ impl CallTable {
 
     fn place_mut(&mut self, key: SlotKey) -> Option<&mut Place> {
         self.calls.get_mut(key).map(|call| &mut call.place)
-    }
-}
-
-fn sent(place: Place) -> Option<Sent> {
-    match place {
-        Place::Unlisted => None,
-        Place::Local { packet } => Some(Sent::Local { packet }),
-        Place::Promised { .. } => Some(Sent::Elsewhere),
-        Place::Listed { peer, packet, .. } => Some(Sent::To { peer, packet }),
     }
 }
 

@@ -40,6 +40,7 @@ mod net_notified_queue;
 mod open_requests;
 mod peer_info;
 mod peer_table;
+mod per_peer;
 mod ping;
 mod ready;
 mod receivers;
