@@ -11,19 +11,19 @@ mod promises;
 use std::task::Waker;
 use std::time::Duration;
 
-use bytes::Bytes;
 use moonpool_foundation::UID;
 use moonpool_foundation::network::peer::{PacketId, PeerId, SessionEnded};
 
 pub(crate) use super::call_terms::{CallTerms, Look};
 use super::deadline_queue::DeadlineQueue;
 use super::endpoint_map::token_nonce;
+use super::kept_bodies::KeptBody;
 use super::per_peer::PerPeer;
 use super::reply_error::ReplyError;
 use super::slot_table::{SlotKey, SlotTable};
 
 /// The codec's bytes of a reply, or why there is none.
-pub(crate) type Outcome = Result<Bytes, ReplyError>;
+pub(crate) type Outcome = Result<KeptBody, ReplyError>;
 
 #[derive(Debug)]
 enum State {

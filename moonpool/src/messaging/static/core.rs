@@ -37,6 +37,7 @@ use super::envelope::{Envelope, EnvelopeError};
 use super::failure_monitor::FailureTable;
 use super::failure_watch::OpenPeer;
 use super::handler_tasks::HandlerTasks;
+use super::kept_bodies::{KeptBodies, KeptBody};
 use super::local_queue::LocalQueue;
 #[cfg(feature = "metrics")]
 use super::method_metrics::Instruments;
@@ -131,6 +132,7 @@ pub(crate) struct Core {
     local_slots: Cell<usize>,
     /// Answers that nobody has taken yet.
     kept: RefCell<KeptPayloads>,
+    pub(crate) kept_bodies: RefCell<KeptBodies>,
     /// Starts the task that empties it.
     start_local: RefCell<Option<Rc<dyn Fn()>>>,
     /// Further addresses that turned out to lead here.
@@ -170,6 +172,7 @@ impl Core {
                 local: RefCell::default(),
                 local_slots: Cell::new(0),
                 kept: RefCell::default(),
+                kept_bodies: RefCell::default(),
                 start_local: RefCell::default(),
                 own_addresses: RefCell::default(),
                 limits: params.limits,
@@ -369,7 +372,7 @@ impl Core {
         match Envelope::decode(packet.payload()) {
             Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, &head, body),
             Ok(Envelope::Reply { outcome, .. }) => {
-                let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
+                let outcome = outcome.map(|body| self.keep(packet, body));
                 let from = packet.peer_id();
                 let endpoint_token = self.end_call(token, from, outcome);
                 if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
@@ -380,11 +383,18 @@ impl Core {
                 self.handle_cancellation(packet.peer_id(), reply_token);
             }
             Ok(Envelope::PromiseAnswer { outcome, .. }) => {
-                let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
+                let outcome = outcome.map(|body| self.keep(packet, body));
                 self.end_promise(token, outcome);
             }
             Err(error) => self.handle_undecodable(token, &error),
         }
+    }
+
+    /// The body of an answer, for whoever takes it.
+    #[inline]
+    fn keep(&self, packet: &Packet<'_>, body: &[u8]) -> KeptBody {
+        let copied = self.kept_bodies.borrow_mut().copy(body);
+        copied.unwrap_or_else(|| KeptBody::Shared(packet.keep_tail(body.len(), &self.kept)))
     }
 
     /// Counts a packet that is no envelope. It is dropped: there is nowhere to say so.

@@ -30,6 +30,7 @@ mod flow_transport;
 mod handler_tasks;
 mod hooked_call;
 mod interface;
+mod kept_bodies;
 mod local_queue;
 mod method_call;
 #[cfg(feature = "metrics")]

@@ -140,7 +140,9 @@ pub(super) struct TransportSink {
 impl PeerSink for TransportSink {
     fn handle_packet(&self, peer: &PeerHandle, packet: ReceivedPacket<'_>) {
         if let Some(core) = self.core.upgrade() {
-            core.dispatch(packet.token, &Packet::Remote { peer, packet });
+            let token = packet.token;
+            let packet = &packet;
+            core.dispatch(token, &Packet::Remote { peer, packet });
         }
     }
 
