@@ -46,6 +46,7 @@ use super::peer_info::Verify;
 use super::peer_table::PeerTable;
 use super::receivers::{MessageReceiver, NoticeReceiver, Packet, PingReceiver};
 use super::reply_error::ReplyError;
+use super::reply_route::SpareRoutes;
 use super::stats::{Counters, TransportStats};
 use crate::error::{RegisterError, TransportError};
 
@@ -133,6 +134,7 @@ pub(crate) struct Core {
     /// Answers that nobody has taken yet.
     kept: RefCell<KeptPayloads>,
     pub(crate) kept_bodies: RefCell<KeptBodies>,
+    pub(crate) spare_routes: RefCell<SpareRoutes>,
     /// Starts the task that empties it.
     start_local: RefCell<Option<Rc<dyn Fn()>>>,
     /// Further addresses that turned out to lead here.
@@ -173,6 +175,7 @@ impl Core {
                 local_slots: Cell::new(0),
                 kept: RefCell::default(),
                 kept_bodies: RefCell::default(),
+                spare_routes: RefCell::default(),
                 start_local: RefCell::default(),
                 own_addresses: RefCell::default(),
                 limits: params.limits,
