@@ -53,6 +53,10 @@ struct Route {
 
 /// Boxes of routes that were used, for the next ones: as many as there were routes at one time.
 #[derive(Default)]
+#[expect(
+    clippy::vec_box,
+    reason = "the boxes are what is kept: they move, the routes do not"
+)]
 pub(crate) struct SpareRoutes(Vec<Box<Route>>);
 
 impl SpareRoutes {
