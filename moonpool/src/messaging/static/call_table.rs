@@ -221,15 +221,14 @@ impl CallTable {
     }
 
     fn insert(&mut self, terms: CallTerms, place: Place) -> Option<SlotKey> {
-        let call = Call {
-            state: State::Waiting(None),
-            place,
-            terms,
-        };
         if self.waiting >= self.limit {
             return None;
         }
-        let key = self.calls.insert(call).ok()?;
+        let key = self.calls.insert_with(|| Call {
+            state: State::Waiting(None),
+            place,
+            terms,
+        })?;
         self.waiting += 1;
         self.bounded += usize::from(terms.deadline.is_some());
         if let Some(at) = terms.next_look(terms.started) {
@@ -342,6 +341,7 @@ impl CallTable {
 
     /// A reply arrived. It only counts if it comes from where the request went: a token is no
     /// secret to the peers of the same transport.
+    #[inline]
     pub(crate) fn reply(&mut self, token: UID, from: Option<PeerId>, outcome: Outcome) -> Arrival {
         let key = SlotKey::from_bits(token.second);
         let Some(call) = self

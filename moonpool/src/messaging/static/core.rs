@@ -33,6 +33,7 @@ use room::Room;
 
 use super::call_table::CallTable;
 use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
+use super::envelope::usual::{self, Usual};
 use super::envelope::{Envelope, EnvelopeError};
 use super::failure_monitor::FailureTable;
 use super::failure_watch::OpenPeer;
@@ -135,6 +136,8 @@ pub(crate) struct Core {
     kept: RefCell<KeptPayloads>,
     pub(crate) kept_bodies: RefCell<KeptBodies>,
     pub(crate) spare_routes: RefCell<SpareRoutes>,
+    /// A task keeps the deadlines of calls.
+    pub(crate) keeps_deadlines: Cell<bool>,
     /// Starts the task that empties it.
     start_local: RefCell<Option<Rc<dyn Fn()>>>,
     /// Further addresses that turned out to lead here.
@@ -176,6 +179,7 @@ impl Core {
                 kept: RefCell::default(),
                 kept_bodies: RefCell::default(),
                 spare_routes: RefCell::default(),
+                keeps_deadlines: Cell::new(false),
                 start_local: RefCell::default(),
                 own_addresses: RefCell::default(),
                 limits: params.limits,
@@ -372,16 +376,26 @@ impl Core {
 
     /// Hands one packet to its receiver or its call.
     pub(crate) fn dispatch(&self, token: UID, packet: &Packet<'_>) {
+        match Usual::decode(packet.payload()) {
+            Some(Usual::Request {
+                reply_token,
+                remaining,
+                body,
+            }) => {
+                let head = usual::request(reply_token, remaining);
+                self.handle_message(token, packet, &head, body);
+            }
+            Some(Usual::Reply { body }) => self.handle_reply(token, packet, Ok(body)),
+            None => self.dispatch_unusual(token, packet),
+        }
+    }
+
+    /// The same, for what is neither a usual request nor a usual reply.
+    #[inline(never)]
+    fn dispatch_unusual(&self, token: UID, packet: &Packet<'_>) {
         match Envelope::decode(packet.payload()) {
             Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, &head, body),
-            Ok(Envelope::Reply { outcome, .. }) => {
-                let outcome = outcome.map(|body| self.keep(packet, body));
-                let from = packet.peer_id();
-                let endpoint_token = self.end_call(token, from, outcome);
-                if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
-                    self.handle_found(from, endpoint_token);
-                }
-            }
+            Ok(Envelope::Reply { outcome, .. }) => self.handle_reply(token, packet, outcome),
             Ok(Envelope::Cancellation { reply_token }) => {
                 self.handle_cancellation(packet.peer_id(), reply_token);
             }
@@ -390,6 +404,16 @@ impl Core {
                 self.end_promise(token, outcome);
             }
             Err(error) => self.handle_undecodable(token, &error),
+        }
+    }
+
+    #[inline]
+    fn handle_reply(&self, token: UID, packet: &Packet<'_>, outcome: Result<&[u8], ReplyError>) {
+        let outcome = outcome.map(|body| self.keep(packet, body));
+        let from = packet.peer_id();
+        let endpoint_token = self.end_call(token, from, outcome);
+        if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
+            self.handle_found(from, endpoint_token);
         }
     }
 
