@@ -79,31 +79,33 @@ impl SleepFuture {
     }
 
     /// Whether it is over. If not, its event is queued or `waker` is still to be stored.
+    #[inline]
     fn ask(&mut self, world: &mut World, waker: &Waker) -> Asked<()> {
+        let until = self.deadline.as_nanos();
         let (phase, class) = match self.state {
             State::Unqueued(phase, class) => (phase, class),
             State::Queued(key) => {
                 let Some(Event::Wake(armed)) = world.events.get_mut(key) else {
                     return Asked::Ready(());
                 };
-                let polled = world.executor.polled_task(waker);
-                return armed.asked_by(polled, waker);
+                let executor = &mut world.executor;
+                return executor.park_again(armed, waker, |entry| entry.note_sleep(until));
             }
         };
         match phase {
-            Phase::Done => Asked::Ready(()),
+            Phase::Done => return Asked::Ready(()),
             // A sleep of zero still lets other tasks run: it is queued for this very instant.
-            Phase::New if self.deadline <= world.clock => Asked::Ready(()),
-            _ if self.deadline == SimInstant::NEVER => Asked::Parked,
-            _ => match world.executor.polled_task(waker) {
-                Some(task) => {
-                    context::check_not_blocking();
-                    self.queue(world, class, Waiter::Task(task));
-                    Asked::Parked
-                }
-                None => Asked::Park,
-            },
+            Phase::New if self.deadline <= world.clock => return Asked::Ready(()),
+            _ if self.deadline == SimInstant::NEVER => return Asked::Parked,
+            Phase::New | Phase::NewAndZero => {}
         }
+        let Some(task) = world.executor.polled_task(waker) else {
+            return Asked::Park;
+        };
+        context::check_not_entered();
+        self.queue(world, class, Waiter::Task(task));
+        world.executor.note(task, |entry| entry.note_sleep(until));
+        Asked::Noted
     }
 
     fn queue(&mut self, world: &mut World, class: EventClass, waiter: Waiter) {
@@ -142,6 +144,7 @@ impl Future for SleepFuture {
                 this.state = State::Unqueued(Phase::Done, EventClass::Foreground);
                 return Poll::Ready(());
             }
+            Some(Asked::Noted) => return Poll::Pending,
             Some(Asked::Parked) => {}
             Some(Asked::Park) => {
                 let waker = shared.register(cx.waker());

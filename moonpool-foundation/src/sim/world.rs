@@ -22,7 +22,7 @@ use super::join::JoinState;
 use super::lifecycle::Lifecycle;
 use super::notices::Notice;
 use super::pending::PendingTask;
-use super::polling::{self, CancelledTask, Polled};
+use super::polling::{self, CancelledTask};
 use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
@@ -35,7 +35,7 @@ use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
-use crate::wait::{MAX_NOTES, WaitReason};
+use crate::wait::WaitReason;
 
 /// What providers and futures hold: it does not keep the world alive.
 #[derive(Clone)]
@@ -90,7 +90,7 @@ pub(crate) struct World {
     pub(super) tally: Tally,
     pub(super) buggify: Buggify,
     /// What the main future's last poll was waiting for.
-    pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
+    pub(super) main_waits: Vec<WaitReason>,
     /// What sealed processes draw from: their draws must not disturb the living.
     inert: (Stream, Digest),
 }
@@ -132,7 +132,7 @@ impl World {
             unreported_panic: None,
             tally: Tally::default(),
             buggify: Buggify::new(seed),
-            main_waits: ([None; MAX_NOTES], 0),
+            main_waits: Vec::new(),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
     }
@@ -180,7 +180,7 @@ impl World {
         match event {
             // By far most are one of these.
             Event::Segment { connection, from } => self.deliver_segment(connection, from),
-            Event::Wake(waiter) => self.wake(waiter),
+            Event::Wake(Waiter::Task(key)) => self.executor.make_ready(key),
             event => return self.handle_event(event),
         }
         None
@@ -222,7 +222,10 @@ impl World {
     /// Wakes a task at once, and anybody else when nobody borrows the world.
     #[inline]
     pub(super) fn wake(&mut self, waiter: Waiter) {
-        wake(&mut self.executor, &mut self.wakes, waiter);
+        match waiter {
+            Waiter::Task(key) => self.executor.wake(key),
+            Waiter::Other(waker) => self.wakes.push(waker),
+        }
     }
 
     /// Wakes whoever waits, if anybody does.
@@ -278,11 +281,12 @@ impl World {
     }
 }
 
-/// Wakes a task at once, and adds anybody else to `wakes`.
+/// Wakes a task at once, and adds anybody else to `wakes`. For events: what wakers have woken is collected
+/// before them.
 #[inline]
 pub(super) fn wake(executor: &mut Executor, wakes: &mut Vec<Waker>, waiter: Waiter) {
     match waiter {
-        Waiter::Task(key) => executor.wake(key),
+        Waiter::Task(key) => executor.make_ready(key),
         Waiter::Other(waker) => wakes.push(waker),
     }
 }
@@ -355,6 +359,7 @@ impl Shared {
     }
 
     /// As [`with`](Self::with), if what `owner` does still counts.
+    #[inline]
     pub(crate) fn with_live<R>(
         &self,
         owner: ProcessRef,
@@ -493,7 +498,7 @@ impl Shared {
             let running = context::run_as(context::Current { process });
             let dropped = polling::discard(task);
             drop(running);
-            if let Polled::Panicked(message) = dropped {
+            if let Some(message) = dropped {
                 let site = context::take_panic_site();
                 let name = self.with(|world| world.executor.name(key));
                 panicked.get_or_insert_with(|| self.panic_error(name, process, message, site));
