@@ -43,17 +43,18 @@ enum Phase {
 impl SleepFuture {
     /// Completes `duration` from now, or later if the world lengthens it. In a world that is gone it
     /// never does.
+    #[inline]
     pub(crate) fn of_process(
         world: WeakSimWorld,
         owner: ProcessRef,
         duration: Duration,
         class: EventClass,
     ) -> Self {
-        let (created, slept) = match world.upgrade() {
-            Some(world) => world.with(|world| (world.clock, world.slept(owner, duration))),
-            None => (SimInstant::ZERO, duration),
+        let (created, deadline) = match world.upgrade() {
+            Some(world) => world.sleep_ends(owner, duration),
+            None => (SimInstant::ZERO, SimInstant::ZERO.after(duration)),
         };
-        Self::starting_at(created, world, owner, slept, class)
+        Self::until(deadline, created, world, owner, class)
     }
 
     /// Completes `duration` after `created`, which is now.
@@ -64,7 +65,17 @@ impl SleepFuture {
         duration: Duration,
         class: EventClass,
     ) -> Self {
-        let deadline = created.after(duration);
+        Self::until(created.after(duration), created, world, owner, class)
+    }
+
+    #[inline]
+    fn until(
+        deadline: SimInstant,
+        created: SimInstant,
+        world: WeakSimWorld,
+        owner: ProcessRef,
+        class: EventClass,
+    ) -> Self {
         let phase = if deadline == created {
             Phase::NewAndZero
         } else {

@@ -378,6 +378,19 @@ impl Shared {
         SleepFuture::starting_at(now, self.downgrade(), owner, duration, class)
     }
 
+    /// Now, and when a sleep of `duration` ends that begins now in `owner`'s process.
+    #[inline]
+    pub(super) fn sleep_ends(
+        &self,
+        owner: ProcessRef,
+        duration: Duration,
+    ) -> (SimInstant, SimInstant) {
+        // Nobody is woken by this, and nothing is there to be logged.
+        let mut world = self.world.borrow_mut();
+        let slept = world.slept(owner, duration);
+        (world.clock, world.clock.after(slept))
+    }
+
     /// Reads the clock of `owner`'s process.
     pub(crate) fn timer(&self, owner: ProcessRef) -> SimInstant {
         self.with(|world| world.timer(owner))
