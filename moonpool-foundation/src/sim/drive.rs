@@ -446,7 +446,8 @@ impl SimWorld {
     }
 
     fn move_clock(&self, to: SimInstant) {
-        self.shared.with(|world| world.clock = world.clock.max(to));
+        self.shared
+            .with(|world| world.set_clock(world.clock.max(to)));
     }
 
     fn deadlock(&self) -> SimulationError {

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
@@ -22,6 +22,7 @@ use super::join::{Body, JoinState, Tracked};
 use super::pending::PendingTask;
 use super::polling::{AfterPoll, CancelledTask, PickedTask};
 use super::process::{ProcessId, ProcessRef};
+use super::ready::Ready;
 use super::rng::Stream;
 use super::roster::{Roster, Sites};
 use super::slab::{Key, Slab};
@@ -94,7 +95,7 @@ pub(crate) struct Executor {
     /// Those among them that are cancelled.
     cancelled: usize,
     /// Also the keys of some tasks that have gone: they are passed over.
-    ready: VecDeque<TaskKey>,
+    ready: Ready,
     /// Ready tasks of paused processes: there is an entry for each of these.
     held: BTreeMap<ProcessId, Vec<TaskKey>>,
     roster: Roster,
@@ -137,7 +138,7 @@ impl Executor {
             world,
             tasks: Slab::default(),
             cancelled: 0,
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             held: BTreeMap::new(),
             roster: Roster::default(),
             sites: Sites::default(),
@@ -326,7 +327,7 @@ impl Executor {
         scheduler: &mut Stream,
         digest: &mut Digest,
     ) -> usize {
-        for key in &self.ready {
+        for key in self.ready.iter() {
             let priority = self.priorities.entry(key.number());
             priority.or_insert_with(|| {
                 let drawn = scheduler.draws(digest).next_u32();
@@ -365,8 +366,8 @@ impl Executor {
 
     /// Its tasks are polled again; those that became ready meanwhile are ready now.
     pub(crate) fn release(&mut self, process: ProcessId) {
-        self.ready
-            .extend(self.held.remove(&process).into_iter().flatten());
+        let held = self.held.remove(&process).into_iter().flatten();
+        held.for_each(|key| self.ready.push_back(key));
     }
 
     #[cold]

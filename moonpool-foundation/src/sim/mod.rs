@@ -44,6 +44,7 @@ mod polling;
 mod process;
 mod queue_probe;
 mod random_config;
+mod ready;
 mod rng;
 mod roster;
 mod segment_queue;

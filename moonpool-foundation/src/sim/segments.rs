@@ -287,6 +287,7 @@ impl World {
 
     /// The first segment of `from` arrives: bytes for a reader with room, with nothing in the way,
     /// as nearly always. False if it is not so plain.
+    #[inline]
     fn deliver_plainly(&mut self, id: ConnectionId, from: Side) -> bool {
         if self.network.links.has_blocks() {
             return false;

@@ -114,7 +114,8 @@ impl World {
             self.record_poll(&meta, "");
         }
         let after = self.executor.after_poll(polled, self.clock);
-        let together = self.turns.count(self.clock);
+        self.turns += 1;
+        let together = self.turns;
         let is_fine = together <= self.turns_limit;
         match after {
             AfterPoll::Polls(polls) if is_fine && polls <= self.livelock_limit => None,
@@ -178,16 +179,16 @@ impl World {
             self.look_ahead();
         }
         let call = self.apply_event(at, event);
-        let turns = self.turns.count(self.clock);
-        if call.is_none() && turns <= self.turns_limit {
+        self.turns += 1;
+        if call.is_none() && self.turns <= self.turns_limit {
             return Step::Moved;
         }
-        self.ends(call, turns)
+        self.ends(call)
     }
 
     #[cold]
-    fn ends(&self, call: Option<Box<dyn FnOnce()>>, turns: u64) -> Step {
-        let too_many = (turns > self.turns_limit).then_some(turns);
+    fn ends(&self, call: Option<Box<dyn FnOnce()>>) -> Step {
+        let too_many = (self.turns > self.turns_limit).then_some(self.turns);
         Step::Ends(Box::new(Ends { call, too_many }))
     }
 

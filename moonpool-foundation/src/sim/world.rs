@@ -16,7 +16,7 @@ use super::connections::{ConnectionId, Network};
 use super::digest::Digest;
 pub(crate) use super::event::Event;
 use super::events::{EventClass, EventKey, EventQueue};
-use super::executor::{Executor, PollCount};
+use super::executor::Executor;
 use super::faults::{Faults, Occasion};
 use super::join::JoinState;
 use super::lifecycle::Lifecycle;
@@ -83,7 +83,7 @@ pub(crate) struct World {
     /// Nothing but background events was left, and no task but transport drivers ran since.
     pub(super) only_drivers_ran: bool,
     /// Polls and events at the current instant.
-    pub(super) turns: PollCount,
+    pub(super) turns: u64,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
     pub(super) unreported_panic: Option<SimulationError>,
     /// What assertions came to; while the world is driven, the thread has it.
@@ -128,7 +128,7 @@ impl World {
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
             turns_limit: DEFAULT_LIVELOCK_LIMIT * TOGETHER_FACTOR,
             only_drivers_ran: false,
-            turns: PollCount::default(),
+            turns: 0,
             unreported_panic: None,
             tally: Tally::default(),
             buggify: Buggify::new(seed),
@@ -170,7 +170,7 @@ impl World {
         event: Event,
     ) -> Option<Box<dyn FnOnce()>> {
         assert!(at >= self.clock, "virtual time never goes back");
-        self.clock = at;
+        self.set_clock(at);
         self.events_processed += 1;
         self.digest.fold(at.as_nanos());
         event.fold_into(&mut self.digest);
@@ -184,6 +184,14 @@ impl World {
             event => return self.handle_event(event),
         }
         None
+    }
+
+    #[inline]
+    pub(super) fn set_clock(&mut self, at: SimInstant) {
+        if self.clock != at {
+            self.clock = at;
+            self.turns = 0;
+        }
     }
 
     #[cold]
