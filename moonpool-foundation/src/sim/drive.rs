@@ -384,10 +384,7 @@ impl SimWorld {
 
     /// Moves the clock to the next event and applies it.
     fn advance(&self, until: Until) -> SimulationResult<Advance> {
-        let step = self.shared.with(|world| {
-            world.executor.collect_woken();
-            world.step(until)
-        });
+        let step = self.shared.with(|world| world.step(until));
         self.finish(step)
     }
 

@@ -271,7 +271,7 @@ impl Executor {
         for (index, (key, drawn)) in keys.iter_mut().zip(drawn).enumerate() {
             let place = (u64::from(drawn) * (ready - index) as u64) >> 32;
             let place = usize::try_from(place).unwrap_or(0);
-            *key = self.ready.get(place).copied().unwrap_or(*key);
+            *key = self.ready.get(place).unwrap_or(*key);
         }
         let entries = keys.iter().filter_map(|key| self.tasks.get(*key));
         let seen = entries.filter(|entry| entry.body.is_some()).count();
@@ -350,7 +350,7 @@ impl Executor {
 
     fn highest(&self, main_woken: bool) -> usize {
         let tasks = self.ready.iter().enumerate().map(|(place, key)| {
-            let runs = self.tasks.get(*key).filter(|entry| !entry.is_cancelled);
+            let runs = self.tasks.get(key).filter(|entry| !entry.is_cancelled);
             let priority = runs.and_then(|_| self.priorities.get(&key.number()));
             // A cancelled task goes first: only its destructors are left to run.
             (priority.copied().unwrap_or(u64::MAX), place)

@@ -4,25 +4,39 @@ use std::collections::VecDeque;
 
 use super::executor::TaskKey;
 
+/// No task: there are never so many.
+const NOBODY: u64 = u64::MAX;
+
 /// Keys in the order in which their tasks became ready. Mostly there is one, or none: the first has a place
 /// of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ready {
-    first: Option<TaskKey>,
+    /// Its number, or [`NOBODY`]: one word, for it is mostly read right after it was written, and the
+    /// processor has to wait where it reads what was written in pieces.
+    first: u64,
     /// Empty if there is no first.
     others: VecDeque<TaskKey>,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self {
+            first: NOBODY,
+            others: VecDeque::new(),
+        }
+    }
 }
 
 impl Ready {
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.others.len() + usize::from(self.first.is_some())
+        self.others.len() + usize::from(self.first != NOBODY)
     }
 
     #[inline]
     pub(super) fn push_back(&mut self, key: TaskKey) {
-        if self.first.is_none() {
-            self.first = Some(key);
+        if self.first == NOBODY {
+            self.first = key.number();
         } else {
             self.others.push_back(key);
         }
@@ -30,32 +44,48 @@ impl Ready {
 
     #[inline]
     pub(super) fn pop_front(&mut self) -> Option<TaskKey> {
-        let first = self.first.take();
-        if !self.others.is_empty() {
-            self.first = self.others.pop_front();
-        }
-        first
+        let next = match self.others.is_empty() {
+            true => None,
+            false => self.others.pop_front(),
+        };
+        self.replace_first(next)
+    }
+
+    #[inline]
+    fn replace_first(&mut self, next: Option<TaskKey>) -> Option<TaskKey> {
+        let next = next.map_or(NOBODY, TaskKey::number);
+        key_of(std::mem::replace(&mut self.first, next))
     }
 
     /// Takes out the one at `place`, and puts the last one there.
     #[inline]
     pub(super) fn swap_remove_back(&mut self, place: usize) -> Option<TaskKey> {
+        if let Some(place) = place.checked_sub(1) {
+            return self.others.swap_remove_back(place);
+        }
+        let last = self.others.pop_back();
+        self.replace_first(last)
+    }
+
+    pub(super) fn get(&self, place: usize) -> Option<TaskKey> {
         match place.checked_sub(1) {
-            None => std::mem::replace(&mut self.first, self.others.pop_back()),
-            Some(place) => self.others.swap_remove_back(place),
+            None => key_of(self.first),
+            Some(place) => self.others.get(place).copied(),
         }
     }
 
-    pub(super) fn get(&self, place: usize) -> Option<&TaskKey> {
-        match place.checked_sub(1) {
-            None => self.first.as_ref(),
-            Some(place) => self.others.get(place),
-        }
+    pub(super) fn iter(&self) -> impl Iterator<Item = TaskKey> {
+        let first = key_of(self.first).into_iter();
+        first.chain(self.others.iter().copied())
     }
+}
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &TaskKey> {
-        self.first.iter().chain(&self.others)
+#[inline]
+fn key_of(number: u64) -> Option<TaskKey> {
+    if number == NOBODY {
+        return None;
     }
+    TaskKey::of_number(number)
 }
 
 #[cfg(test)]
@@ -82,8 +112,8 @@ mod tests {
                     _ => prop_assert_eq!(ready.swap_remove_back(place), model.swap_remove_back(place)),
                 }
                 prop_assert_eq!(ready.len(), model.len());
-                prop_assert_eq!(ready.get(place), model.get(place));
-                prop_assert!(ready.iter().eq(&model));
+                prop_assert_eq!(ready.get(place), model.get(place).copied());
+                prop_assert!(ready.iter().eq(model.iter().copied()));
             }
         }
     }

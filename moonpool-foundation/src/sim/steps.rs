@@ -159,7 +159,8 @@ impl World {
         Livelock { polls, task }
     }
 
-    /// Moves the clock to the next event and applies it. What wakers have woken is collected before.
+    /// Moves the clock to the next event and applies it. Nobody's code has run since [`next`](Self::next)
+    /// collected what wakers have woken.
     #[inline]
     pub(super) fn step(&mut self, until: Until) -> Step {
         let limit = match until {
