@@ -537,10 +537,11 @@ impl Shared {
         message: String,
         site: context::PanicSite,
     ) -> SimulationError {
-        if let Some(failed) = assertions::take_failure() {
-            return self.with(|world| world.assertion_error(failed));
-        }
         let process = self.with(|world| world.processes.get(process.id).name.to_string());
+        if let Some(failed) = assertions::take_failure() {
+            let who = Some((task.into_owned(), process));
+            return self.with(|world| world.assertion_error(failed, who));
+        }
         match site.escape {
             Some(advice) => SimulationError::Escape(format!(
                 "task `{task}` of process `{process}`{}: {advice}",
