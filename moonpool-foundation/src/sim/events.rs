@@ -181,7 +181,7 @@ impl<E> EventQueue<E> {
     /// Moves the later half of the row to the wheel, if it is not before `base`: that is where the first bucket
     /// begins that was looked at, maybe when the clock was far behind it.
     fn shorten_near(&mut self) {
-        if let Some((keep, begins)) = self.near.later_half()
+        if let Some((keep, begins)) = self.near.later_half(self.popped)
             && (self.levels == 0 || begins.as_nanos() >= self.base)
         {
             if self.levels == 0 {
@@ -525,12 +525,15 @@ mod tests {
     #[test]
     fn what_was_looked_at_early_does_not_hide_what_comes_before_it() {
         let mut queue = EventQueue::default();
+        for event in 0..20 {
+            queue.push(at(1), EventClass::Foreground, event);
+        }
         for event in 0..100 {
-            queue.push(
-                at(1_000_000 + event / 10),
-                EventClass::Foreground,
-                1000 + event,
-            );
+            let time = at(1_000_000 + event / 10);
+            queue.push(time, EventClass::Foreground, 1000 + event);
+        }
+        for event in 0..20 {
+            assert_eq!(queue.pop(), Some((at(1), event)));
         }
         assert_eq!(queue.pop_by(at(5)), Popped::Later(at(1_000_000)));
         for event in 0..500 {
@@ -581,6 +584,21 @@ mod tests {
             self.pushed += 1;
             let event = self.pushed;
             self.queue.push(at(nanos), EventClass::Foreground, event)
+        }
+
+        /// Pops some, so that the next look is one into the wheel, where all others are to be.
+        fn begin(&mut self, others: impl IntoIterator<Item = u64>) {
+            for _ in 0..20 {
+                self.push(1);
+            }
+            for nanos in others {
+                self.push(nanos);
+            }
+            for _ in 0..20 {
+                self.pop();
+            }
+            self.look(5);
+            assert!(self.queue.base > 5);
         }
 
         fn look(&mut self, nanos: u64) {
@@ -647,9 +665,7 @@ mod tests {
         for (order, time) in orders.into_iter().enumerate() {
             for looks in [MANY, 100, 1] {
                 let moves = moves_each(|worked| {
-                    for step in 0..MANY {
-                        worked.push((1 << 50) + scattered(step));
-                    }
+                    worked.begin((0..MANY).map(|step| (1 << 50) + scattered(step)));
                     for step in 0..MANY {
                         if step % looks == 0 {
                             worked.look(5);
@@ -664,34 +680,38 @@ mod tests {
 
     #[test]
     fn what_is_pushed_after_the_last_one_popped_needs_no_heap() {
-        let moves = moves_each(|worked| {
-            let mut now = 0;
-            for step in 0..2 * MANY {
-                worked.push(now + scattered(step));
-                if step >= MANY {
-                    now = worked.pop().unwrap();
+        // Many of one instant are not in the way either, due or not.
+        for (many, instant) in [(0, 0), (MANY, 0), (MANY, 1 << 20)] {
+            let moves = moves_each(|worked| {
+                for _ in 0..many {
+                    worked.push(instant);
                 }
-                assert_eq!(worked.queue.near.late(), 0, "{step}");
-            }
-        });
-        assert!(moves <= MOST_MOVES, "{moves}");
+                let mut now = 0;
+                for step in 0..2 * MANY {
+                    worked.push(now + scattered(step));
+                    if step >= MANY {
+                        now = worked.pop().unwrap();
+                    }
+                    assert_eq!(worked.queue.near.late(), 0, "{many}, {instant}, {step}");
+                }
+            });
+            assert!(moves <= MOST_MOVES, "{many}, {instant}: {moves}");
+        }
     }
 
     #[test]
     fn pushes_into_the_middle_of_a_long_row_move_few() {
         let moves = moves_each(|worked| {
-            worked.push(1 << 50);
-            // A bucket of the wheel is looked at; what follows is appended to the row.
-            for _ in 0..4 * SORTED {
-                worked.push(1 << 51);
-            }
-            worked.look(5);
-            for step in 0..MANY {
+            worked.begin([1 << 50, 1 << 51]);
+            // They are appended to the row.
+            for step in 1..MANY {
                 worked.push(10 * step);
             }
+            assert!(worked.queue.near.len() > 10_000);
             for step in 0..MANY {
-                worked.push(scattered(step) % (10 * MANY));
+                worked.push(10 + scattered(step) % (10 * MANY));
             }
+            assert!(worked.queue.near.late() > 10_000);
         });
         assert!(moves <= MOST_MOVES, "{moves}");
     }
@@ -700,10 +720,8 @@ mod tests {
     fn a_flood_of_equal_times_is_not_moved_for_a_few_that_come_before_it() {
         for few in [1, 3, 20, 200] {
             let moves = moves_each(|worked| {
-                for _ in 0..MANY {
-                    worked.push(1 << 40);
-                }
-                for round in 0..100 {
+                worked.begin((0..MANY).map(|_| 1 << 40));
+                for round in 1..100 {
                     worked.look(5);
                     for step in 0..few {
                         worked.push(round * 1000 + scattered(step) % 1000);
@@ -727,10 +745,7 @@ mod tests {
         ];
         for time in times {
             let moves = moves_each(|worked| {
-                for step in 0..20 {
-                    worked.push((1 << 50) + scattered(step));
-                }
-                worked.look(5);
+                worked.begin((0..20).map(|step| (1 << 50) + scattered(step)));
                 for _ in 0..3 {
                     let all: Vec<_> = (0..MANY).map(|step| worked.push(time(step))).collect();
                     for key in &all[10..] {

@@ -159,13 +159,18 @@ impl Near {
         self.row.make_contiguous().sort_by_key(|entry| entry.at);
     }
 
-    /// Where the row's later half begins, and when; it never parts entries of one instant. If all are of one,
-    /// it is empty and begins behind that.
-    pub(super) fn later_half(&self) -> Option<(usize, SimInstant)> {
+    /// Where the row's later half begins, and when: behind what is of the first instant, if that is half of it. It
+    /// never parts entries of one instant. Many of one that comes after `popped` would be in the way of all that
+    /// may come before them: with those, everything is the later half.
+    pub(super) fn later_half(&self, popped: SimInstant) -> Option<(usize, SimInstant)> {
         let middle = self.row.get(self.row.len() / 2)?.at;
-        let mut keep = self.row.partition_point(|near| near.at < middle);
-        if keep == 0 {
-            keep = self.row.partition_point(|near| near.at <= middle);
+        let before = self.row.partition_point(|near| near.at < middle);
+        if before > 0 {
+            return Some((before, middle));
+        }
+        let keep = self.row.partition_point(|near| near.at <= middle);
+        if keep > MOVED && middle > popped {
+            return Some((0, middle));
         }
         let begins = self.row.get(keep).map_or(middle.next(), |first| first.at);
         Some((keep, begins))
