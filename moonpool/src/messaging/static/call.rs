@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::call_record::CallRecord;
 use super::call_table::CallTerms;
+use super::call_terms::earlier;
 use super::core::Admission;
 use super::envelope::{self, DEADLINE_OFFSET, Extras, MessageHead, Metadata, TraceContext};
 use super::flow_transport::FlowTransport;
@@ -200,6 +201,11 @@ impl<Req, C> Call<'_, Req, C> {
     /// [`PeerConfig`](crate::PeerConfig), 3 s, by default. It counts from the latest of the call, the
     /// loss of the last connection and the first attempt to make one. The deadline stands: a call
     /// that is to be more patient than that needs a later one as well.
+    ///
+    /// While there is a connection no call ends for want of patience. With `Duration::ZERO` one that
+    /// finds none ends at once, as `ConnectionFailed`, and one that loses its own within 50 ms: for who
+    /// has somebody else to ask. The attempt to connect that it began goes on for 3 s, so the next call
+    /// may find a connection; [`get_or_open_peer`](FlowTransport::get_or_open_peer) keeps one.
     ///
     /// A session is kept for 60 s without a connection: a request that was written to it does not
     /// outlast that.
@@ -427,12 +433,4 @@ fn write_request(
         .borrow_mut()
         .written(reply_token, peer.id(), packet);
     Ok(())
-}
-
-/// The earlier of two deadlines, either of which may be missing.
-pub(super) fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }

@@ -10,7 +10,9 @@ use moonpool_foundation::network::peer::{
 use moonpool_traits::CodecError;
 
 use super::{Core, wake};
-use crate::messaging::r#static::call_table::{Arrival, CallTerms, Due, Look, Outcome, Sent};
+use crate::messaging::r#static::call_table::{
+    Arrival, CallTerms, Connectivity, Due, Look, Outcome, Sent,
+};
 use crate::messaging::r#static::envelope;
 use crate::messaging::r#static::reply_error::ReplyError;
 
@@ -108,9 +110,17 @@ impl Core {
         (peer, packet): (PeerId, PacketId),
     ) {
         let handle = self.peers.borrow().handle(peer).cloned();
-        let unconnected_since = handle.as_ref().and_then(PeerHandle::unconnected_since);
-        let unfailed = unconnected_since.unwrap_or(now);
-        let is_patient = self.calls.borrow_mut().look_again(now, token, unfailed);
+        let connection = match &handle {
+            Some(handle) if handle.is_connected() => Connectivity::Connected,
+            // One that is about to dial has not begun to fail.
+            handle => Connectivity::LostAt(
+                handle
+                    .as_ref()
+                    .and_then(PeerHandle::unconnected_since)
+                    .unwrap_or(now),
+            ),
+        };
+        let is_patient = self.calls.borrow_mut().look_again(now, token, connection);
         if is_patient {
             return;
         }
