@@ -174,7 +174,8 @@ where
 
 impl<Req, C> Call<'_, Req, C> {
     /// How long the call may take, from [`send`](Self::send) on; 10 s by default. Then it ends with
-    /// [`ReplyError::Timeout`], and the request is not sent any more. Zero ends it at once, unsent;
+    /// [`ReplyError::Timeout`], or with [`ReplyError::ConnectionFailed`] if no byte of the request was
+    /// handed to a socket by then, and the request is not sent any more. Zero ends it at once, unsent;
     /// `Duration::MAX` and `None` let it wait for ever, save for what ends it otherwise: a session's
     /// end, a connection that cannot be made.
     ///
@@ -373,7 +374,9 @@ pub(crate) fn start_call(
     let call = PendingCall::new(core.clone(), token, terms.token);
     if terms.deadline.is_some_and(|deadline| deadline <= started) {
         core.counters.calls_timed_out.add();
-        let waker = core.calls.borrow_mut().fail(token, ReplyError::Timeout);
+        // It is not sent at all.
+        let error = ReplyError::ConnectionFailed;
+        let waker = core.calls.borrow_mut().fail(token, error);
         debug_assert!(waker.is_none(), "nobody has polled this call");
         return Ok(call);
     }

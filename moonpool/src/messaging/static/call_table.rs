@@ -92,12 +92,11 @@ pub(crate) enum Sent {
 /// A call whose time to be looked at has come.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// Its deadline has passed, and it ended. Wake this, if there is one.
+    /// Its deadline has passed: it is to be ended by what is known of its request.
     Expired {
         token: UID,
         endpoint_token: UID,
         sent: Option<Sent>,
-        waker: Option<Waker>,
     },
     /// There might be no working connection to this peer for too long.
     Unsure {
@@ -251,8 +250,8 @@ impl CallTable {
         }
     }
 
-    /// The call whose time to be looked at came first, if it came. One that is not ended by it has
-    /// to get its next look with [`look_again`](Self::look_again).
+    /// The call whose time to be looked at came first, if it came. It has to be ended with
+    /// [`fail`](Self::fail), or to get its next look with [`look_again`](Self::look_again).
     pub(crate) fn next_due(&mut self, now: Duration) -> Option<Due> {
         let key = self.looks.take_due(now)?;
         let call = self.calls.get(key)?;
@@ -273,7 +272,6 @@ impl CallTable {
                 token,
                 endpoint_token: terms.token,
                 sent,
-                waker: self.end(key, Err(ReplyError::Timeout)),
             }),
         }
     }

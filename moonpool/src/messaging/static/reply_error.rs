@@ -21,10 +21,13 @@ pub enum ReplyError {
     /// No byte of the request was handed to a socket, or none since the server said that it had not
     /// got it: surely not executed. Call again, here or elsewhere.
     ///
+    /// No connection took the request before the call's patience or its deadline was over, or none
+    /// could: the address is none to send to, or this process's own transport is shut down.
+    ///
     /// Why there was no connection is known to the peer, for as long as it is kept:
     /// [`FlowTransport::peer_metrics`](super::FlowTransport::peer_metrics) gives its last
     /// [`ConnectionError`](crate::ConnectionError), and each failed attempt is logged with its cause.
-    #[error("the request was never sent: no connection could be made in time")]
+    #[error("the request was never sent: no connection took it")]
     ConnectionFailed,
     /// The request was on its way when the session or the transport ended, or no connection could
     /// be made for too long: executed or not, unknown. Call again only if executing twice does no
@@ -32,7 +35,8 @@ pub enum ReplyError {
     #[error("the session ended before an answer came; the request may have been executed")]
     MaybeDelivered,
     /// The deadline passed without an answer: executed or not, unknown. Call again only if
-    /// executing twice does no harm.
+    /// executing twice does no harm. A request of which nothing was sent by then ends as
+    /// [`ConnectionFailed`](Self::ConnectionFailed) in its place.
     #[error("the deadline passed before an answer came")]
     Timeout,
     /// One end could not decode what the other encoded, or not encode its own message. The text

@@ -94,6 +94,8 @@ fn a_call_expires_at_its_deadline_and_not_before() {
     };
     assert_eq!(expired, token);
     assert!(matches!(sent, Some(Sent::To { peer: A, .. })));
+    // What its outcome is, whoever takes its request back knows.
+    drop(table.fail(token, ReplyError::Timeout));
     assert_eq!((table.waiting(), table.next_look()), (0, None));
     assert!(!table.has_calls_of(A));
     assert_eq!(poll(&mut table, token), Some(Err(ReplyError::Timeout)));
