@@ -313,7 +313,7 @@ async fn a_shutdown_lets_handlers_finish_and_queued_requests_be_handled<P: Provi
     });
     hosts.until(|| server.is_closing()).await;
     let late = ask::<P>(&client, address, 5);
-    assert_eq!(late.await, Err(ReplyError::EndpointNotFound));
+    assert_eq!(late.await, Err(ReplyError::Overloaded));
     gate.open();
     let answers = futures_util::future::join_all(calls).await;
     assert!(answers.into_iter().eq((1..5).map(Ok)));

@@ -220,8 +220,9 @@ impl<Req, C> Call<'_, Req, C> {
     ///
     /// Another attempt follows `ConnectionFailed`, `MaybeDelivered`, `BrokenPromise` and
     /// `Overloaded`: at whoever serves the endpoint then, also a new incarnation if the token is
-    /// well-known or an interface's. A dynamic endpoint is not found there, and that ends the call;
-    /// see [`RetryPolicy::while_not_found`]. Every other outcome ends it, and so does its deadline,
+    /// well-known or an interface's, whether the old one died or was shut down: one that shuts down
+    /// answers `Overloaded`. A dynamic endpoint is not found there, nor is a method that does not
+    /// exist, and that ends the call; see [`RetryPolicy::while_not_found`]. Every other outcome ends it, and so does its deadline,
     /// which holds for all attempts together; the patience is each one's own. If no attempt can begin
     /// in time, the call ends at once with what the last one gave.
     ///

@@ -151,6 +151,11 @@ impl EndpointMap {
         self.chosen.get(token)
     }
 
+    /// Whether the token is in the range that this map allocates: no other map ever has it.
+    pub(crate) fn allocates(&self, token: UID) -> bool {
+        token.first == self.nonce
+    }
+
     /// Ends a registration and gives back its receiver. Well-known ones cannot be removed: others
     /// take it for granted that they are there.
     pub fn remove(&mut self, token: &UID) -> Option<Receiver> {

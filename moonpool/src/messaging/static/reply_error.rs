@@ -55,8 +55,9 @@ pub enum ReplyError {
     /// will not help.
     #[error("the caller is not allowed to use the endpoint")]
     Unauthorized,
-    /// A queue on the way was full: surely not executed. Call again after a pause, or elsewhere.
-    #[error("a queue is full")]
+    /// A queue on the way was full, or the server is shutting down: surely not executed. Call again
+    /// after a pause, or elsewhere.
+    #[error("a queue is full, or the server is shutting down")]
     Overloaded,
     /// The request is larger than both ends allow: surely not executed. Send less at a time, or
     /// raise the limit at both ends.

@@ -438,6 +438,7 @@ impl Ledger {
             }
             ReplyError::Overloaded => {
                 facts.place == Place::Narrow
+                    || has_stopped
                     || self.girth(facts.server) == Girth::Narrow
                     || facts.caller_girth == Girth::Narrow
             }
