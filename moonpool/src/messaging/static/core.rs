@@ -373,6 +373,7 @@ impl Core {
             Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, &head, body),
             Ok(Envelope::Reply { outcome, .. }) => {
                 let outcome = outcome.map(|body| self.keep(packet, body));
+                let outcome = outcome.map_err(ReplyError::into_outcome);
                 let from = packet.peer_id();
                 let endpoint_token = self.end_call(token, from, outcome);
                 if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
@@ -384,6 +385,7 @@ impl Core {
             }
             Ok(Envelope::PromiseAnswer { outcome, .. }) => {
                 let outcome = outcome.map(|body| self.keep(packet, body));
+                let outcome = outcome.map_err(ReplyError::into_outcome);
                 self.end_promise(token, outcome);
             }
             Err(error) => self.handle_undecodable(token, &error),

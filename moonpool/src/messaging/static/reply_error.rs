@@ -67,7 +67,8 @@ pub enum ReplyError {
     /// time, or raise the limit at both ends.
     #[error("the reply is larger than the limit")]
     ReplyTooLarge,
-    /// The caller has given up on the request. Only the server's side sees this.
+    /// The caller has given up on the request. Only the server's side sees this: the caller of a
+    /// handler that answers with it gets [`BrokenPromise`](Self::BrokenPromise).
     #[error("the request was cancelled by its caller")]
     Cancelled,
     /// The handler has done nothing for the request, and does not want to. Only the server's side
@@ -167,14 +168,23 @@ impl ReplyError {
             | Self::EndpointNotFound
             | Self::Unauthorized
             | Self::Overloaded
-            | Self::PayloadTooLarge => Self::BrokenPromise,
+            | Self::PayloadTooLarge
+            | Self::Cancelled => Self::BrokenPromise,
             Self::BrokenPromise
             | Self::MaybeDelivered
             | Self::Timeout
             | Self::Serialization { .. }
             | Self::ReplyTooLarge
-            | Self::Cancelled
             | Self::Application { .. } => self,
+        }
+    }
+
+    /// What a caller is told when this arrives as its answer: other releases send what their handlers
+    /// say.
+    pub(crate) fn into_outcome(self) -> Self {
+        match self {
+            Self::Cancelled => Self::BrokenPromise,
+            error => error,
         }
     }
 
