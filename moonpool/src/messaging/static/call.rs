@@ -109,6 +109,11 @@ impl CallOptions {
         self.extras.as_deref().and_then(Extras::trace)
     }
 
+    /// Whether what was added may travel.
+    pub(crate) fn extras_fit(&self) -> bool {
+        self.extras.as_deref().is_none_or(Extras::fits)
+    }
+
     pub(crate) fn metadata(&self) -> Metadata<'_> {
         let extras = self.extras.as_deref();
         extras.map(Extras::metadata).unwrap_or_default()
@@ -355,8 +360,7 @@ pub(crate) fn start_call(
     options: &CallOptions,
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
 ) -> Result<PendingCall, TransportError> {
-    let extras = options.extras.as_deref();
-    if !extras.is_none_or(Extras::fits) {
+    if !options.extras_fit() {
         return Err(TransportError::MetadataTooLarge);
     }
     let core = transport.core();
@@ -384,8 +388,8 @@ pub(crate) fn start_call(
     let head = MessageHead {
         reply_token: Some(token),
         deadline: terms.deadline.map(|deadline| deadline - started),
-        trace: extras.and_then(Extras::trace),
-        metadata: extras.map(Extras::metadata).unwrap_or_default(),
+        trace: options.trace(),
+        metadata: options.metadata(),
     };
     write_request(transport, endpoint, terms.deadline, token, |buffer| {
         envelope::put_head(&head, buffer);

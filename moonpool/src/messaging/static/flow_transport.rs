@@ -242,6 +242,7 @@ where
     /// Sends a one-way message that is delivered at most once, in order with the other reliable
     /// messages to the same address. It waits for a connection as long as the peer has patience;
     /// nobody learns whether it arrived. `payload` is what the receiver's codec is given.
+    /// [`MethodCall::tell`](super::MethodCall::tell) is the typed form.
     ///
     /// # Errors
     /// Everything but `TooManyCalls` and `Codec`. Nothing is queued then.
@@ -254,7 +255,10 @@ where
     }
 
     /// Sends a one-way message that is dropped if there is no working connection, and that may
-    /// overtake reliable ones.
+    /// overtake reliable ones. Nobody learns of it: `Ok` says that the message was taken, and is given
+    /// for one that is dropped, too. One that finds no connection begins to make one, for the next. To
+    /// the own process it is as [`send_reliable`](Self::send_reliable).
+    /// [`MethodCall::tell_unreliable`](super::MethodCall::tell_unreliable) is the typed form.
     ///
     /// # Errors
     /// As [`send_reliable`](Self::send_reliable).
