@@ -1,6 +1,7 @@
 //! [`Call`]: a request with options.
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +13,7 @@ use serde::Serialize;
 use super::call_record::CallRecord;
 use super::call_table::CallTerms;
 use super::call_terms::earlier;
-use super::core::Admission;
+use super::core::{Admission, Core};
 use super::envelope::{self, DEADLINE_OFFSET, Extras, MessageHead, Metadata, TraceContext};
 use super::flow_transport::FlowTransport;
 use super::hooked_call::HookedCall;
@@ -302,10 +303,16 @@ where
     Req: Serialize,
     C: MessageCodec,
 {
-    let record = CallRecord::begin(transport.core(), endpoint, options.name());
+    let core = transport.core();
+    let record = CallRecord::begin(core, endpoint, options.name());
     let started = {
         let _entered = record.span().enter();
-        start(transport, endpoint, options, &request, &codec)
+        if options.retry.is_none() && transport.middleware().is_empty() {
+            let encode = |buffer: &mut BytesMut| codec.encode_shared(&request, buffer);
+            start_call_of(core, transport, endpoint, &options, encode).map(Work::Once)
+        } else {
+            start(transport, endpoint, options, &request, &codec)
+        }
     };
     match started {
         Ok(work) => Ok(ReplyFuture::new(work, record, endpoint.token, codec)),
@@ -317,6 +324,7 @@ where
 }
 
 /// Sends a request in the way that its options and the transport's middleware ask for.
+#[inline(never)]
 fn start<Req, C>(
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
@@ -329,12 +337,6 @@ where
     C: MessageCodec,
 {
     let chain = transport.middleware();
-    if chain.is_empty() && options.retry.is_none() {
-        let call = start_call(transport, endpoint, &options, |buffer| {
-            codec.encode_shared(request, buffer)
-        })?;
-        return Ok(Work::Once(call));
-    }
     options.fix_deadline(transport.core().now());
     let body = codec.encode(request)?.freeze();
     if !chain.is_empty() {
@@ -360,10 +362,20 @@ pub(crate) fn start_call(
     options: &CallOptions,
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
 ) -> Result<PendingCall, TransportError> {
+    start_call_of(transport.core(), transport, endpoint, options, encode)
+}
+
+#[inline]
+fn start_call_of(
+    core: &Rc<Core>,
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    options: &CallOptions,
+    encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+) -> Result<PendingCall, TransportError> {
     if !options.extras_fit() {
         return Err(TransportError::MetadataTooLarge);
     }
-    let core = transport.core();
     let started = core.now();
     let own = options
         .timeout
@@ -374,7 +386,9 @@ pub(crate) fn start_call(
         deadline: earlier(own, options.deadline),
         patience: options.patience,
     };
-    transport.keep_deadline(&terms);
+    if !core.keeps_deadlines.get() {
+        transport.keep_deadline(&terms);
+    }
     let token = core.start_call(terms).ok_or(TransportError::TooManyCalls)?;
     let call = PendingCall::new(core.clone(), token, terms.token);
     if terms.deadline.is_some_and(|deadline| deadline <= started) {
@@ -391,7 +405,7 @@ pub(crate) fn start_call(
         trace: options.trace(),
         metadata: options.metadata(),
     };
-    write_request(transport, endpoint, terms.deadline, token, |buffer| {
+    write_request(core, transport, endpoint, terms.deadline, token, |buffer| {
         envelope::put_head(&head, buffer);
         encode(buffer)
     })?;
@@ -413,14 +427,15 @@ pub(crate) fn put_body(
     }
 }
 
+#[inline]
 fn write_request(
+    core: &Core,
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
     deadline: Option<Duration>,
     reply_token: UID,
     write: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
 ) -> Result<(), TransportError> {
-    let core = transport.core();
     if core.is_local(&endpoint.address) {
         core.check_open()?;
         let packet = core.send_local(endpoint.token, Admission::WithinLimits, write)?;

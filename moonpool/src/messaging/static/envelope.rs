@@ -10,7 +10,7 @@
 //! Decoding is total: any bytes give one of these, or an error, without allocating.
 
 mod extras;
-mod usual;
+pub(crate) mod usual;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -26,7 +26,7 @@ use moonpool_foundation::UID;
 use super::reply_error::{Refusal, ReplyError};
 
 pub(crate) use extras::{Extras, RequestContext};
-use usual::decode_usual;
+use usual::Usual;
 
 /// The layout described here.
 pub const VERSION: u8 = 1;
@@ -199,10 +199,9 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     /// [`EnvelopeError`]; no input panics or allocates more than an error text that is there.
-    #[inline]
     pub fn decode(packet: &'a [u8]) -> Result<Self, EnvelopeError> {
-        match decode_usual(packet) {
-            Some(envelope) => Ok(envelope),
+        match Usual::decode(packet) {
+            Some(usual) => Ok(usual.into()),
             None => Self::decode_any(packet),
         }
     }

@@ -383,7 +383,7 @@ mod tests {
     fn tokens_of_a_table_of_calls_need_no_hash() {
         let mut requests = OpenRequests::new(7);
         for number in 0..10_000_u64 {
-            let index = |number: u64| UID::new(9, (number << 32) | number % 200);
+            let index = |number: u64| UID::new(9, (number << 32) | (number % 200));
             assert!(requests.begin(A, index(number), None));
             if let Some(before) = number.checked_sub(150) {
                 drop(requests.end(A, index(before)));

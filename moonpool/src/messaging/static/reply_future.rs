@@ -52,7 +52,7 @@ impl PendingCall {
 impl Future for PendingCall {
     type Output = Outcome;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = &mut *self;
         let Some(reply_token) = this.reply_token else {
@@ -126,8 +126,16 @@ impl Work {
 
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>, record: &CallRecord) -> Poll<Outcome> {
+        match self {
+            Self::Once(call) => Pin::new(call).poll(cx),
+            Self::Retrying(..) | Self::Hooked(_) => self.poll_attempts(cx, record),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_attempts(&mut self, cx: &mut Context<'_>, record: &CallRecord) -> Poll<Outcome> {
         let (polled, attempt) = match self {
-            Self::Once(call) => return Pin::new(call).poll(cx),
+            Self::Once(call) => (Pin::new(call).poll(cx), None),
             Self::Retrying(call, retrying) => {
                 let polled = retrying.poll(call, cx);
                 // The last failure counts as the end of an attempt, not as the beginning of one.

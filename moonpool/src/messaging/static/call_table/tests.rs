@@ -7,6 +7,8 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use moonpool_foundation::network::peer::SessionEnded;
+
 use super::*;
 
 const A: PeerId = PeerId(1);

@@ -22,29 +22,67 @@ pub(super) fn request_head(token: UID, remaining: Duration) -> [u8; REQUEST_PREF
 
 /// A request with a deadline and nothing else that is optional, or a reply that is no error: nearly
 /// every packet is one of the two.
-#[inline]
-pub(super) fn decode_usual(packet: &[u8]) -> Option<Envelope<'_>> {
-    let (&[VERSION, kind, low, high], rest) = packet.split_first_chunk()? else {
-        return None;
-    };
-    match (kind, u16::from_le_bytes([low, high])) {
-        (KIND_MESSAGE, REQUEST) => {
-            let (token, rest) = rest.split_first_chunk()?;
-            let (nanos, body) = rest.split_first_chunk()?;
-            let head = MessageHead {
-                reply_token: Some(UID::from_le_bytes(*token)),
-                deadline: Some(Duration::from_nanos(u64::from_le_bytes(*nanos))),
-                ..MessageHead::default()
-            };
-            Some(Envelope::Message { head, body })
+pub(crate) enum Usual<'a> {
+    Request {
+        reply_token: UID,
+        remaining: Duration,
+        body: &'a [u8],
+    },
+    Reply {
+        body: &'a [u8],
+    },
+}
+
+impl<'a> Usual<'a> {
+    #[inline]
+    pub(crate) fn decode(packet: &'a [u8]) -> Option<Self> {
+        let (&[VERSION, kind, low, high], rest) = packet.split_first_chunk()? else {
+            return None;
+        };
+        match (kind, u16::from_le_bytes([low, high])) {
+            (KIND_MESSAGE, REQUEST) => {
+                let (token, rest) = rest.split_first_chunk()?;
+                let (nanos, body) = rest.split_first_chunk()?;
+                Some(Self::Request {
+                    reply_token: UID::from_le_bytes(*token),
+                    remaining: Duration::from_nanos(u64::from_le_bytes(*nanos)),
+                    body,
+                })
+            }
+            (KIND_REPLY, 0) => match rest.split_first()? {
+                (0, body) => Some(Self::Reply { body }),
+                _ => None,
+            },
+            _ => None,
         }
-        (KIND_REPLY, 0) => match rest.split_first()? {
-            (0, body) => Some(Envelope::Reply {
+    }
+}
+
+impl<'a> From<Usual<'a>> for Envelope<'a> {
+    fn from(usual: Usual<'a>) -> Self {
+        match usual {
+            Usual::Request {
+                reply_token,
+                remaining,
+                body,
+            } => Self::Message {
+                head: request(reply_token, remaining),
+                body,
+            },
+            Usual::Reply { body } => Self::Reply {
                 outcome: Ok(body),
                 metadata: Metadata::default(),
-            }),
-            _ => None,
-        },
-        _ => None,
+            },
+        }
+    }
+}
+
+/// What the prefix of a usual request says.
+#[inline]
+pub(crate) fn request<'a>(reply_token: UID, remaining: Duration) -> MessageHead<'a> {
+    MessageHead {
+        reply_token: Some(reply_token),
+        deadline: Some(remaining),
+        ..MessageHead::default()
     }
 }
