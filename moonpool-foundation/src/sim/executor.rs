@@ -21,6 +21,7 @@ use super::join::{Body, JoinState, Tracked};
 use super::pending::PendingTask;
 use super::polling::{AfterPoll, CancelledTask, PickedTask};
 use super::process::{ProcessId, ProcessRef};
+use super::recycle::{Recycle, recycle};
 use super::rng::Stream;
 use super::roster::{Links, Roster, Site, Sites};
 use super::slab::{Key, Slab};
@@ -154,6 +155,8 @@ impl fmt::Debug for Executor {
             .finish_non_exhaustive()
     }
 }
+
+recycle!(Executor { tasks, ready, roster } Self::new());
 
 impl Executor {
     pub(crate) fn new() -> Self {

@@ -43,6 +43,8 @@ mod polling;
 mod process;
 mod queue_probe;
 mod random_config;
+mod recycle;
+mod remains;
 mod rng;
 mod roster;
 mod segment_queue;

@@ -193,9 +193,10 @@ const MAX_PROCESSES: u32 = (1 << 24) - 2;
 const WORLD_NAME: &str = "world";
 
 impl Processes {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Those of a new world, in the memory of a `list` without any.
+    pub(crate) fn new(seed: u64, list: Vec<Process>) -> Self {
         let mut processes = Self {
-            list: Vec::new(),
+            list,
             by_name: BTreeMap::new(),
             by_ip: BTreeMap::new(),
             given_out: 0,
@@ -204,6 +205,11 @@ impl Processes {
         let (ip, also) = numbered(MAX_PROCESSES);
         processes.push(WORLD_NAME.into(), ip, Some(also));
         processes
+    }
+
+    /// The memory of their list, which is empty then.
+    pub(crate) fn list_mut(&mut self) -> &mut Vec<Process> {
+        &mut self.list
     }
 
     /// The process of that name, made with the next free address if there is none.

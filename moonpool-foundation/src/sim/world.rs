@@ -24,11 +24,13 @@ use super::notices::Notice;
 use super::pending::PendingTask;
 use super::polling::{self, CancelledTask, Polled};
 use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
+use super::recycle::Recycle;
+use super::remains::Remains;
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::wakes::{TaskRole, Waiter};
-use super::{SimWorld, context, executor, wakes};
+use super::{SimWorld, context, executor, remains, wakes};
 use crate::chaos::assertions::{self, Tally};
 use crate::chaos::buggify::Buggify;
 use crate::chaos::invariants::Invariants;
@@ -105,17 +107,17 @@ const DEFAULT_LIVELOCK_LIMIT: u64 = 1_000_000;
 const TOGETHER_FACTOR: u64 = 16;
 
 impl World {
-    fn new(seed: u64, config: Box<NetworkConfiguration>) -> Self {
+    fn new(seed: u64, config: Box<NetworkConfiguration>, remains: Remains) -> Self {
         Self {
             seed,
             clock: SimInstant::ZERO,
-            events: EventQueue::default(),
-            executor: Executor::new(),
+            events: remains.events,
+            executor: remains.executor,
             scheduler: Stream::new(seed, StreamId::Scheduler),
             select: Stream::new(seed, StreamId::Select),
-            network: Network::default(),
+            network: remains.network,
             translator: Translator::new(seed, &config),
-            processes: Processes::new(seed),
+            processes: Processes::new(seed, remains.processes),
             lifecycle: Lifecycle::new(seed),
             clocks: Clocks::new(seed, &config.chaos),
             faults: Faults::new(seed, config),
@@ -278,6 +280,17 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        remains::keep(Remains {
+            events: self.events.recycled(),
+            executor: self.executor.recycled(),
+            network: self.network.recycled(),
+            processes: self.processes.list_mut().recycled(),
+        });
+    }
+}
+
 /// Wakes a task at once, and adds anybody else to `wakes`.
 #[inline]
 pub(super) fn wake(executor: &mut Executor, wakes: &mut Vec<Waker>, waiter: Waiter) {
@@ -307,7 +320,7 @@ pub(super) fn class_of_traffic(
 impl Shared {
     pub(super) fn new(seed: u64, config: Box<NetworkConfiguration>) -> Rc<Self> {
         Rc::new(Self {
-            world: RefCell::new(World::new(seed, config)),
+            world: RefCell::new(World::new(seed, config, remains::take())),
             invariants: OnceCell::new(),
         })
     }
