@@ -29,6 +29,7 @@ mod fault_draws;
 mod fault_log;
 mod fault_scripts;
 mod faults;
+mod happening;
 mod heal;
 mod healing;
 mod io_faults;
