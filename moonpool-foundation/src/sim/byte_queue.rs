@@ -4,17 +4,19 @@
 /// once it is as long as what is left: so a byte is moved once more on average at most, and all of
 /// them can be read, sent and digested as one slice.
 #[derive(Debug, Default)]
-pub(super) struct ByteQueue {
+pub(crate) struct ByteQueue {
     buffer: Vec<u8>,
     /// Taken bytes in front.
     taken: usize,
 }
 
 impl ByteQueue {
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.buffer.len() - self.taken
     }
 
+    #[inline]
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.buffer[self.taken..]
     }
@@ -36,6 +38,7 @@ impl ByteQueue {
     }
 
     /// Takes the first `count` bytes.
+    #[inline]
     pub(super) fn take(&mut self, count: usize) {
         self.taken = (self.taken + count).min(self.buffer.len());
         if self.taken == self.buffer.len() {

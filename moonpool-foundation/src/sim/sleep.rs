@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::clock::SimInstant;
 use super::connections::Asked;
 use super::context;
-use super::event::Event;
+use super::event::{Event, Queued};
 use super::events::{EventClass, EventKey};
 use super::process::ProcessRef;
 use super::wakes::Waiter;
@@ -43,17 +43,18 @@ enum Phase {
 impl SleepFuture {
     /// Completes `duration` from now, or later if the world lengthens it. In a world that is gone it
     /// never does.
+    #[inline]
     pub(crate) fn of_process(
         world: WeakSimWorld,
         owner: ProcessRef,
         duration: Duration,
         class: EventClass,
     ) -> Self {
-        let (created, slept) = match world.upgrade() {
-            Some(world) => world.with(|world| (world.clock, world.slept(owner, duration))),
-            None => (SimInstant::ZERO, duration),
+        let (created, deadline) = match world.upgrade() {
+            Some(world) => world.sleep_ends(owner, duration),
+            None => (SimInstant::ZERO, SimInstant::ZERO.after(duration)),
         };
-        Self::starting_at(created, world, owner, slept, class)
+        Self::until(deadline, created, world, owner, class)
     }
 
     /// Completes `duration` after `created`, which is now.
@@ -64,7 +65,17 @@ impl SleepFuture {
         duration: Duration,
         class: EventClass,
     ) -> Self {
-        let deadline = created.after(duration);
+        Self::until(created.after(duration), created, world, owner, class)
+    }
+
+    #[inline]
+    fn until(
+        deadline: SimInstant,
+        created: SimInstant,
+        world: WeakSimWorld,
+        owner: ProcessRef,
+        class: EventClass,
+    ) -> Self {
         let phase = if deadline == created {
             Phase::NewAndZero
         } else {
@@ -79,47 +90,53 @@ impl SleepFuture {
     }
 
     /// Whether it is over. If not, its event is queued or `waker` is still to be stored.
+    #[inline]
     fn ask(&mut self, world: &mut World, waker: &Waker) -> Asked<()> {
+        let until = self.deadline.as_nanos();
         let (phase, class) = match self.state {
             State::Unqueued(phase, class) => (phase, class),
             State::Queued(key) => {
-                let Some(Event::Wake(armed)) = world.events.get_mut(key) else {
+                let Some(queued) = world.events.get_mut(key) else {
                     return Asked::Ready(());
                 };
-                let polled = world.executor.polled_task(waker);
-                return armed.asked_by(polled, waker);
+                return match (queued, world.executor.polled_task(waker)) {
+                    // A task takes another's place at once.
+                    (Queued::Task(number), Some(polled)) => {
+                        *number = polled.number();
+                        world.executor.note(polled, |entry| entry.note_sleep(until));
+                        Asked::Noted
+                    }
+                    (Queued::Other(event), _) if event.would_wake(waker) => Asked::Parked,
+                    // A waker is neither cloned nor dropped while the world is borrowed.
+                    _ => Asked::Park,
+                };
             }
         };
         match phase {
-            Phase::Done => Asked::Ready(()),
+            Phase::Done => return Asked::Ready(()),
             // A sleep of zero still lets other tasks run: it is queued for this very instant.
-            Phase::New if self.deadline <= world.clock => Asked::Ready(()),
-            _ if self.deadline == SimInstant::NEVER => Asked::Parked,
-            _ => match world.executor.polled_task(waker) {
-                Some(task) => {
-                    context::check_not_blocking();
-                    self.queue(world, class, Waiter::Task(task));
-                    Asked::Parked
-                }
-                None => Asked::Park,
-            },
+            Phase::New if self.deadline <= world.clock => return Asked::Ready(()),
+            _ if self.deadline == SimInstant::NEVER => return Asked::Parked,
+            Phase::New | Phase::NewAndZero => {}
         }
-    }
-
-    fn queue(&mut self, world: &mut World, class: EventClass, waiter: Waiter) {
-        let key = world.events.push(self.deadline, class, Event::Wake(waiter));
+        let Some(task) = world.executor.polled_task(waker) else {
+            return Asked::Park;
+        };
+        context::check_not_entered();
+        let wakes = Queued::Task(task.number());
+        let key = world.events.push(self.deadline, class, wakes);
         self.state = State::Queued(key);
+        world.executor.note(task, |entry| entry.note_sleep(until));
+        Asked::Noted
     }
 
     /// Lets its event wake `waiter`. Returns whom it would have woken.
     fn arm(&mut self, world: &mut World, waiter: Waiter) -> Option<Event> {
         match self.state {
-            State::Queued(key) => {
-                let queued = world.events.get_mut(key)?;
-                Some(std::mem::replace(queued, Event::Wake(waiter)))
-            }
+            State::Queued(key) => world.replace_event(key, Event::Wake(waiter)),
             State::Unqueued(_, class) => {
-                self.queue(world, class, waiter);
+                let key = world.queue(self.deadline, class, Event::Wake(waiter));
+                self.state = State::Queued(key);
                 None
             }
         }
@@ -142,6 +159,7 @@ impl Future for SleepFuture {
                 this.state = State::Unqueued(Phase::Done, EventClass::Foreground);
                 return Poll::Ready(());
             }
+            Some(Asked::Noted) => return Poll::Pending,
             Some(Asked::Parked) => {}
             Some(Asked::Park) => {
                 let waker = shared.register(cx.waker());

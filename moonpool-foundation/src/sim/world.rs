@@ -12,17 +12,18 @@ use std::time::Duration;
 use super::addresses::Translator;
 use super::clock::SimInstant;
 use super::clocks::Clocks;
-use super::connections::{ConnectionId, Network};
+use super::connections::{ConnectionId, Network, Side};
 use super::digest::Digest;
 pub(crate) use super::event::Event;
+use super::event::{Queued, SpareBoxes, key_of};
 use super::events::{EventClass, EventKey, EventQueue};
-use super::executor::{Executor, PollCount};
+use super::executor::Executor;
 use super::faults::{Faults, Occasion};
 use super::join::JoinState;
 use super::lifecycle::Lifecycle;
 use super::notices::Notice;
 use super::pending::PendingTask;
-use super::polling::{self, CancelledTask, Polled};
+use super::polling::{self, CancelledTask};
 use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
@@ -35,7 +36,7 @@ use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
-use crate::wait::{MAX_NOTES, WaitReason};
+use crate::wait::WaitReason;
 
 /// What providers and futures hold: it does not keep the world alive.
 #[derive(Clone)]
@@ -59,7 +60,8 @@ pub(crate) struct Shared {
 pub(crate) struct World {
     pub(super) seed: u64,
     pub(super) clock: SimInstant,
-    pub(super) events: EventQueue<Event>,
+    pub(super) events: EventQueue<Queued>,
+    spare_boxes: SpareBoxes,
     pub(super) executor: Executor,
     pub(super) scheduler: Stream,
     select: Stream,
@@ -83,14 +85,14 @@ pub(crate) struct World {
     /// Nothing but background events was left, and no task but transport drivers ran since.
     pub(super) only_drivers_ran: bool,
     /// Polls and events at the current instant.
-    pub(super) turns: PollCount,
+    pub(super) turns: u64,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
     pub(super) unreported_panic: Option<SimulationError>,
     /// What assertions came to; while the world is driven, the thread has it.
     pub(super) tally: Tally,
     pub(super) buggify: Buggify,
     /// What the main future's last poll was waiting for.
-    pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
+    pub(super) main_waits: Vec<WaitReason>,
     /// What sealed processes draw from: their draws must not disturb the living.
     inert: (Stream, Digest),
 }
@@ -110,6 +112,7 @@ impl World {
             seed,
             clock: SimInstant::ZERO,
             events: EventQueue::default(),
+            spare_boxes: SpareBoxes::default(),
             executor: Executor::new(),
             scheduler: Stream::new(seed, StreamId::Scheduler),
             select: Stream::new(seed, StreamId::Select),
@@ -128,11 +131,11 @@ impl World {
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
             turns_limit: DEFAULT_LIVELOCK_LIMIT * TOGETHER_FACTOR,
             only_drivers_ran: false,
-            turns: PollCount::default(),
+            turns: 0,
             unreported_panic: None,
             tally: Tally::default(),
             buggify: Buggify::new(seed),
-            main_waits: ([None; MAX_NOTES], 0),
+            main_waits: Vec::new(),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
     }
@@ -158,7 +161,25 @@ impl World {
         );
         let only_drivers_ran = self.only_drivers_ran && is_traffic;
         let class = class_of_traffic(only_drivers_ran, self.clock, at);
-        self.events.push(at, class, event)
+        self.queue(at, class, event)
+    }
+
+    pub(super) fn queue(&mut self, at: SimInstant, class: EventClass, event: Event) -> EventKey {
+        let queued = self.spare_boxes.pack(event);
+        self.events.push(at, class, queued)
+    }
+
+    /// Takes an event out before its time, to be dropped where nobody borrows the world.
+    pub(super) fn take_event(&mut self, key: EventKey) -> Option<Event> {
+        let queued = self.events.remove(key)?;
+        Some(self.spare_boxes.unpack(queued))
+    }
+
+    /// Lets `event` happen in place of the one at `key`, which it returns.
+    pub(super) fn replace_event(&mut self, key: EventKey, event: Event) -> Option<Event> {
+        let place = self.events.get_mut(key)?;
+        let replaced = std::mem::replace(place, self.spare_boxes.pack(event));
+        Some(self.spare_boxes.unpack(replaced))
     }
 
     /// Moves the clock to the next event, which was just popped, and applies it. A closure is handed
@@ -167,23 +188,48 @@ impl World {
     pub(super) fn apply_event(
         &mut self,
         at: SimInstant,
-        event: Event,
+        event: Queued,
     ) -> Option<Box<dyn FnOnce()>> {
         assert!(at >= self.clock, "virtual time never goes back");
-        self.clock = at;
+        self.set_clock(at);
         self.events_processed += 1;
         self.digest.fold(at.as_nanos());
+        let from = match event {
+            Queued::FromDialer(_) => Side::Dialer,
+            _ => Side::Acceptor,
+        };
+        // By far most are one of these. They fold what `Event::fold_into` does.
+        match event {
+            Queued::Task(number) if !self.trace.is_on() => {
+                self.digest.fold(1);
+                self.digest.fold(0);
+                self.executor.make_ready(key_of(number));
+            }
+            Queued::FromDialer(number) | Queued::FromAcceptor(number) if !self.trace.is_on() => {
+                self.digest.fold(2 + from.number());
+                self.digest.fold(number);
+                self.deliver_segment(key_of(number), from);
+            }
+            queued => return self.apply_packed(queued),
+        }
+        None
+    }
+
+    fn apply_packed(&mut self, queued: Queued) -> Option<Box<dyn FnOnce()>> {
+        let event = self.spare_boxes.unpack(queued);
         event.fold_into(&mut self.digest);
         if self.trace.is_on() {
             return self.handle_traced(event);
         }
-        match event {
-            // By far most are one of these.
-            Event::Segment { connection, from } => self.deliver_segment(connection, from),
-            Event::Wake(waiter) => self.wake(waiter),
-            event => return self.handle_event(event),
+        self.handle_event(event)
+    }
+
+    #[inline]
+    pub(super) fn set_clock(&mut self, at: SimInstant) {
+        if self.clock != at {
+            self.clock = at;
+            self.turns = 0;
         }
-        None
     }
 
     #[cold]
@@ -222,7 +268,10 @@ impl World {
     /// Wakes a task at once, and anybody else when nobody borrows the world.
     #[inline]
     pub(super) fn wake(&mut self, waiter: Waiter) {
-        wake(&mut self.executor, &mut self.wakes, waiter);
+        match waiter {
+            Waiter::Task(key) => self.executor.wake(key),
+            Waiter::Other(waker) => self.wakes.push(waker),
+        }
     }
 
     /// Wakes whoever waits, if anybody does.
@@ -278,11 +327,12 @@ impl World {
     }
 }
 
-/// Wakes a task at once, and adds anybody else to `wakes`.
+/// Wakes a task at once, and adds anybody else to `wakes`. For events: what wakers have woken is collected
+/// before them.
 #[inline]
 pub(super) fn wake(executor: &mut Executor, wakes: &mut Vec<Waker>, waiter: Waiter) {
     match waiter {
-        Waiter::Task(key) => executor.wake(key),
+        Waiter::Task(key) => executor.make_ready(key),
         Waiter::Other(waker) => wakes.push(waker),
     }
 }
@@ -355,6 +405,7 @@ impl Shared {
     }
 
     /// As [`with`](Self::with), if what `owner` does still counts.
+    #[inline]
     pub(crate) fn with_live<R>(
         &self,
         owner: ProcessRef,
@@ -373,13 +424,26 @@ impl Shared {
         SleepFuture::starting_at(now, self.downgrade(), owner, duration, class)
     }
 
+    /// Now, and when a sleep of `duration` ends that begins now in `owner`'s process.
+    #[inline]
+    pub(super) fn sleep_ends(
+        &self,
+        owner: ProcessRef,
+        duration: Duration,
+    ) -> (SimInstant, SimInstant) {
+        // Nobody is woken by this, and nothing is there to be logged.
+        let mut world = self.world.borrow_mut();
+        let slept = world.slept(owner, duration);
+        (world.clock, world.clock.after(slept))
+    }
+
     /// Reads the clock of `owner`'s process.
     pub(crate) fn timer(&self, owner: ProcessRef) -> SimInstant {
         self.with(|world| world.timer(owner))
     }
 
     pub(crate) fn disarm_timer(&self, key: EventKey) {
-        let removed = self.with(|world| world.events.remove(key));
+        let removed = self.with(|world| world.take_event(key));
         drop(removed);
     }
 
@@ -493,7 +557,7 @@ impl Shared {
             let running = context::run_as(context::Current { process });
             let dropped = polling::discard(task);
             drop(running);
-            if let Polled::Panicked(message) = dropped {
+            if let Some(message) = dropped {
                 let site = context::take_panic_site();
                 let name = self.with(|world| world.executor.name(key));
                 panicked.get_or_insert_with(|| self.panic_error(name, process, message, site));
@@ -511,10 +575,11 @@ impl Shared {
         message: String,
         site: context::PanicSite,
     ) -> SimulationError {
-        if let Some(failed) = assertions::take_failure() {
-            return self.with(|world| world.assertion_error(failed));
-        }
         let process = self.with(|world| world.processes.get(process.id).name.to_string());
+        if let Some(failed) = assertions::take_failure() {
+            let who = Some((task.into_owned(), process));
+            return self.with(|world| world.assertion_error(failed, who));
+        }
         match site.escape {
             Some(advice) => SimulationError::Escape(format!(
                 "task `{task}` of process `{process}`{}: {advice}",

@@ -6,6 +6,7 @@
 //! nothing keeps itself alive. Promises, futures and streams in users' hands may outlive the
 //! transport; they find a closed core.
 
+mod arrivals;
 mod calls;
 mod promises;
 mod reports;
@@ -33,10 +34,10 @@ use room::Room;
 
 use super::call_table::CallTable;
 use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
-use super::envelope::{Envelope, EnvelopeError};
 use super::failure_monitor::FailureTable;
 use super::failure_watch::OpenPeer;
 use super::handler_tasks::HandlerTasks;
+use super::kept_bodies::KeptBodies;
 use super::local_queue::LocalQueue;
 #[cfg(feature = "metrics")]
 use super::method_metrics::Instruments;
@@ -45,6 +46,7 @@ use super::peer_info::Verify;
 use super::peer_table::PeerTable;
 use super::receivers::{MessageReceiver, NoticeReceiver, Packet, PingReceiver};
 use super::reply_error::ReplyError;
+use super::reply_route::SpareRoutes;
 use super::stats::{Counters, TransportStats};
 use crate::error::{RegisterError, TransportError};
 
@@ -131,6 +133,10 @@ pub(crate) struct Core {
     local_slots: Cell<usize>,
     /// Answers that nobody has taken yet.
     kept: RefCell<KeptPayloads>,
+    pub(crate) kept_bodies: RefCell<KeptBodies>,
+    pub(crate) spare_routes: RefCell<SpareRoutes>,
+    /// A task keeps the deadlines of calls.
+    pub(crate) keeps_deadlines: Cell<bool>,
     /// Starts the task that empties it.
     start_local: RefCell<Option<Rc<dyn Fn()>>>,
     /// Further addresses that turned out to lead here.
@@ -170,6 +176,9 @@ impl Core {
                 local: RefCell::default(),
                 local_slots: Cell::new(0),
                 kept: RefCell::default(),
+                kept_bodies: RefCell::default(),
+                spare_routes: RefCell::default(),
+                keeps_deadlines: Cell::new(false),
                 start_local: RefCell::default(),
                 own_addresses: RefCell::default(),
                 limits: params.limits,
@@ -245,6 +254,7 @@ impl Core {
         self.phase.get() == Phase::Closed
     }
 
+    #[inline]
     pub(crate) fn is_local(&self, address: &NetworkAddress) -> bool {
         let is_canonical = self
             .address
@@ -360,40 +370,6 @@ impl Core {
             return Err(InvalidToken::Allocated { token }.into());
         }
         Ok(())
-    }
-
-    // Arrivals.
-
-    /// Hands one packet to its receiver or its call.
-    pub(crate) fn dispatch(&self, token: UID, packet: &Packet<'_>) {
-        match Envelope::decode(packet.payload()) {
-            Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, &head, body),
-            Ok(Envelope::Reply { outcome, .. }) => {
-                let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
-                let from = packet.peer_id();
-                let endpoint_token = self.end_call(token, from, outcome);
-                if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
-                    self.handle_found(from, endpoint_token);
-                }
-            }
-            Ok(Envelope::Cancellation { reply_token }) => {
-                self.handle_cancellation(packet.peer_id(), reply_token);
-            }
-            Ok(Envelope::PromiseAnswer { outcome, .. }) => {
-                let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
-                self.end_promise(token, outcome);
-            }
-            Err(error) => self.handle_undecodable(token, &error),
-        }
-    }
-
-    /// Counts a packet that is no envelope. It is dropped: there is nowhere to say so.
-    pub(crate) fn handle_undecodable(&self, token: UID, error: &EnvelopeError) {
-        match error {
-            EnvelopeError::UnsupportedVersion { .. } => self.counters.unsupported_versions.add(),
-            _ => self.counters.undecodable.add(),
-        }
-        tracing::debug!(%token, %error, "a packet was dropped");
     }
 
     // Messages to this process itself.

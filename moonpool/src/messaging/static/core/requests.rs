@@ -28,7 +28,7 @@ impl Core {
             return match head.reply_token {
                 Some(_) => self
                     .refusal(packet, head)
-                    .send_notice(WellKnownToken::EndpointNotFound, token),
+                    .send_notice(self.notice_of_absence(token), token),
                 None => tracing::debug!(%token, "a message came for a token without a receiver"),
             };
         };
@@ -56,6 +56,17 @@ impl Core {
         };
         self.counters.messages_received.add();
         receiver.receive(Incoming::new(token, packet, head, body, reply));
+    }
+
+    /// What the caller of a token without a receiver is told. While the transport shuts down, a token
+    /// that another process may serve next is not missing: its caller is to come again, there or
+    /// elsewhere. One that was allocated here will never be served again.
+    fn notice_of_absence(&self, token: UID) -> WellKnownToken {
+        if self.is_open() || self.endpoints.borrow().allocates(token) {
+            WellKnownToken::EndpointNotFound
+        } else {
+            WellKnownToken::Overloaded
+        }
     }
 
     /// Tells the metrics of a message that no handler gets.
@@ -115,8 +126,9 @@ impl Core {
         let deadline = head
             .deadline
             .and_then(|remaining| self.received_at(packet).checked_add(remaining));
-        ReplyRoute::admitted(reply_token, packet, self.this.clone(), slot)
-            .with_request(deadline, is_known)
+        let mut spare = self.spare_routes.borrow_mut();
+        let asked = (reply_token, deadline);
+        ReplyRoute::admitted(&mut spare, asked, packet, &self.this, (slot, is_known))
             .with_context(head)
     }
 
@@ -130,7 +142,8 @@ impl Core {
 
     fn refusal(&self, packet: &Packet<'_>, head: &MessageHead<'_>) -> ReplyRoute {
         let reply_token = head.reply_token.unwrap_or(UID::NIL);
-        ReplyRoute::refusal(reply_token, packet, self.this.clone())
+        let mut spare = self.spare_routes.borrow_mut();
+        ReplyRoute::refusal(&mut spare, reply_token, packet, &self.this)
     }
 
     /// A caller waits no more. `from` is its session; `None` is this process.
