@@ -212,7 +212,7 @@ impl<Req, C> Call<'_, Req, C> {
     /// While there is a connection no call ends for want of patience. With `Duration::ZERO` one that
     /// finds none ends at once, as `ConnectionFailed`, and one that loses its own within 50 ms: for who
     /// has somebody else to ask. The attempt to connect that it began goes on for 3 s, so the next call
-    /// may find a connection; [`get_or_open_peer`](FlowTransport::get_or_open_peer) keeps one.
+    /// may find a connection; a watch of the [`FailureMonitor`](super::FailureMonitor) keeps one.
     ///
     /// A session is kept for 60 s without a connection: a request that was written to it does not
     /// outlast that.

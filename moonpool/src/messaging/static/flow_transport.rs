@@ -401,7 +401,7 @@ where
             poll_fn(|cx| self.core.handlers.poll_stopped(cx)).await;
         }
         let (now, mut end) = (self.time.now(), began.saturating_add(grace));
-        if now > began {
+        if now > began || !is_drained {
             end = end.max(now.saturating_add(LAST_ANSWERS));
         }
         self.close_peers(end).await;
