@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::messaging::wire::{HEADER_SIZE, SEQUENCED_PREFIX_SIZE, crc, crc_of_two};
+use crate::messaging::checksum::crc;
+use crate::messaging::wire::{HEADER_SIZE, SEQUENCED_PREFIX_SIZE};
 use crate::messaging::{UID, WellKnownToken};
 
 use super::packet::PacketId;
+use super::tail::Tail;
 use super::terms::{Account, PacketTerms};
 
 /// Bytes that are laid out for one write. A single packet may be larger.
@@ -82,7 +84,7 @@ impl Prefix {
 #[derive(Debug)]
 pub(super) struct Frame {
     head: BytesMut,
-    body: Bytes,
+    body: Tail,
     /// When it was accepted, or when the last connection was lost if that was later. Unknown until
     /// the driver runs, since handles have no clock.
     pub(super) waits_since: Option<Duration>,
@@ -110,7 +112,7 @@ pub(super) struct Withdrawn {
 }
 
 impl Frame {
-    pub(super) fn new(head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) -> Self {
+    pub(super) fn new(head: BytesMut, body: Tail, kind: FrameKind, id: PacketId) -> Self {
         Self {
             head,
             body,
@@ -125,7 +127,7 @@ impl Frame {
     }
 
     /// Makes another frame of it, where it is.
-    pub(super) fn renew(&mut self, head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) {
+    pub(super) fn renew(&mut self, head: BytesMut, body: Tail, kind: FrameKind, id: PacketId) {
         self.head = head;
         self.body = body;
         self.waits_since = None;
@@ -140,7 +142,7 @@ impl Frame {
     /// Lets go of its bytes.
     pub(super) fn clear(&mut self) {
         self.head = BytesMut::new();
-        self.body = Bytes::new();
+        self.body = Tail::new();
     }
 
     #[cfg(test)]
@@ -176,7 +178,7 @@ impl Frame {
         let token = UID::from_le_bytes(*token);
         let mut head = self.head.freeze();
         let inline = head.split_off(SEQUENCED_HEAD);
-        Some((self.id, token, joined(inline, self.body)))
+        Some((self.id, token, joined(inline, self.body.into_bytes())))
     }
 
     /// Adds to the payload, if the packet is to this token, has no sequence number yet, and its
@@ -208,12 +210,17 @@ impl Frame {
         prefix.write(&mut head);
         head.extend_from_slice(&[0; 16]);
         self.head = head;
-        self.body = Bytes::new();
+        self.body = Tail::new();
         self.kind = FrameKind::Skip;
         self.is_withdrawn = false;
         self.terms.expiry = None;
         debug_assert!(before >= self.size(), "a sequenced frame is larger");
         before - self.size()
+    }
+
+    /// Whether its body still is what its checksum was made from, as far as that is noted.
+    pub(super) fn is_intact(&self) -> bool {
+        self.body.is_intact()
     }
 
     pub(super) fn size(&self) -> usize {
@@ -251,11 +258,10 @@ impl Frame {
             put(&mut self.head, HEADER_SIZE + 8, &ack.to_le_bytes());
         }
         let checked = self.head.get(8..).unwrap_or_default();
-        let checksum = if self.body.is_empty() {
-            crc(checked)
-        } else {
-            crc_of_two(checked, &self.body)
-        };
+        let mut checksum = crc(checked);
+        if !self.body.is_empty() {
+            checksum = self.body.checksum_behind(checksum);
+        }
         let length = u32::try_from(size).unwrap_or(u32::MAX);
         put(&mut self.head, 0, &length.to_le_bytes());
         put(&mut self.head, 4, &checksum.to_le_bytes());

@@ -20,6 +20,7 @@ use super::frame::{Prefix, joined};
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{Demand, PeerState, Refusal};
+use super::tail::Tail;
 use super::terms::{Account, AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
 
@@ -233,8 +234,8 @@ impl PeerHandle {
     }
 
     /// [`send_reliable_under`](Self::send_reliable_under), with the payload in two parts: what `encode`
-    /// appends to the buffer, and behind it the bytes that it gives, which are written from where
-    /// they are.
+    /// appends to the buffer, and behind it the [`Tail`] that it gives, which is written from where
+    /// it is.
     ///
     /// # Errors
     /// As [`send_reliable_under`](Self::send_reliable_under).
@@ -242,7 +243,7 @@ impl PeerHandle {
         &self,
         token: UID,
         terms: PacketTerms,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, E>,
     ) -> Result<PacketId, SendError<E>> {
         let admitted = self.state().admit_reliable(0, terms.account);
         let (packet, tail) = self.encode(true, token, encode, admitted)?;
@@ -389,7 +390,7 @@ impl PeerHandle {
         token: UID,
         payload: Bytes,
         admitted: Result<(), Refusal>,
-    ) -> Result<(BytesMut, Bytes), PeerError> {
+    ) -> Result<(BytesMut, Tail), PeerError> {
         if let Err(refusal) = admitted {
             return Err(refusal.into_error(payload));
         }
@@ -406,7 +407,12 @@ impl PeerHandle {
         }
         let head = chunk.split();
         self.0.chunk.set(Some(chunk));
-        Ok((head, if is_copied { Bytes::new() } else { payload }))
+        let body = if is_copied {
+            Tail::new()
+        } else {
+            payload.into()
+        };
+        Ok((head, body))
     }
 
     /// The front of a packet and, behind it, the payload that `encode` writes; then what it gives.
@@ -414,9 +420,9 @@ impl PeerHandle {
         &self,
         reliable: bool,
         token: UID,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, E>,
         admitted: Result<(), Refusal>,
-    ) -> Result<(BytesMut, Bytes), SendError<E>> {
+    ) -> Result<(BytesMut, Tail), SendError<E>> {
         if let Err(refusal) = admitted {
             return Err(SendError::Peer(refusal.into_error(Bytes::new())));
         }
@@ -461,7 +467,7 @@ impl PeerHandle {
     fn push_reliable(
         &self,
         head: BytesMut,
-        body: Bytes,
+        body: Tail,
         terms: PacketTerms,
     ) -> Result<PacketId, PeerError> {
         let pushed = self.state().send_reliable(head, body, terms);
@@ -474,7 +480,7 @@ impl PeerHandle {
         }
     }
 
-    fn push_unreliable(&self, head: BytesMut, body: Bytes) -> Result<(), PeerError> {
+    fn push_unreliable(&self, head: BytesMut, body: Tail) -> Result<(), PeerError> {
         let pushed = self.state().send_unreliable(head, body);
         match pushed {
             Ok(()) => {
@@ -486,11 +492,11 @@ impl PeerHandle {
     }
 
     /// Gives the payload of a frame back that was refused after it was encoded.
-    fn refused(&self, reliable: bool, refusal: Refusal, head: BytesMut, body: Bytes) -> PeerError {
+    fn refused(&self, reliable: bool, refusal: Refusal, head: BytesMut, body: Tail) -> PeerError {
         let front = self.state().prefix(reliable, UID::NIL).size();
         let mut head = head.freeze();
         let inline = head.split_off(front.min(head.len()));
-        refusal.into_error(joined(inline, body))
+        refusal.into_error(joined(inline, body.into_bytes()))
     }
 
     /// The state. Held for one call at a time: never across a callback, a wake or a provider.
@@ -526,8 +532,8 @@ impl PeerHandle {
 /// An encoder that gives nothing but what it appends.
 fn in_one_part<E>(
     encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-) -> impl FnOnce(&mut BytesMut) -> Result<Bytes, E> {
-    |buffer| encode(buffer).map(|()| Bytes::new())
+) -> impl FnOnce(&mut BytesMut) -> Result<Tail, E> {
+    |buffer| encode(buffer).map(|()| Tail::new())
 }
 
 impl Clone for PeerHandle {

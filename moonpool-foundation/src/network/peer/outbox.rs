@@ -12,7 +12,7 @@ mod between;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use crate::messaging::WellKnownToken;
 use crate::messaging::wire::HEADER_SIZE;
@@ -20,6 +20,7 @@ use crate::messaging::wire::HEADER_SIZE;
 use super::config::PeerConfig;
 use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD, Withdrawn};
 use super::packet::{PacketId, Withdrawal};
+use super::tail::Tail;
 use super::terms::{Account, Answers, PacketTerms};
 
 /// What came of laying out the next packet.
@@ -139,7 +140,7 @@ impl Outbox {
     pub(super) fn push_reliable(
         &mut self,
         head: BytesMut,
-        body: Bytes,
+        body: Tail,
         terms: PacketTerms,
     ) -> PacketId {
         let id = self.next_id;
@@ -153,7 +154,7 @@ impl Outbox {
         id
     }
 
-    pub(super) fn push_unreliable(&mut self, head: BytesMut, body: Bytes) {
+    pub(super) fn push_unreliable(&mut self, head: BytesMut, body: Tail) {
         let frame = self.frame(head, body, FrameKind::Unreliable, self.next_id);
         self.unreliable_queued += 1;
         self.unreliable_bytes += frame.size();
@@ -218,14 +219,14 @@ impl Outbox {
         prefix.write(&mut self.scratch);
         self.scratch.extend_from_slice(payload);
         let head = self.scratch.split();
-        let mut frame = self.frame(head, Bytes::new(), FrameKind::Control, self.next_id);
+        let mut frame = self.frame(head, Tail::new(), FrameKind::Control, self.next_id);
         frame.lay_out(0);
         frame
     }
 
     /// A frame in memory of its own, which it leaves when it is [done](Self::reuse).
     #[inline]
-    fn frame(&mut self, head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) -> Box<Frame> {
+    fn frame(&mut self, head: BytesMut, body: Tail, kind: FrameKind, id: PacketId) -> Box<Frame> {
         match self.spare.pop() {
             Some(mut place) => {
                 place.renew(head, body, kind, id);

@@ -7,8 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::messaging::UID;
+use crate::messaging::wire::{CHECKSUM_END, HEADER_SIZE, PacketHeader};
 
+use super::frame::SEQUENCED_HEAD;
 use super::handle::PeerHandle;
+use super::tail::NOTED_BYTES;
 
 /// Names a peer to the [`PeerSink`] it reports to. Whoever creates the peer chooses it; to the peer
 /// it means nothing.
@@ -196,6 +199,28 @@ impl<'a> ReceivedPacket<'a> {
     #[must_use]
     pub fn block_bytes(&self) -> usize {
         self.block_bytes
+    }
+
+    /// The bytes that the packet's checksum covers, which end with the payload, and the checksum: it was
+    /// verified when they had been read. `None` of a payload of fewer than [`NOTED_BYTES`].
+    #[must_use]
+    pub fn summed(&self) -> Option<(Bytes, u32)> {
+        if self.payload.len() < NOTED_BYTES {
+            return None;
+        }
+        // In a session, what is not reliable is in no frame of its.
+        let front = if self.reliable {
+            SEQUENCED_HEAD
+        } else {
+            HEADER_SIZE
+        };
+        let payload = self.payload.as_ptr().addr();
+        let start = payload.checked_sub(self.block.as_ptr().addr() + front)?;
+        let packet = self.block.get(start..start + front + self.payload.len())?;
+        let header = PacketHeader::deserialize(packet).ok()?;
+        let is_whole = usize::try_from(header.length) == Ok(packet.len());
+        let summed = packet.get(CHECKSUM_END..)?;
+        is_whole.then(|| (self.block.slice_ref(summed), header.checksum))
     }
 
     /// A part of the payload, shared.

@@ -32,6 +32,7 @@ use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
 use super::packet::{ConnectionChange, PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
+use super::tail::Tail;
 use super::terms::{Account, PacketTerms};
 
 /// How long an incompatible peer is left alone.
@@ -297,9 +298,9 @@ impl PeerState {
     pub(super) fn send_reliable(
         &mut self,
         head: BytesMut,
-        body: Bytes,
+        body: Tail,
         mut terms: PacketTerms,
-    ) -> Result<PacketId, (Refusal, BytesMut, Bytes)> {
+    ) -> Result<PacketId, (Refusal, BytesMut, Tail)> {
         let size = head.len() + body.len() - self.prefix(true, UID::NIL).size();
         match self.admit_reliable(size, terms.account) {
             Ok(()) => {
@@ -322,8 +323,8 @@ impl PeerState {
     pub(super) fn send_unreliable(
         &mut self,
         head: BytesMut,
-        body: Bytes,
-    ) -> Result<(), (Refusal, BytesMut, Bytes)> {
+        body: Tail,
+    ) -> Result<(), (Refusal, BytesMut, Tail)> {
         let size = head.len() + body.len() - self.prefix(false, UID::NIL).size();
         if let Err(refusal) = self.admit(size, Account::Own, self.outbox.accepts_unreliable()) {
             return Err((refusal, head, body));

@@ -291,7 +291,7 @@ fn what_is_laid_out_has_the_golden_bytes() {
     let mut head = BytesMut::new();
     Prefix::Sequenced(INNER_TOKEN).write(&mut head);
     let body = Bytes::from_static(b"hello");
-    let mut frame = Outgoing::new(head, body, FrameKind::Reliable, PacketId::FIRST);
+    let mut frame = Outgoing::new(head, body.into(), FrameKind::Reliable, PacketId::FIRST);
     frame.sequence = SEQUENCE;
     frame.lay_out(ACK);
     let sequenced = serialize_packet(WellKnownToken::Sequenced.token(), &golden("sequenced"));

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use moonpool_foundation::network::peer::{Expiry, PacketTerms};
+use moonpool_foundation::network::peer::{Expiry, PacketTerms, Tail};
 use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider, UID};
-use moonpool_traits::{CodecError, MessageCodec, SHARED_BYTES};
+use moonpool_traits::{Blob, CodecError, MessageCodec, SHARED_BYTES};
 use serde::Serialize;
 
 use super::call_record::CallRecord;
@@ -318,7 +318,7 @@ where
     let chain = transport.middleware();
     if chain.is_empty() && options.retry.is_none() {
         let call = start_call(transport, endpoint, &options, |buffer| {
-            codec.encode_shared(request, buffer)
+            codec.encode_shared(request, buffer).map(tail_of)
         })?;
         return Ok(Work::Once(call));
     }
@@ -345,7 +345,7 @@ pub(crate) fn start_call(
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
     options: &CallOptions,
-    encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+    encode: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
 ) -> Result<PendingCall, TransportError> {
     let extras = options.extras.as_deref();
     if !extras.is_none_or(Extras::fits) {
@@ -388,14 +388,23 @@ pub(crate) fn start_call(
 /// Writes a request's body that is encoded already. A large one is shared.
 pub(crate) fn put_body(
     body: &Bytes,
-) -> impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError> + use<> {
+) -> impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError> + use<> {
     let body = body.clone();
     move |buffer| {
         if body.len() >= SHARED_BYTES {
-            return Ok(body);
+            return Ok(body.into());
         }
         buffer.extend_from_slice(&body);
-        Ok(Bytes::new())
+        Ok(Tail::new())
+    }
+}
+
+/// The end of a message that leaves from where it is, with what is known of its checksum.
+#[inline]
+pub(crate) fn tail_of(blob: Blob) -> Tail {
+    match blob.into_parts() {
+        (bytes, None) => bytes.into(),
+        (bytes, Some(noted)) => Tail::with_noted(bytes, noted),
     }
 }
 
@@ -404,7 +413,7 @@ fn write_request(
     endpoint: &Endpoint,
     deadline: Option<Duration>,
     reply_token: UID,
-    write: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+    write: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
 ) -> Result<(), TransportError> {
     let core = transport.core();
     if core.is_local(&endpoint.address) {

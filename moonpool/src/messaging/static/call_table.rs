@@ -12,10 +12,10 @@ use std::collections::hash_map::Entry;
 use std::task::Waker;
 use std::time::Duration;
 
-use bytes::Bytes;
 use moonpool_foundation::UID;
 use moonpool_foundation::collections::HashMap;
 use moonpool_foundation::network::peer::{PacketId, PeerId, SessionEnded};
+use moonpool_traits::Blob;
 
 pub(crate) use super::call_terms::{CallTerms, Look};
 use super::deadline_queue::DeadlineQueue;
@@ -24,7 +24,7 @@ use super::reply_error::ReplyError;
 use super::slot_table::{SlotKey, SlotTable};
 
 /// The codec's bytes of a reply, or why there is none.
-pub(crate) type Outcome = Result<Bytes, ReplyError>;
+pub(crate) type Outcome = Result<Blob, ReplyError>;
 
 #[derive(Debug)]
 enum State {

@@ -5,10 +5,12 @@ use std::fmt;
 use std::rc::Weak;
 
 use bytes::Bytes;
-use moonpool_foundation::network::peer::{KeptPayloads, PeerHandle, PeerId, ReceivedPacket};
+use moonpool_foundation::network::peer::{
+    KeptPayloads, NOTED_BYTES, PeerHandle, PeerId, ReceivedPacket, Tail,
+};
 use moonpool_foundation::{Endpoint, UID};
 
-use moonpool_traits::SHARED_BYTES;
+use moonpool_traits::{Blob, SHARED_BYTES};
 
 use super::core::Core;
 use super::envelope::{self, MessageHead};
@@ -76,16 +78,30 @@ impl<'a> Packet<'a> {
         whole.slice(whole.len().saturating_sub(length)..)
     }
 
+    /// The end of the payload, with what is known of its checksum.
+    #[inline]
+    fn with_checksum(&self, tail: Bytes) -> Blob {
+        let summed = match self {
+            Self::Remote { packet, .. } if tail.len() >= NOTED_BYTES => packet.summed(),
+            Self::Remote { .. } | Self::Local(_) => None,
+        };
+        match summed {
+            None => tail.into(),
+            Some((summed, checksum)) => Blob::from_verified(tail, summed, checksum),
+        }
+    }
+
     /// The same, of what may be kept for long: it is copied if it is a small part of what was read.
-    pub(crate) fn keep_tail(&self, length: usize, kept: &RefCell<KeptPayloads>) -> Bytes {
-        match self {
+    pub(crate) fn keep_tail(&self, length: usize, kept: &RefCell<KeptPayloads>) -> Blob {
+        let tail = match self {
             Self::Remote { packet, .. } => {
                 let front = packet.payload.len().saturating_sub(length);
                 let tail = packet.payload.get(front..).unwrap_or_default();
                 kept.borrow_mut().keep(packet, tail)
             }
             Self::Local(_) => self.share_tail(length),
-        }
+        };
+        self.with_checksum(tail)
     }
 
     pub(crate) fn peer(&self) -> Option<&'a PeerHandle> {
@@ -159,7 +175,7 @@ impl<'a> Incoming<'a> {
 
     /// The codec's bytes, if they may be shared by what is decoded from them, and the bytes of memory
     /// that live as long: they are many, and make up most of it.
-    pub(crate) fn to_share(&self) -> Option<(Bytes, usize)> {
+    pub(crate) fn to_share(&self) -> Option<(Blob, usize)> {
         if self.body.len() < SHARED_BYTES {
             return None;
         }
@@ -168,7 +184,8 @@ impl<'a> Incoming<'a> {
             Packet::Local(bytes) => bytes.len(),
         };
         let unused = memory.saturating_sub(self.body.len());
-        (unused <= memory / UNUSED_PART).then(|| (self.to_bytes(), memory))
+        (unused <= memory / UNUSED_PART)
+            .then(|| (self.packet.with_checksum(self.to_bytes()), memory))
     }
 
     /// Bytes of the whole message: the codec's, and what precedes them.
@@ -243,7 +260,7 @@ impl MessageReceiver for PingReceiver {
             reply.send_with(|buffer| {
                 envelope::put_token(self.incarnation, buffer);
                 buffer.extend_from_slice(payload);
-                Ok(Bytes::new())
+                Ok(Tail::new())
             });
         }
     }

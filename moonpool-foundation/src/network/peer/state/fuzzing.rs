@@ -20,6 +20,7 @@ use crate::network::peer::reader::PacketReader;
 use crate::network::peer::session::{
     Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, SessionMode, VERSION,
 };
+use crate::network::peer::tail::Tail;
 use crate::network::peer::terms::{Account, Expiry, PacketTerms};
 
 use super::{Action, Alarms, Attachment, Demand, Event, MAX_EVENTS, PeerState, Phase, Timeouts};
@@ -335,7 +336,7 @@ impl Script {
         let size = input.below(1_100);
         let mut head = BytesMut::new();
         self.state.prefix(reliable, TOKEN).write(&mut head);
-        let body = Bytes::from(vec![0x5A; size]);
+        let body = Tail::from(Bytes::from(vec![0x5A; size]));
         if reliable {
             let terms = self.terms(input);
             let sent = self.state.send_reliable(head, body, terms);
