@@ -239,3 +239,39 @@ impl<'a> ReceivedPacket<'a> {
         self.share(self.payload)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::checksum::crc;
+    use crate::messaging::{WellKnownToken, serialize_packet};
+
+    /// What is known of the payload of a packet that others came with, if it is said to be there.
+    fn summed(outer: UID, payload: &[u8], inner: usize, reliable: bool) -> Option<(Bytes, u32)> {
+        let before = serialize_packet(UID::new(9, 9), b"before");
+        let packet = serialize_packet(outer, payload);
+        let block = Bytes::from([&before[..], &packet, &before].concat());
+        let whole = &block[before.len()..before.len() + packet.len()];
+        let payload = &whole[HEADER_SIZE + inner..];
+        let received = ReceivedPacket::new(outer, payload, reliable, &block, block.len());
+        received.summed().inspect(|(bytes, checksum)| {
+            assert_eq!(bytes[..], whole[CHECKSUM_END..]);
+            assert_eq!(*checksum, crc(bytes));
+            assert_eq!(bytes.as_ptr_range().end, payload.as_ptr_range().end);
+        })
+    }
+
+    #[test]
+    fn the_checksum_of_a_packet_is_known_with_the_bytes_that_it_covers() {
+        let large = vec![7; NOTED_BYTES];
+        let prefix = SEQUENCED_HEAD - HEADER_SIZE;
+        let framed = vec![7; NOTED_BYTES + prefix];
+        let sequenced = WellKnownToken::Sequenced.token();
+        assert!(summed(UID::new(1, 2), &large, 0, false).is_some());
+        assert!(summed(sequenced, &framed, prefix, true).is_some());
+        assert_eq!(summed(UID::new(1, 2), &large[1..], 0, false), None);
+        // As no driver says it.
+        assert_eq!(summed(UID::new(1, 2), &large, 0, true), None);
+        assert_eq!(summed(sequenced, &framed, prefix, false), None);
+    }
+}
