@@ -374,9 +374,9 @@ mod tests {
         }
 
         /// What is noted for a blob that was decoded from the end of what was verified.
-        fn noted<T: Serialize>(message: &T, blob: fn(T) -> Blob) -> Option<(Bytes, u32)>
+        fn noted<T>(message: &T, blob: fn(T) -> Blob) -> Option<(Bytes, u32)>
         where
-            T: serde::de::DeserializeOwned,
+            T: Serialize + serde::de::DeserializeOwned,
         {
             let packet: Bytes = [b"head", &PostcardCodec.encode(message).unwrap()[..]]
                 .concat()

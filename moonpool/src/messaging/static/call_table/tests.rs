@@ -171,7 +171,7 @@ fn calls_beyond_the_limit_are_not_started() {
 fn a_reply_ends_its_call_once() {
     let mut table = CallTable::new(7, 100);
     let token = call(&mut table, A, 1);
-    let reply = || Ok(Blob::from(Bytes::from_static(b"42")));
+    let reply = || Ok(Blob::from(b"42".to_vec()));
     assert!(matches!(
         table.reply(token, Some(A), reply()),
         Arrival::Ended { waker: None, .. }
