@@ -62,12 +62,16 @@ pub trait MessageCodec: Clone + 'static {
     ///
     /// # Errors
     /// As [`encode_into`](Self::encode_into).
-    fn encode_shared<T>(&self, message: &T, buffer: &mut BytesMut) -> Result<Blob, CodecError>
+    fn encode_shared<T>(
+        &self,
+        message: &T,
+        buffer: &mut BytesMut,
+    ) -> Result<Option<Blob>, CodecError>
     where
         T: Serialize + ?Sized,
     {
         self.encode_into(message, buffer)?;
-        Ok(Blob::new())
+        Ok(None)
     }
 
     /// [`decode`](Self::decode), with a large [`Blob`] sharing `bytes`, if it makes up

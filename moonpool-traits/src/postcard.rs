@@ -35,7 +35,11 @@ impl MessageCodec for PostcardCodec {
         ::postcard::serialize_with_flavor(message, BufMutFlavor(buffer)).map_err(CodecError::encode)
     }
 
-    fn encode_shared<T>(&self, message: &T, buffer: &mut BytesMut) -> Result<Blob, CodecError>
+    fn encode_shared<T>(
+        &self,
+        message: &T,
+        buffer: &mut BytesMut,
+    ) -> Result<Option<Blob>, CodecError>
     where
         T: Serialize + ?Sized,
     {
@@ -46,7 +50,7 @@ impl MessageCodec for PostcardCodec {
         };
         ::postcard::serialize_with_flavor(message, flavor).map_err(CodecError::encode)?;
         Ok(match shared {
-            None => Blob::new(),
+            None => None,
             Some(last) => last.at_the_end_of(buffer),
         })
     }
@@ -102,12 +106,12 @@ struct Shared {
 impl Shared {
     /// The bytes, if nothing follows them. Otherwise they are put in their place.
     #[cold]
-    fn at_the_end_of(self, buffer: &mut BytesMut) -> Blob {
+    fn at_the_end_of(self, buffer: &mut BytesMut) -> Option<Blob> {
         if self.at == buffer.len() {
-            return self.bytes;
+            return Some(self.bytes);
         }
         self.insert(buffer);
-        Blob::new()
+        None
     }
 
     fn insert(self, buffer: &mut BytesMut) {

@@ -258,10 +258,7 @@ impl Frame {
             put(&mut self.head, HEADER_SIZE + 8, &ack.to_le_bytes());
         }
         let checked = self.head.get(8..).unwrap_or_default();
-        let mut checksum = crc(checked);
-        if !self.body.is_empty() {
-            checksum = self.body.checksum_behind(checksum);
-        }
+        let checksum = self.body.checksum_behind(crc(checked));
         let length = u32::try_from(size).unwrap_or(u32::MAX);
         put(&mut self.head, 0, &length.to_le_bytes());
         put(&mut self.head, 4, &checksum.to_le_bytes());

@@ -20,8 +20,13 @@ pub const NOTED_BYTES: usize = 64 * 1024;
 pub type NotedChecksum = Arc<OnceLock<(Bytes, u32)>>;
 
 /// The end of a payload: bytes that are written from where they are, and their checksum if it is known.
+///
+/// Most packets have none, and carry a pointer for it.
 #[derive(Clone, Debug, Default)]
-pub struct Tail {
+pub struct Tail(Option<Box<Parts>>);
+
+#[derive(Clone, Debug)]
+struct Parts {
     bytes: Bytes,
     noted: Option<NotedChecksum>,
 }
@@ -29,11 +34,9 @@ pub struct Tail {
 impl Tail {
     /// No bytes.
     #[must_use]
+    #[inline]
     pub const fn new() -> Self {
-        Self {
-            bytes: Bytes::new(),
-            noted: None,
-        }
+        Self(None)
     }
 
     /// Bytes whose checksum is made from what is noted, or noted for the next time. What is noted is of
@@ -41,19 +44,38 @@ impl Tail {
     #[must_use]
     pub fn with_noted(bytes: Bytes, noted: NotedChecksum) -> Self {
         let is_noted = bytes.len() >= NOTED_BYTES;
-        Self {
-            bytes,
-            noted: is_noted.then_some(noted),
-        }
+        let noted = is_noted.then_some(noted);
+        Self(Some(Box::new(Parts { bytes, noted })))
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     /// The bytes alone.
     pub(super) fn into_bytes(self) -> Bytes {
-        self.bytes
+        self.0.map_or_else(Bytes::new, |parts| parts.bytes)
     }
 
     /// CRC-32C of what `front` is that of, and then these bytes.
+    #[inline]
     pub(super) fn checksum_behind(&self, front: u32) -> u32 {
+        self.0
+            .as_ref()
+            .map_or(front, |parts| parts.checksum_behind(front))
+    }
+
+    /// Whether the bytes still are what was noted, if something was.
+    pub(super) fn is_intact(&self) -> bool {
+        self.0.as_ref().is_none_or(|parts| parts.is_intact())
+    }
+}
+
+impl Parts {
+    #[cold]
+    fn checksum_behind(&self, front: u32) -> u32 {
         if let Some(noted) = &self.noted {
             let (summed, checksum) = noted.get_or_init(|| (self.bytes.clone(), crc(&self.bytes)));
             if let Some(before) = self.before(summed) {
@@ -63,8 +85,7 @@ impl Tail {
         crc_behind(front, &self.bytes)
     }
 
-    /// Whether the bytes still are what was noted, if something was.
-    pub(super) fn is_intact(&self) -> bool {
+    fn is_intact(&self) -> bool {
         let known = self.noted.as_ref().and_then(|noted| noted.get());
         known.is_none_or(|(summed, checksum)| {
             self.before(summed).is_none() || crc(summed) == *checksum
@@ -80,9 +101,9 @@ impl Tail {
 }
 
 impl From<Bytes> for Tail {
-    #[inline]
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, noted: None }
+        let is_empty = bytes.is_empty();
+        Self((!is_empty).then(|| Box::new(Parts { bytes, noted: None })))
     }
 }
 
@@ -91,7 +112,10 @@ impl Deref for Tail {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.bytes
+        match &self.0 {
+            Some(parts) => &parts.bytes,
+            None => &[],
+        }
     }
 }
 

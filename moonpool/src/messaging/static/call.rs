@@ -401,10 +401,11 @@ pub(crate) fn put_body(
 
 /// The end of a message that leaves from where it is, with what is known of its checksum.
 #[inline]
-pub(crate) fn tail_of(blob: Blob) -> Tail {
-    match blob.into_parts() {
-        (bytes, None) => bytes.into(),
-        (bytes, Some(noted)) => Tail::with_noted(bytes, noted),
+pub(crate) fn tail_of(blob: Option<Blob>) -> Tail {
+    match blob.map(Blob::into_parts) {
+        None => Tail::new(),
+        Some((bytes, None)) => bytes.into(),
+        Some((bytes, Some(noted))) => Tail::with_noted(bytes, noted),
     }
 }
 

@@ -81,13 +81,9 @@ impl<'a> Packet<'a> {
     /// The end of the payload, with what is known of its checksum.
     #[inline]
     fn with_checksum(&self, tail: Bytes) -> Blob {
-        let summed = match self {
-            Self::Remote { packet, .. } if tail.len() >= NOTED_BYTES => packet.summed(),
-            Self::Remote { .. } | Self::Local(_) => None,
-        };
-        match summed {
-            None => tail.into(),
-            Some((summed, checksum)) => Blob::from_verified(tail, summed, checksum),
+        match self {
+            Self::Remote { packet, .. } if tail.len() >= NOTED_BYTES => verified(packet, tail),
+            Self::Remote { .. } | Self::Local(_) => tail.into(),
         }
     }
 
@@ -113,6 +109,14 @@ impl<'a> Packet<'a> {
 
     pub(crate) fn peer_id(&self) -> Option<PeerId> {
         self.peer().map(PeerHandle::id)
+    }
+}
+
+#[cold]
+fn verified(packet: &ReceivedPacket<'_>, tail: Bytes) -> Blob {
+    match packet.summed() {
+        None => tail.into(),
+        Some((summed, checksum)) => Blob::from_verified(tail, summed, checksum),
     }
 }
 
