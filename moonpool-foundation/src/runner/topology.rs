@@ -78,9 +78,39 @@ impl WorkloadTopology {
     /// The run's value of this type, which all its workloads and processes share; made by the first
     /// that asks, and new in each run.
     ///
-    /// It is for what stands outside the processes: the disk that a restarted process finds again,
-    /// the ledger that a test compares with what was acknowledged. A closure must not capture such a
-    /// value instead: it would be the same for all seeds, which run at once and in any order.
+    /// It is for what stands outside the processes: the ledger that a test compares with what was
+    /// acknowledged. What one process keeps, such as a disk, is its [`own`](Self::own): replicas that
+    /// shared a disk would never miss what was not replicated. A closure must not capture such a value
+    /// instead: it would be the same for all seeds, which run at once and in any order.
+    ///
+    /// ```
+    /// use moonpool_foundation::{SimulationBuilder, SimulationMetrics};
+    /// use std::cell::Cell;
+    ///
+    /// #[derive(Default)]
+    /// struct Ledger { starts: Cell<u32> }
+    ///
+    /// SimulationBuilder::new()
+    ///     .set_iterations(3)
+    ///     .register_workload("server", |_random, _network, _time, _task, topology| async move {
+    ///         let ledger = topology.shared::<Ledger>();
+    ///         ledger.starts.set(ledger.starts.get() + 1);
+    ///         assert_eq!(ledger.starts.get(), 1, "each run has a ledger of its own");
+    ///         Ok(SimulationMetrics::default())
+    ///     })
+    ///     .run()
+    ///     .assert_passed();
+    /// ```
+    #[must_use]
+    pub fn shared<T: Default + 'static>(&self) -> Rc<T> {
+        self.shared.get(None)
+    }
+
+    /// This process's value of this type, which all its lives in this run share, and no other process;
+    /// made by the first life that asks, and new in each run. The disk that a restarted process finds again.
+    ///
+    /// What is put there survives every kind of kill from that moment on, as if it were written and
+    /// flushed at once: the time that this takes is for the caller to wait, before or after.
     ///
     /// ```
     /// use moonpool_foundation::{SimulationBuilder, SimulationMetrics};
@@ -89,20 +119,25 @@ impl WorkloadTopology {
     /// #[derive(Default)]
     /// struct Disk { starts: Cell<u32> }
     ///
-    /// SimulationBuilder::new()
-    ///     .set_iterations(3)
-    ///     .register_workload("server", |_random, _network, _time, _task, topology| async move {
-    ///         let disk = topology.shared::<Disk>();
+    /// let mut builder = SimulationBuilder::new().set_iterations(3);
+    /// for name in ["replica 0", "replica 1"] {
+    ///     builder = builder.process(name, |_providers, topology| async move {
+    ///         let disk = topology.own::<Disk>();
     ///         disk.starts.set(disk.starts.get() + 1);
-    ///         assert_eq!(disk.starts.get(), 1, "each run has a disk of its own");
+    ///         assert_eq!(disk.starts.get(), 1, "each replica has a disk of its own");
+    ///         Ok(())
+    ///     });
+    /// }
+    /// builder
+    ///     .register_workload("client", |_random, _network, _time, _task, _topology| async move {
     ///         Ok(SimulationMetrics::default())
     ///     })
     ///     .run()
     ///     .assert_passed();
     /// ```
     #[must_use]
-    pub fn shared<T: Default + 'static>(&self) -> Rc<T> {
-        self.shared.get()
+    pub fn own<T: Default + 'static>(&self) -> Rc<T> {
+        self.shared.get(Some(&self.my_ip))
     }
 
     /// The world that this workload runs in, for faults that it causes itself; see

@@ -46,13 +46,20 @@ pub trait TaskProvider: Clone + 'static {
     /// Dropping the future has no effect: a task that polled it once is woken all the same.
     fn yield_now(&self) -> impl Future<Output = ()>;
 
-    /// Runs blocking work on a thread pool; inline in simulation.
+    /// Runs blocking work, such as writing a file, on a thread pool. What is handed over first need not
+    /// be done first.
+    ///
+    /// In simulation it runs on the one thread that there is, at a moment of virtual time that the seed
+    /// draws, and its output arrives later still: mostly within half a millisecond, now and then after
+    /// tens. Others run between, other blocking work among them, and the process may be killed before
+    /// the work was done or before anybody learned of it.
     ///
     /// # Errors
     /// [`JoinError::Panicked`] if `work` panicked, [`JoinError::Cancelled`] if the runtime stopped.
     ///
     /// # Cancel safety
-    /// Work that has begun runs on when the future is dropped.
+    /// Work is handed over when the future is first polled, and is done then even if the future is
+    /// dropped, unless the process ends before.
     fn run_blocking<F, R>(&self, work: F) -> impl Future<Output = Result<R, JoinError>>
     where
         F: FnOnce() -> R + Send + 'static,

@@ -6,9 +6,12 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::{JoinError, JoinHandle, RawTask, TaskProvider, panic_message};
-use crate::sim::{JoinState, ProcessRef, SimProcess, SimWorld, TaskRole, WeakSimWorld};
+use crate::sim::{
+    EventClass, JoinState, ProcessRef, SimProcess, SimWorld, SleepFuture, TaskRole, WeakSimWorld,
+};
 
 /// Tasks of one simulated process, polled in an order that the seed decides.
 #[derive(Clone, Debug)]
@@ -96,8 +99,19 @@ impl TaskProvider for SimTaskProvider {
         F: FnOnce() -> R + Send + 'static,
         R: Send + 'static,
     {
-        catch_unwind(AssertUnwindSafe(work))
-            .map_err(|payload| JoinError::Panicked(panic_message(&*payload)))
+        let waits = BlockingWaits::drawn(self.internal_random());
+        let (world, owner) = (self.world.clone(), self.owner);
+        let sleep =
+            move |wait| SleepFuture::of_process(world.clone(), owner, wait, EventClass::Foreground);
+        // A task of its own: work that was handed over is done, whether or not its caller waits.
+        self.spawn_task("blocking work", async move {
+            sleep(waits.for_thread).await;
+            let done = catch_unwind(AssertUnwindSafe(work));
+            sleep(waits.for_work).await;
+            done.map_err(|payload| JoinError::Panicked(panic_message(&*payload)))
+        })
+        .await
+        .flatten()
     }
 
     fn internal_random(&self) -> u64 {
@@ -106,6 +120,30 @@ impl TaskProvider for SimTaskProvider {
             None => 0,
         }
     }
+}
+
+/// How long blocking work waits for a thread, and how long it takes: so the order in which several are
+/// done is not that in which they were handed over, and much can happen meanwhile.
+#[derive(Debug)]
+struct BlockingWaits {
+    for_thread: Duration,
+    for_work: Duration,
+}
+
+impl BlockingWaits {
+    fn drawn(random: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = random.to_le_bytes();
+        Self {
+            for_thread: blocking_wait(a, u16::from_le_bytes([b, c])),
+            for_work: blocking_wait(d, u16::from_le_bytes([e, f])),
+        }
+    }
+}
+
+/// Up to 256 us, as a warm file cache takes; one in 16 takes up to 66 ms, as a busy disk does.
+fn blocking_wait(kind: u8, length: u16) -> Duration {
+    let long = u64::from(length);
+    Duration::from_micros(if kind < 16 { long } else { long / 256 })
 }
 
 /// A task's side of its handle. One of a sealed process gives [`JoinError::Cancelled`].

@@ -1,7 +1,11 @@
 //! Tasks: their handles, their order, their panics.
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use moonpool_foundation::{
@@ -219,7 +223,7 @@ fn two_worlds_of_one_thread_do_not_mix_their_tasks() {
 }
 
 #[test]
-fn blocking_work_runs_inline() {
+fn blocking_work_gives_its_output_or_its_panic() {
     let world = SimWorld::new();
     let task = world.task_provider();
     let result = world
@@ -230,6 +234,90 @@ fn blocking_work_runs_inline() {
         })
         .unwrap();
     assert_eq!(result, (Ok(5), Err(JoinError::Panicked("no".into()))));
+}
+
+/// In which order two pieces of blocking work were done and were heard of, of which one was handed
+/// over first, and whether virtual time passed.
+fn two_blocking(seed: u64) -> (Vec<u32>, Vec<u32>, bool) {
+    let world = SimWorld::new_with_seed(seed);
+    let (task, time) = (world.task_provider(), world.time_provider());
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let (doing, hearing) = (Arc::clone(&done), Rc::clone(&heard));
+    let passed = world
+        .block_on(async move {
+            let one = async |number: u32| {
+                let doing = Arc::clone(&doing);
+                let work = move || doing.lock().unwrap().push(number);
+                task.run_blocking(work).await.unwrap();
+                hearing.borrow_mut().push(number);
+            };
+            tokio::join!(biased; one(1), one(2));
+            time.now() > Duration::ZERO
+        })
+        .unwrap();
+    let done = done.lock().unwrap().clone();
+    (done, heard.take(), passed)
+}
+
+#[test]
+fn blocking_work_takes_time_and_may_be_overtaken() {
+    let runs: Vec<_> = (0..40).map(two_blocking).collect();
+    assert!(runs.iter().all(|(_, _, passed)| *passed));
+    let count =
+        |test: fn(&(Vec<u32>, Vec<u32>, bool)) -> bool| runs.iter().filter(|run| test(run)).count();
+    assert!(count(|(done, ..)| *done == [2, 1]) > 5);
+    assert!(count(|(done, ..)| *done == [1, 2]) > 5);
+    assert!(count(|(done, heard, _)| done != heard) > 5);
+    assert_eq!(runs[7], two_blocking(7));
+}
+
+#[test]
+fn blocking_work_waits_for_a_thread() {
+    let begun_at_once = |seed| {
+        let world = SimWorld::new_with_seed(seed);
+        let (task, time) = (world.task_provider(), world.time_provider());
+        let done = Arc::new(AtomicBool::new(false));
+        let doing = Arc::clone(&done);
+        world
+            .block_on(async move {
+                let work = task.run_blocking(move || doing.store(true, Relaxed));
+                tokio::select! {
+                    biased;
+                    _ = work => true,
+                    () = time.sleep(Duration::from_micros(1)) => done.load(Relaxed),
+                }
+            })
+            .unwrap()
+    };
+    assert!((0..40).filter(|seed| !begun_at_once(*seed)).count() > 30);
+}
+
+#[test]
+fn blocking_work_is_done_though_its_caller_left_unless_the_process_died() {
+    let done = |kill: bool| {
+        let world = SimWorld::new_with_seed(3);
+        let process = world.add_process("writer");
+        let done = Arc::new(AtomicBool::new(false));
+        let (task, doing) = (process.task_provider(), Arc::clone(&done));
+        let time = world.time_provider();
+        world
+            .block_on(async move {
+                let mut work = Box::pin(task.run_blocking(move || doing.store(true, Relaxed)));
+                let first = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_pending()));
+                assert!(first.await, "it takes time");
+            })
+            .unwrap();
+        if kill {
+            assert!(world.kill(process.id(), KillKind::Crash));
+        }
+        world
+            .block_on(async move { time.sleep(Duration::from_secs(1)).await })
+            .unwrap();
+        done.load(Relaxed)
+    };
+    assert!(done(false));
+    assert!(!done(true));
 }
 
 #[test]

@@ -153,7 +153,7 @@ async fn live(p: SimProviders, topology: WorkloadTopology) -> SimulationResult<(
     let address = format!("{}:4500", topology.my_ip).parse().unwrap();
     let transport = listen(&p, address).await.unwrap();
     let stop = topology.shutdown_signal.cancelled();
-    let served = serve(&p, transport, topology.shared(), stop).await;
+    let served = serve(&p, transport, topology.own(), stop).await;
     served.map_err(|error| SimulationError::workload(error.to_string()))
 }
 

@@ -64,14 +64,14 @@ where
             buffer.extend_from_slice(payload);
             Ok(Tail::new())
         })?;
-        let reply = call.await?;
+        let reply = call.await?.into_bytes();
         let round_trip = self.core().now().saturating_sub(sent);
         let incarnation = envelope::leading_token(&reply)
             .map_err(|error| ReplyError::serialization("ping", &error))?;
         Ok(PingReply {
             incarnation,
             round_trip,
-            payload: reply.into_bytes().slice(envelope::TOKEN_BYTES..),
+            payload: reply.slice(envelope::TOKEN_BYTES..),
         })
     }
 }

@@ -56,7 +56,7 @@ pub trait MessageReceiver {
 pub(crate) enum Packet<'a> {
     Remote {
         peer: &'a PeerHandle,
-        packet: ReceivedPacket<'a>,
+        packet: &'a ReceivedPacket<'a>,
     },
     Local(&'a Bytes),
 }
@@ -78,16 +78,8 @@ impl<'a> Packet<'a> {
         whole.slice(whole.len().saturating_sub(length)..)
     }
 
-    /// The end of the payload, with what is known of its checksum.
-    #[inline]
-    fn with_checksum(&self, tail: Bytes) -> Blob {
-        match self {
-            Self::Remote { packet, .. } if tail.len() >= NOTED_BYTES => verified(packet, tail),
-            Self::Remote { .. } | Self::Local(_) => tail.into(),
-        }
-    }
-
     /// The same, of what may be kept for long: it is copied if it is a small part of what was read.
+    #[cold]
     pub(crate) fn keep_tail(&self, length: usize, kept: &RefCell<KeptPayloads>) -> Blob {
         let tail = match self {
             Self::Remote { packet, .. } => {
@@ -98,6 +90,15 @@ impl<'a> Packet<'a> {
             Self::Local(_) => self.share_tail(length),
         };
         self.with_checksum(tail)
+    }
+
+    /// The end of the payload, with what is known of its checksum.
+    #[inline]
+    fn with_checksum(&self, tail: Bytes) -> Blob {
+        match self {
+            Self::Remote { packet, .. } if tail.len() >= NOTED_BYTES => verified(packet, tail),
+            Self::Remote { .. } | Self::Local(_) => tail.into(),
+        }
     }
 
     pub(crate) fn peer(&self) -> Option<&'a PeerHandle> {

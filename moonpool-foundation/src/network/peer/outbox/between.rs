@@ -87,7 +87,7 @@ impl Outbox {
                 sent,
             })?;
         let mut written = self.retained.iter().take(exposed);
-        if let Some(frame) = written.find(|frame| !frame.is_intact()) {
+        if let Some(frame) = written.find(|frame| !frame.has_intact_body()) {
             return Err(ConnectionError::Damaged { packet: frame.id });
         }
         self.relay = std::mem::take(&mut self.retained);
