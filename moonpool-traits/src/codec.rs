@@ -2,11 +2,11 @@
 
 use std::io;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::blob;
+use crate::blob::{self, Blob};
 
 /// Turns messages into bytes and bytes into messages.
 ///
@@ -55,27 +55,31 @@ pub trait MessageCodec: Clone + 'static {
         Ok(buffer)
     }
 
-    /// [`encode_into`](Self::encode_into), except that a large [`Blob`](crate::Blob) at the message's
-    /// end may be given back, shared, in place of being appended: the encoded message is what was
-    /// appended and then these bytes. Unless a codec says otherwise, it gives none. `buffer` is not empty:
+    /// [`encode_into`](Self::encode_into), except that a large [`Blob`] at the message's end may be given
+    /// back, shared, in place of being appended: the encoded message is what was appended and then its
+    /// bytes. Unless a codec says otherwise, it gives none. `buffer` is not empty:
     /// a codec appends to it and does nothing else with it.
     ///
     /// # Errors
     /// As [`encode_into`](Self::encode_into).
-    fn encode_shared<T>(&self, message: &T, buffer: &mut BytesMut) -> Result<Bytes, CodecError>
+    fn encode_shared<T>(
+        &self,
+        message: &T,
+        buffer: &mut BytesMut,
+    ) -> Result<Option<Blob>, CodecError>
     where
         T: Serialize + ?Sized,
     {
         self.encode_into(message, buffer)?;
-        Ok(Bytes::new())
+        Ok(None)
     }
 
-    /// [`decode`](Self::decode), with a large [`Blob`](crate::Blob) sharing `bytes`, if it makes up
+    /// [`decode`](Self::decode), with a large [`Blob`] sharing `bytes`, if it makes up
     /// half of them and the codec has bytes in one piece.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).
-    fn decode_shared<T>(&self, bytes: &Bytes) -> Result<T, CodecError>
+    fn decode_shared<T>(&self, bytes: &Blob) -> Result<T, CodecError>
     where
         T: DeserializeOwned,
     {

@@ -8,7 +8,7 @@ mod codec;
 #[cfg(feature = "postcard")]
 mod postcard;
 
-pub use blob::{Blob, SHARED_BYTES};
+pub use blob::{Blob, NotedChecksum, SHARED_BYTES};
 pub use codec::{CodecError, JsonCodec, MessageCodec};
 #[cfg(feature = "postcard")]
 pub use postcard::PostcardCodec;

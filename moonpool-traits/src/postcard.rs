@@ -1,11 +1,11 @@
 //! [`PostcardCodec`]: the compact binary codec.
 
 use ::postcard::ser_flavors::Flavor;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::blob;
+use crate::blob::{self, Blob};
 use crate::codec::{CodecError, MessageCodec};
 
 /// Messages in [postcard's](https://docs.rs/postcard) binary form: small and several times faster
@@ -35,7 +35,11 @@ impl MessageCodec for PostcardCodec {
         ::postcard::serialize_with_flavor(message, BufMutFlavor(buffer)).map_err(CodecError::encode)
     }
 
-    fn encode_shared<T>(&self, message: &T, buffer: &mut BytesMut) -> Result<Bytes, CodecError>
+    fn encode_shared<T>(
+        &self,
+        message: &T,
+        buffer: &mut BytesMut,
+    ) -> Result<Option<Blob>, CodecError>
     where
         T: Serialize + ?Sized,
     {
@@ -46,7 +50,7 @@ impl MessageCodec for PostcardCodec {
         };
         ::postcard::serialize_with_flavor(message, flavor).map_err(CodecError::encode)?;
         Ok(match shared {
-            None => Bytes::new(),
+            None => None,
             Some(last) => last.at_the_end_of(buffer),
         })
     }
@@ -92,22 +96,22 @@ impl<B: BufMut> Flavor for BufMutFlavor<'_, B> {
     }
 }
 
-/// A large [`Blob`](crate::Blob)'s bytes, which were not copied yet.
+/// A large [`Blob`]'s bytes, which were not copied yet.
 struct Shared {
     /// The length that the buffer had when they came.
     at: usize,
-    bytes: Bytes,
+    bytes: Blob,
 }
 
 impl Shared {
     /// The bytes, if nothing follows them. Otherwise they are put in their place.
     #[cold]
-    fn at_the_end_of(self, buffer: &mut BytesMut) -> Bytes {
+    fn at_the_end_of(self, buffer: &mut BytesMut) -> Option<Blob> {
         if self.at == buffer.len() {
-            return self.bytes;
+            return Some(self.bytes);
         }
         self.insert(buffer);
-        Bytes::new()
+        None
     }
 
     fn insert(self, buffer: &mut BytesMut) {
@@ -121,7 +125,7 @@ impl Shared {
     }
 }
 
-/// The same, but for a large [`Blob`](crate::Blob), which is not copied.
+/// The same, but for a large [`Blob`], which is not copied.
 struct SharingFlavor<'a> {
     buffer: &'a mut BytesMut,
     /// The last one. It is somewhere else, so that the flavor itself is light to pass on.

@@ -1,5 +1,6 @@
 //! What travels: tokens, addresses, endpoints, and the packet they are framed in.
 
+pub(crate) mod checksum;
 mod types;
 mod well_known;
 pub mod wire;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::messaging::{UID, WellKnownToken, WireError};
 
 use super::config::PeerConfigError;
+use super::packet::PacketId;
 
 /// Why a peer did not take a packet, or cannot give one. A refused payload is given back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +131,13 @@ pub enum ConnectionError {
     /// What arrived is well-formed packets in an order, or of a kind, that the protocol forbids.
     #[error("protocol violation")]
     Protocol(#[from] ProtocolError),
+    /// A packet that is to be written again is not what it was: its bytes changed in this process's memory.
+    /// The session ends, since the other end would refuse them for ever.
+    #[error("the bytes of packet {packet} changed after they were written")]
+    Damaged {
+        /// The first such packet.
+        packet: PacketId,
+    },
     /// The other end does not speak our version or mode. It is asked again every 60 s.
     #[error("the other end is incompatible: it speaks versions {version_min} to {version_max}")]
     Incompatible {

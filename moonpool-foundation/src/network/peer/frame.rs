@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::messaging::wire::{HEADER_SIZE, SEQUENCED_PREFIX_SIZE, crc, crc_of_two};
+use crate::messaging::checksum::crc;
+use crate::messaging::wire::{HEADER_SIZE, SEQUENCED_PREFIX_SIZE};
 use crate::messaging::{UID, WellKnownToken};
 
 use super::packet::PacketId;
+use super::tail::Tail;
 use super::terms::{Account, PacketTerms};
 
 /// Bytes that are laid out for one write. A single packet may be larger.
@@ -94,7 +96,7 @@ impl Prefix {
 #[derive(Debug)]
 pub(super) struct Frame {
     head: BytesMut,
-    body: Bytes,
+    body: Tail,
     /// Bytes of the packet's front.
     front: usize,
     /// When it was accepted, or when the last connection was lost if that was later. Unknown until
@@ -128,7 +130,7 @@ impl Frame {
     pub(super) fn empty() -> Self {
         Self {
             head: BytesMut::new(),
-            body: Bytes::new(),
+            body: Tail::new(),
             front: 0,
             waits_since: None,
             kind: FrameKind::Control,
@@ -169,7 +171,7 @@ impl Frame {
 
     /// What follows behind that, and is not copied.
     #[inline]
-    pub(super) fn set_body(&mut self, body: Bytes) {
+    pub(super) fn set_body(&mut self, body: Tail) {
         if !body.is_empty() {
             self.body = body;
         }
@@ -192,7 +194,7 @@ impl Frame {
             self.head.clear();
         }
         if !self.body.is_empty() {
-            self.body = Bytes::new();
+            self.body = Tail::new();
         }
         self.waits_since = None;
         self.sequence = 0;
@@ -226,7 +228,8 @@ impl Frame {
     /// The payload of a packet that was [begun](Self::begin).
     pub(super) fn into_payload(self) -> Bytes {
         let mut head = self.head.freeze();
-        joined(head.split_off(self.front.min(head.len())), self.body)
+        let inline = head.split_off(self.front.min(head.len()));
+        joined(inline, self.body.into_bytes())
     }
 
     /// Whether it is of no use any more.
@@ -287,12 +290,17 @@ impl Frame {
         prefix.write(&mut head);
         head.extend_from_slice(&[0; 16]);
         self.head = head;
-        self.body = Bytes::new();
+        self.body = Tail::new();
         self.kind = FrameKind::Skip;
         self.is_withdrawn = false;
         self.terms.expiry = None;
         debug_assert!(before >= self.size(), "a sequenced frame is larger");
         before - self.size()
+    }
+
+    /// Whether its body still is what its checksum was made from, as far as that is noted.
+    pub(super) fn has_intact_body(&self) -> bool {
+        self.body.is_intact()
     }
 
     pub(super) fn size(&self) -> usize {
@@ -332,11 +340,7 @@ impl Frame {
             front[HEADER_SIZE + 8..].copy_from_slice(&ack.to_le_bytes());
         }
         let checked = self.head.get(8..).unwrap_or_default();
-        let checksum = if self.body.is_empty() {
-            crc(checked)
-        } else {
-            crc_of_two(checked, &self.body)
-        };
+        let checksum = self.body.checksum_behind(crc(checked));
         let length = u32::try_from(size).unwrap_or(u32::MAX);
         if let Some(front) = self.head.first_chunk_mut::<8>() {
             front[..4].copy_from_slice(&length.to_le_bytes());

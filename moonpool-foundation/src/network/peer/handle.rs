@@ -20,6 +20,7 @@ use super::frame::Frame;
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
 use super::state::{Demand, EXPECTED_PAYLOAD, PeerState, Refusal};
+use super::tail::Tail;
 use super::terms::{AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
 
@@ -223,8 +224,8 @@ impl PeerHandle {
     }
 
     /// [`send_reliable_under`](Self::send_reliable_under), with the payload in two parts: what `encode`
-    /// appends to the buffer, and behind it the bytes that it gives, which are written from where
-    /// they are.
+    /// appends to the buffer, and behind it the [`Tail`] that it gives, which is written from where
+    /// it is.
     ///
     /// # Errors
     /// As [`send_reliable_under`](Self::send_reliable_under).
@@ -232,7 +233,7 @@ impl PeerHandle {
         &self,
         token: UID,
         terms: PacketTerms,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, E>,
     ) -> Result<PacketId, SendError<E>> {
         let begun = self
             .state()
@@ -377,7 +378,7 @@ impl PeerHandle {
         &self,
         token: UID,
         begun: Result<Box<Frame>, Refusal>,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, E>,
     ) -> Result<Box<Frame>, SendError<E>> {
         let mut frame = match begun {
             Ok(frame) => frame,
@@ -463,7 +464,7 @@ fn filled(begun: Result<Box<Frame>, Refusal>, payload: Bytes) -> Result<Box<Fram
             if payload.len() <= COPY_LIMIT {
                 frame.head().extend_from_slice(&payload);
             } else {
-                frame.set_body(payload);
+                frame.set_body(payload.into());
             }
             Ok(frame)
         }
@@ -473,8 +474,8 @@ fn filled(begun: Result<Box<Frame>, Refusal>, payload: Bytes) -> Result<Box<Fram
 /// An encoder that gives nothing but what it appends.
 fn in_one_part<E>(
     encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
-) -> impl FnOnce(&mut BytesMut) -> Result<Bytes, E> {
-    |buffer| encode(buffer).map(|()| Bytes::new())
+) -> impl FnOnce(&mut BytesMut) -> Result<Tail, E> {
+    |buffer| encode(buffer).map(|()| Tail::new())
 }
 
 impl Clone for PeerHandle {

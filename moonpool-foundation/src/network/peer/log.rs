@@ -51,6 +51,7 @@ fn level_of(cause: &ConnectionError) -> Level {
     match cause {
         ConnectionError::Wire(_)
         | ConnectionError::Protocol(_)
+        | ConnectionError::Damaged { .. }
         | ConnectionError::Incompatible { .. }
         | ConnectionError::NoMemory { .. }
         | ConnectionError::Config(_) => Level::WARN,

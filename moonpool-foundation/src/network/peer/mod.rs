@@ -33,6 +33,7 @@ mod session_hub;
 mod session_table;
 mod slot;
 mod state;
+mod tail;
 mod terms;
 mod timer;
 mod waiters;
@@ -61,6 +62,7 @@ pub use packet::{
 };
 pub use session::{SessionIdentity, SessionMode};
 pub use session_acceptor::{AcceptLimits, Acceptance, SessionAcceptor, SessionOwner};
+pub use tail::{NOTED_BYTES, NotedChecksum, Tail};
 pub use terms::{Account, AnswerSlot, Expiry, PacketTerms};
 
 use driver::Driver;

@@ -7,8 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::messaging::UID;
+use crate::messaging::wire::{CHECKSUM_END, HEADER_SIZE, PacketHeader};
 
+use super::frame::SEQUENCED_HEAD;
 use super::handle::PeerHandle;
+use super::tail::NOTED_BYTES;
 
 /// Names a peer to the [`PeerSink`] it reports to. Whoever creates the peer chooses it; to the peer
 /// it means nothing.
@@ -198,6 +201,28 @@ impl<'a> ReceivedPacket<'a> {
         self.block_bytes
     }
 
+    /// The bytes that the packet's checksum covers, which end with the payload, and the checksum: it was
+    /// verified when they had been read. `None` of a payload of fewer than [`NOTED_BYTES`].
+    #[must_use]
+    pub fn summed(&self) -> Option<(Bytes, u32)> {
+        if self.payload.len() < NOTED_BYTES {
+            return None;
+        }
+        // In a session, what is not reliable is in no frame of its.
+        let front = if self.reliable {
+            SEQUENCED_HEAD
+        } else {
+            HEADER_SIZE
+        };
+        let payload = self.payload.as_ptr().addr();
+        let start = payload.checked_sub(self.block.as_ptr().addr() + front)?;
+        let packet = self.block.get(start..start + front + self.payload.len())?;
+        let header = PacketHeader::deserialize(packet).ok()?;
+        let is_whole = usize::try_from(header.length) == Ok(packet.len());
+        let summed = packet.get(CHECKSUM_END..)?;
+        is_whole.then(|| (self.block.slice_ref(summed), header.checksum))
+    }
+
     /// A part of the payload, shared.
     pub(super) fn share(&self, part: &[u8]) -> Bytes {
         if part.is_empty() {
@@ -212,5 +237,41 @@ impl<'a> ReceivedPacket<'a> {
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.share(self.payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messaging::checksum::crc;
+    use crate::messaging::{WellKnownToken, serialize_packet};
+
+    /// What is known of the payload of a packet that others came with, if it is said to be there.
+    fn summed(outer: UID, payload: &[u8], inner: usize, reliable: bool) -> Option<(Bytes, u32)> {
+        let before = serialize_packet(UID::new(9, 9), b"before");
+        let packet = serialize_packet(outer, payload);
+        let block = Bytes::from([&before[..], &packet, &before].concat());
+        let whole = &block[before.len()..before.len() + packet.len()];
+        let payload = &whole[HEADER_SIZE + inner..];
+        let received = ReceivedPacket::new(outer, payload, reliable, &block, block.len());
+        received.summed().inspect(|(bytes, checksum)| {
+            assert_eq!(bytes[..], whole[CHECKSUM_END..]);
+            assert_eq!(*checksum, crc(bytes));
+            assert_eq!(bytes.as_ptr_range().end, payload.as_ptr_range().end);
+        })
+    }
+
+    #[test]
+    fn the_checksum_of_a_packet_is_known_with_the_bytes_that_it_covers() {
+        let large = vec![7; NOTED_BYTES];
+        let prefix = SEQUENCED_HEAD - HEADER_SIZE;
+        let framed = vec![7; NOTED_BYTES + prefix];
+        let sequenced = WellKnownToken::Sequenced.token();
+        assert!(summed(UID::new(1, 2), &large, 0, false).is_some());
+        assert!(summed(sequenced, &framed, prefix, true).is_some());
+        assert_eq!(summed(UID::new(1, 2), &large[1..], 0, false), None);
+        // As no driver says it.
+        assert_eq!(summed(UID::new(1, 2), &large, 0, true), None);
+        assert_eq!(summed(sequenced, &framed, prefix, false), None);
     }
 }

@@ -292,7 +292,7 @@ fn what_is_laid_out_has_the_golden_bytes() {
     Prefix::Sequenced(INNER_TOKEN).write(&mut head);
     let body = Bytes::from_static(b"hello");
     let mut frame = Outgoing::new(head, FrameKind::Reliable, PacketTerms::default());
-    frame.set_body(body);
+    frame.set_body(body.into());
     frame.sequence = SEQUENCE;
     frame.lay_out(ACK);
     let sequenced = serialize_packet(WellKnownToken::Sequenced.token(), &golden("sequenced"));

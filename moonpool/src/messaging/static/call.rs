@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use moonpool_foundation::network::peer::{Expiry, PacketTerms};
+use moonpool_foundation::network::peer::{Expiry, PacketTerms, Tail};
 use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider, UID};
-use moonpool_traits::{CodecError, MessageCodec, SHARED_BYTES};
+use moonpool_traits::{Blob, CodecError, MessageCodec, SHARED_BYTES};
 use serde::Serialize;
 
 use super::call_record::CallRecord;
@@ -308,7 +308,7 @@ where
     let started = {
         let _entered = record.span().enter();
         if options.retry.is_none() && transport.middleware().is_empty() {
-            let encode = |buffer: &mut BytesMut| codec.encode_shared(&request, buffer);
+            let encode = |buffer: &mut BytesMut| codec.encode_shared(&request, buffer).map(tail_of);
             start_call_of(core, transport, endpoint, &options, encode).map(Work::Once)
         } else {
             start(transport, endpoint, options, &request, &codec)
@@ -360,7 +360,7 @@ pub(crate) fn start_call(
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
     options: &CallOptions,
-    encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+    encode: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
 ) -> Result<PendingCall, TransportError> {
     start_call_of(transport.core(), transport, endpoint, options, encode)
 }
@@ -371,7 +371,7 @@ fn start_call_of(
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
     options: &CallOptions,
-    encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+    encode: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
 ) -> Result<PendingCall, TransportError> {
     if !options.extras_fit() {
         return Err(TransportError::MetadataTooLarge);
@@ -416,14 +416,24 @@ fn start_call_of(
 /// Writes a request's body that is encoded already. A large one is shared.
 pub(crate) fn put_body(
     body: &Bytes,
-) -> impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError> + use<> {
+) -> impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError> + use<> {
     let body = body.clone();
     move |buffer| {
         if body.len() >= SHARED_BYTES {
-            return Ok(body);
+            return Ok(body.into());
         }
         buffer.extend_from_slice(&body);
-        Ok(Bytes::new())
+        Ok(Tail::new())
+    }
+}
+
+/// The end of a message that leaves from where it is, with what is known of its checksum.
+#[inline]
+pub(crate) fn tail_of(blob: Option<Blob>) -> Tail {
+    match blob.map(Blob::into_parts) {
+        None => Tail::new(),
+        Some((bytes, None)) => bytes.into(),
+        Some((bytes, Some(noted))) => Tail::with_noted(bytes, noted),
     }
 }
 
@@ -434,7 +444,7 @@ fn write_request(
     endpoint: &Endpoint,
     deadline: Option<Duration>,
     reply_token: UID,
-    write: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+    write: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
 ) -> Result<(), TransportError> {
     if core.is_local(&endpoint.address) {
         core.check_open()?;

@@ -20,8 +20,10 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use moonpool_foundation::network::peer::{KeptPayloads, PeerConfigError, PeerHandle, PeerSink};
+use bytes::BytesMut;
+use moonpool_foundation::network::peer::{
+    KeptPayloads, PeerConfigError, PeerHandle, PeerSink, Tail,
+};
 use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{
     Endpoint, NetworkAddress, UID, WellKnownId, WellKnownToken, sometimes_assert,
@@ -379,7 +381,7 @@ impl Core {
         &self,
         token: UID,
         admission: Admission,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
     ) -> Result<u64, TransportError> {
         self.admit_local(admission)?;
         let mut packet = BytesMut::new();

@@ -8,10 +8,10 @@ use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use moonpool_foundation::network::peer::{
     AcceptLimits, CloseOutcome, PeerConfig, PeerHandle, PeerMetrics, SessionAcceptor,
-    SessionIdentity,
+    SessionIdentity, Tail,
 };
 use moonpool_foundation::{
     Endpoint, JoinHandle, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID,
@@ -291,7 +291,7 @@ where
     fn send_local_message(&self, token: UID, payload: &[u8]) -> Result<(), TransportError> {
         self.send_local(token, |buffer| {
             put_message(payload, buffer)?;
-            Ok(Bytes::new())
+            Ok(Tail::new())
         })?;
         Ok(())
     }
@@ -300,7 +300,7 @@ where
     pub(crate) fn send_local(
         &self,
         token: UID,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
     ) -> Result<u64, TransportError> {
         self.core.check_open()?;
         let number = self

@@ -1,7 +1,7 @@
 //! [`KeptBodies`]: what replies are kept in until somebody takes them. Pure.
 
 use bytes::Bytes;
-use moonpool_traits::{CodecError, MessageCodec};
+use moonpool_traits::{Blob, CodecError, MessageCodec};
 use serde::de::DeserializeOwned;
 
 /// A reply of this size or less is copied.
@@ -16,7 +16,7 @@ pub(crate) enum KeptBody {
     /// Short ones have memory of their own, which goes from one to the next.
     Copied(Vec<u8>),
     /// In the memory that it was read into, or a piece of that size's own.
-    Shared(Bytes),
+    Shared(Blob),
 }
 
 impl KeptBody {
@@ -32,16 +32,21 @@ impl KeptBody {
     {
         match self {
             Self::Copied(bytes) => codec.decode(bytes),
-            Self::Shared(bytes) => codec.decode_shared(bytes),
+            Self::Shared(blob) => codec.decode_shared(blob),
+        }
+    }
+
+    /// The bytes, with what is known of their checksum.
+    pub(crate) fn into_blob(self) -> Blob {
+        match self {
+            Self::Copied(bytes) => bytes.into(),
+            Self::Shared(blob) => blob,
         }
     }
 
     /// The bytes, to keep.
     pub(crate) fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Copied(bytes) => Bytes::from(bytes),
-            Self::Shared(bytes) => bytes,
-        }
+        self.into_blob().into_bytes()
     }
 }
 

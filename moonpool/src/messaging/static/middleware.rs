@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use moonpool_foundation::{Endpoint, UID};
+use moonpool_traits::Blob;
 
 use super::call::CallOptions;
 use super::core::Core;
@@ -68,7 +69,7 @@ pub trait CallMiddleware: 'static {
 /// The reply to a call as it arrived: the codec's bytes. Its type is checked when they are decoded,
 /// outside of all middleware.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ReplyBody(pub(crate) Bytes);
+pub struct ReplyBody(pub(crate) Blob);
 
 impl ReplyBody {
     /// The codec's bytes.
@@ -226,7 +227,7 @@ impl NextCall {
             }
             None => {
                 let body = tail.run(call).await?;
-                Ok(ReplyBody(body.into_bytes()))
+                Ok(ReplyBody(body.into_blob()))
             }
         }
     }

@@ -1,12 +1,12 @@
 //! One-way messages: what a call sends that nobody waits for.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use moonpool_foundation::Endpoint;
-use moonpool_foundation::network::peer::PacketTerms;
+use moonpool_foundation::network::peer::{PacketTerms, Tail};
 use moonpool_traits::{CodecError, MessageCodec};
 use serde::Serialize;
 
-use super::call::CallOptions;
+use super::call::{CallOptions, tail_of};
 use super::core::Admission;
 use super::envelope::{self, MessageHead};
 use super::request::Outgoing;
@@ -59,9 +59,9 @@ where
         metadata: options.metadata(),
         ..MessageHead::default()
     };
-    let in_parts = |buffer: &mut BytesMut| -> Result<Bytes, CodecError> {
+    let in_parts = |buffer: &mut BytesMut| -> Result<Tail, CodecError> {
         envelope::put_head(&head, buffer);
-        codec.encode_shared(message, buffer)
+        codec.encode_shared(message, buffer).map(tail_of)
     };
     let core = transport.core();
     core.check_open()?;

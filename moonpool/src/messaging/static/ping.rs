@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use moonpool_foundation::network::peer::Tail;
 use moonpool_foundation::{
     Endpoint, NetworkAddress, NetworkProvider, TaskProvider, TimeProvider, UID, WellKnownToken,
 };
@@ -61,7 +62,7 @@ where
         let sent = self.core().now();
         let call = start_call(self, &endpoint, &options, |buffer| {
             buffer.extend_from_slice(payload);
-            Ok(Bytes::new())
+            Ok(Tail::new())
         })?;
         let reply = call.await?.into_bytes();
         let round_trip = self.core().now().saturating_sub(sent);

@@ -5,10 +5,12 @@ use std::fmt;
 use std::rc::Weak;
 
 use bytes::Bytes;
-use moonpool_foundation::network::peer::{KeptPayloads, PeerHandle, PeerId, ReceivedPacket};
+use moonpool_foundation::network::peer::{
+    KeptPayloads, NOTED_BYTES, PeerHandle, PeerId, ReceivedPacket, Tail,
+};
 use moonpool_foundation::{Endpoint, UID};
 
-use moonpool_traits::SHARED_BYTES;
+use moonpool_traits::{Blob, SHARED_BYTES};
 
 use super::core::Core;
 use super::envelope::{self, MessageHead};
@@ -78,14 +80,24 @@ impl<'a> Packet<'a> {
 
     /// The same, of what may be kept for long: it is copied if it is a small part of what was read.
     #[cold]
-    pub(crate) fn keep_tail(&self, length: usize, kept: &RefCell<KeptPayloads>) -> Bytes {
-        match self {
+    pub(crate) fn keep_tail(&self, length: usize, kept: &RefCell<KeptPayloads>) -> Blob {
+        let tail = match self {
             Self::Remote { packet, .. } => {
                 let front = packet.payload.len().saturating_sub(length);
                 let tail = packet.payload.get(front..).unwrap_or_default();
                 kept.borrow_mut().keep(packet, tail)
             }
             Self::Local(_) => self.share_tail(length),
+        };
+        self.with_checksum(tail)
+    }
+
+    /// The end of the payload, with what is known of its checksum.
+    #[inline]
+    fn with_checksum(&self, tail: Bytes) -> Blob {
+        match self {
+            Self::Remote { packet, .. } if tail.len() >= NOTED_BYTES => verified(packet, tail),
+            Self::Remote { .. } | Self::Local(_) => tail.into(),
         }
     }
 
@@ -98,6 +110,14 @@ impl<'a> Packet<'a> {
 
     pub(crate) fn peer_id(&self) -> Option<PeerId> {
         self.peer().map(PeerHandle::id)
+    }
+}
+
+#[cold]
+fn verified(packet: &ReceivedPacket<'_>, tail: Bytes) -> Blob {
+    match packet.summed() {
+        None => tail.into(),
+        Some((summed, checksum)) => Blob::from_verified(tail, summed, checksum),
     }
 }
 
@@ -160,7 +180,7 @@ impl<'a> Incoming<'a> {
 
     /// The codec's bytes, if they may be shared by what is decoded from them, and the bytes of memory
     /// that live as long: they are many, and make up most of it.
-    pub(crate) fn to_share(&self) -> Option<(Bytes, usize)> {
+    pub(crate) fn to_share(&self) -> Option<(Blob, usize)> {
         if self.body.len() < SHARED_BYTES {
             return None;
         }
@@ -169,7 +189,8 @@ impl<'a> Incoming<'a> {
             Packet::Local(bytes) => bytes.len(),
         };
         let unused = memory.saturating_sub(self.body.len());
-        (unused <= memory / UNUSED_PART).then(|| (self.to_bytes(), memory))
+        (unused <= memory / UNUSED_PART)
+            .then(|| (self.packet.with_checksum(self.to_bytes()), memory))
     }
 
     /// Bytes of the whole message: the codec's, and what precedes them.
@@ -244,7 +265,7 @@ impl MessageReceiver for PingReceiver {
             reply.send_with(|buffer| {
                 envelope::put_token(self.incarnation, buffer);
                 buffer.extend_from_slice(payload);
-                Ok(Bytes::new())
+                Ok(Tail::new())
             });
         }
     }

@@ -7,9 +7,9 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use moonpool_foundation::network::peer::{
-    Account, AnswerSlot, Expiry, PacketTerms, PeerHandle, PeerId,
+    Account, AnswerSlot, Expiry, PacketTerms, PeerHandle, PeerId, Tail,
 };
 use moonpool_foundation::wait::{self, WaitReason};
 use moonpool_foundation::{Endpoint, NetworkAddress, UID, WellKnownToken, sometimes_assert};
@@ -17,6 +17,7 @@ use moonpool_traits::{CodecError, MessageCodec};
 use serde::Serialize;
 
 use super::answer_sizes::AnswerSizes;
+use super::call::tail_of;
 use super::core::{Admission, Core};
 use super::envelope::{self, MessageHead, Metadata, RequestContext, TraceContext};
 use super::peer_info::PeerInfo;
@@ -157,7 +158,7 @@ impl Route {
             } else {
                 envelope::put_reply_error(error, buffer);
             }
-            Ok(Bytes::new())
+            Ok(Tail::new())
         })
     }
 
@@ -168,7 +169,7 @@ impl Route {
     fn write(
         &self,
         token: UID,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
     ) -> Result<(), TransportError> {
         match &self.way {
             Way::Peer(peer) => {
@@ -400,7 +401,7 @@ impl ReplyRoute {
         T: Serialize + ?Sized,
         C: MessageCodec,
     {
-        self.send_with(|buffer| codec.encode_shared(value, buffer));
+        self.send_with(|buffer| codec.encode_shared(value, buffer).map(tail_of));
     }
 
     /// Answers that there is no answer, with the error as it is. Choose the variant by what the caller
@@ -428,7 +429,7 @@ impl ReplyRoute {
         let sent = route.write(receiver.token(), |buffer| {
             envelope::put_message_head(None, buffer);
             buffer.extend_from_slice(&envelope::token_pair_bytes(reply_token, token));
-            Ok(Bytes::new())
+            Ok(Tail::new())
         });
         self.settle(sent);
     }
@@ -436,7 +437,7 @@ impl ReplyRoute {
     /// Answers with what `encode` writes. If it fails, or writes too much, the caller is told so.
     pub(crate) fn send_with(
         mut self,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
     ) {
         let Some(route) = &self.0 else {
             return;

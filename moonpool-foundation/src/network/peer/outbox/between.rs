@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::sometimes_assert;
 
 use super::{Outbox, count};
-use crate::network::peer::error::ProtocolError;
+use crate::network::peer::error::{ConnectionError, ProtocolError};
 use crate::network::peer::frame::{Frame, FrameKind};
 use crate::network::peer::packet::PacketId;
 use crate::network::peer::terms::Account;
@@ -61,29 +61,35 @@ impl Outbox {
     /// and nothing else, so the rest is laid out again. There must be no connection before it.
     ///
     /// # Errors
-    /// If the other end claims what was never written, or lacks what it acknowledged.
+    /// If the other end claims what was never written, or lacks what it acknowledged; or if bytes that
+    /// were written changed since: it would refuse them for ever.
     pub(in crate::network::peer) fn resume(
         &mut self,
         next_expected: u64,
-    ) -> Result<(), ProtocolError> {
+    ) -> Result<(), ConnectionError> {
         let acknowledged = self.acknowledged;
         if next_expected < acknowledged {
             return Err(ProtocolError::AckTakenBack {
                 ack: next_expected,
                 acknowledged,
-            });
+            }
+            .into());
         }
         let exposed = self.retained.partition_point(|frame| frame.is_exposed);
         let sent = acknowledged + count(exposed) - 1;
         if next_expected > sent + 1 {
             let ack = next_expected;
-            return Err(ProtocolError::AckOfUnsent { ack, sent });
+            return Err(ProtocolError::AckOfUnsent { ack, sent }.into());
         }
         self.acknowledge(next_expected)
             .map_err(|sent| ProtocolError::AckOfUnsent {
                 ack: next_expected,
                 sent,
             })?;
+        let mut written = self.retained.iter().take(exposed);
+        if let Some(frame) = written.find(|frame| !frame.has_intact_body()) {
+            return Err(ConnectionError::Damaged { packet: frame.id });
+        }
         self.relay = std::mem::take(&mut self.retained);
         self.retained_bytes = 0;
         for frame in &mut self.relay {

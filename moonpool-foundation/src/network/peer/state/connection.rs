@@ -461,6 +461,7 @@ impl PeerState {
                 | ConnectionError::Closed
                 | ConnectionError::Idle
                 | ConnectionError::Protocol(_)
+                | ConnectionError::Damaged { .. }
         );
         self.exchange.is_some() && !is_over
     }

@@ -338,12 +338,12 @@ impl Script {
             let terms = self.terms(input);
             let begun = self.state.begin_reliable(TOKEN, &terms, 0, 0);
             let sent = begun.is_ok_and(|mut frame| {
-                frame.set_body(body);
+                frame.set_body(body.into());
                 self.state.send_reliable(frame).is_ok()
             });
             self.accepted += u64::from(sent);
         } else if let Ok(mut frame) = self.state.begin_unreliable(TOKEN, 0, 0) {
-            frame.set_body(body);
+            frame.set_body(body.into());
             let sent = self.state.send_unreliable(frame);
             drop(sent);
         }

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
-use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use moonpool_foundation::network::peer::SessionEnded;
+use moonpool_traits::Blob;
 
 use super::*;
 
@@ -30,7 +30,7 @@ impl Wake for Counting {
 }
 
 fn body(bytes: &'static [u8]) -> KeptBody {
-    KeptBody::Shared(Bytes::from_static(bytes))
+    KeptBody::Shared(Blob::from(bytes.to_vec()))
 }
 
 fn packet(number: u64) -> PacketId {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use moonpool_foundation::network::peer::{Account, Expiry, PacketTerms};
+use bytes::BytesMut;
+use moonpool_foundation::network::peer::{Account, Expiry, PacketTerms, Tail};
 use moonpool_foundation::{NetworkAddress, UID};
 use moonpool_traits::CodecError;
 
@@ -41,7 +41,7 @@ impl Core {
         &self,
         address: &NetworkAddress,
         token: UID,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
     ) -> Result<(), TransportError> {
         if self.is_local(address) {
             return self.answer_own_promise(token, encode);
@@ -64,7 +64,7 @@ impl Core {
     fn answer_own_promise(
         &self,
         token: UID,
-        encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+        encode: impl FnOnce(&mut BytesMut) -> Result<Tail, CodecError>,
     ) -> Result<(), TransportError> {
         if !self.calls.borrow().awaits_promise(token) {
             self.counters.replies_late.add();

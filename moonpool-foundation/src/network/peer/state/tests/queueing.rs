@@ -244,7 +244,7 @@ fn a_payload_in_two_parts_is_one_and_its_second_part_is_not_copied() {
         handle
             .send_reliable_parts(TOKEN, terms, |buffer| {
                 buffer.extend_from_slice(first.as_bytes());
-                Ok::<_, ()>(second.clone())
+                Ok::<_, ()>(second.clone().into())
             })
             .unwrap();
         assert!(!second.is_unique(), "it waits where it is");

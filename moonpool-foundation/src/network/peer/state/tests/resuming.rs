@@ -1,8 +1,14 @@
 //! Sessions that outlive their connections: what is laid out again, what is given up, and when.
 
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
 use super::delivery::protocol_error;
 use super::*;
-use crate::network::peer::Withdrawal;
+use crate::messaging::checksum::crc;
+use crate::messaging::{WireError, deserialize_packet};
+use crate::network::peer::{NOTED_BYTES, PacketTerms, Tail, Withdrawal};
 
 fn resumed(next_expected: u64) -> HelloAnswer {
     answer(Outcome::Resumed { next_expected })
@@ -124,6 +130,50 @@ fn what_the_other_end_said_it_has_not_got_is_surely_not_delivered() {
     redial(&kit, ms(300), fresh()).unwrap();
     assert_eq!(kit.events(), [ended(2..3, 3..3)]);
     assert_eq!(kit.payloads(), ["c", "d"]);
+}
+
+/// Two packets, written; the bytes of the second one are not what its checksum was made from.
+fn damaged_and_written() -> Kit {
+    let kit = Kit::open();
+    kit.send("a");
+    let bytes = Bytes::from(vec![7; NOTED_BYTES]);
+    let before = (bytes.clone(), crc(&bytes) ^ 1);
+    let tail = Tail::with_noted(bytes, Arc::new(OnceLock::from(before)));
+    let terms = PacketTerms::default();
+    let sent = kit
+        .handle
+        .send_reliable_parts(TOKEN, terms, |_| Ok::<_, ()>(tail));
+    sent.unwrap();
+    kit.decide(ZERO);
+    let written = kit.write_all();
+    let (first, second) = written.split_at(57);
+    assert!(deserialize_packet(first).is_ok());
+    let refused = deserialize_packet(second);
+    assert!(matches!(refused, Err(WireError::ChecksumMismatch { .. })));
+    kit
+}
+
+#[test]
+fn bytes_that_changed_after_they_were_written_are_refused_once_and_reported() {
+    let kit = damaged_and_written();
+    kit.closed(ms(10), lost());
+    let cause = redial(&kit, ms(100), resumed(2)).unwrap_err();
+    let packet = PacketId::new(2);
+    assert_eq!(cause, ConnectionError::Damaged { packet });
+    kit.closed(ms(100), cause);
+    assert_eq!(kit.events(), [ended(2..3, 3..3)]);
+    assert_eq!(kit.handle.metrics().reliable_bytes, 0);
+    kit.send("b");
+    redial(&kit, ms(1000), fresh()).unwrap();
+    assert_eq!(kit.payloads(), ["b"]);
+}
+
+#[test]
+fn bytes_that_changed_after_they_arrived_harm_nobody() {
+    let kit = damaged_and_written();
+    kit.closed(ms(10), lost());
+    redial(&kit, ms(100), resumed(3)).unwrap();
+    assert_eq!(kit.events(), []);
 }
 
 #[test]
