@@ -12,6 +12,8 @@
 
 #[path = "guide/around.rs"]
 mod around;
+#[path = "guide/bridge.rs"]
+mod bridge;
 #[path = "guide/cores.rs"]
 mod cores;
 #[path = "guide/limits.rs"]
@@ -43,6 +45,7 @@ fn blocks() -> impl Iterator<Item = &'static str> {
 fn the_guide_prints_code_that_is_compiled_here() {
     let sources = [
         include_str!("guide/around.rs"),
+        include_str!("guide/bridge.rs"),
         include_str!("guide/cores.rs"),
         include_str!("guide/nested.rs"),
         include_str!("guide/once.rs"),

@@ -72,6 +72,8 @@ enum Outcome {
 #[derive(Debug)]
 pub(crate) enum Asked<T> {
     Ready(T),
+    /// Not yet; the task that asks will be woken, and what it waits for is noted.
+    Noted,
     /// Not yet, and the waker that is kept would wake the asker.
     Parked,
     /// Not yet, and the asker's waker must be stored first.
