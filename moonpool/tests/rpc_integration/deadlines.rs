@@ -178,7 +178,10 @@ async fn a_thousand_calls_share_one_timer<P: Providers>(hosts: Hosts<P>) {
     // One for the peer, one for all deadlines.
     assert_eq!(client.stats().tasks, 2);
     for call in calls {
-        assert_eq!(call.await, Err(ReplyError::Timeout));
+        // On a machine that is busy the last of them may not be written in time.
+        let error = call.await.unwrap_err();
+        let is_unsent = error == ReplyError::ConnectionFailed;
+        assert!(is_unsent || error == ReplyError::Timeout, "{error}");
     }
     let stats = client.stats();
     assert_eq!((stats.tasks, stats.calls_timed_out), (2, 1000));
