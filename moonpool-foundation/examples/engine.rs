@@ -23,6 +23,8 @@ mod clock;
 mod events;
 #[path = "../src/sim/near.rs"]
 mod near;
+#[path = "../src/sim/recycle.rs"]
+mod recycle;
 
 use std::time::{Duration, Instant};
 

@@ -23,6 +23,7 @@ use super::pending::PendingTask;
 use super::polling::{AfterPoll, CancelledTask, PickedTask};
 use super::process::{ProcessId, ProcessRef};
 use super::ready::Ready;
+use super::recycle::{Recycle, recycle};
 use super::rng::Stream;
 use super::roster::{Roster, Sites};
 use super::slab::{Key, Slab};
@@ -125,6 +126,8 @@ impl fmt::Debug for Executor {
             .finish_non_exhaustive()
     }
 }
+
+recycle!(Executor { tasks, ready, roster } Self::new());
 
 impl Executor {
     pub(crate) fn new() -> Self {

@@ -47,6 +47,8 @@ mod process;
 mod queue_probe;
 mod random_config;
 mod ready;
+mod recycle;
+mod remains;
 mod rng;
 mod roster;
 mod segment_queue;

@@ -9,6 +9,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use super::chunks::Entry;
 use super::clock::SimInstant;
+use super::recycle::{Recycle, recycle};
 
 /// Entries that may lie in the row before half of them go to the wheel.
 const LENGTH: usize = if cfg!(test) { 8 } else { 64 };
@@ -64,6 +65,8 @@ impl Default for Near {
         }
     }
 }
+
+recycle!(Near { row } Self::default());
 
 impl Near {
     /// Puts an entry behind those of the same time. Whether the row is too long now, and all there is.

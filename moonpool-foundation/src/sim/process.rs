@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::addresses::is_translated;
 use super::clocks::ProcessClock;
 use super::events::{EventKey, index_u32};
+use super::recycle::{Recycle, recycle};
 use super::rng::{Stream, StreamId};
 
 /// Names a process of one world.
@@ -171,7 +172,7 @@ impl fmt::Debug for Process {
 }
 
 /// All processes of a world.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Processes {
     list: Vec<Process>,
     /// By number: the incarnation that lives, or [`DEAD`]. Every operation asks for it.
@@ -197,16 +198,12 @@ const DEAD: u64 = u64::MAX;
 const MAX_PROCESSES: u32 = (1 << 24) - 2;
 const WORLD_NAME: &str = "world";
 
+recycle!(Processes { list, lives } Self::default());
+
 impl Processes {
-    pub(crate) fn new(seed: u64) -> Self {
-        let mut processes = Self {
-            list: Vec::new(),
-            lives: Vec::new(),
-            by_name: BTreeMap::new(),
-            by_ip: BTreeMap::new(),
-            given_out: 0,
-            seed,
-        };
+    /// Those of a new world, in the memory of such without any.
+    pub(crate) fn new(seed: u64, emptied: Self) -> Self {
+        let mut processes = Self { seed, ..emptied };
         let (ip, also) = numbered(MAX_PROCESSES);
         processes.push(WORLD_NAME.into(), ip, Some(also));
         processes

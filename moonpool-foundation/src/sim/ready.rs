@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::executor::TaskKey;
+use super::recycle::{Recycle, recycle};
 
 /// No task: there are never so many.
 const NOBODY: u64 = u64::MAX;
@@ -26,6 +27,8 @@ impl Default for Ready {
         }
     }
 }
+
+recycle!(Ready { others } Self::default());
 
 impl Ready {
     #[inline]

@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn what_a_task_waited_for_in_an_earlier_poll_does_not_show() {
         let site = roster::Sites::default().of("task".into(), std::panic::Location::caller());
-        let process = Processes::new(0).life(ProcessId::WORLD);
+        let process = Processes::new(0, Processes::default()).life(ProcessId::WORLD);
         let mut entry = TaskEntry::new(Box::pin(Nothing), site, process, TaskRole::Ordinary);
         let (never, soon) = (sleep(u64::MAX), sleep(7));
         let join = WaitReason::Join { task: 7 };

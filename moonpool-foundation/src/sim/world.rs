@@ -25,11 +25,13 @@ use super::notices::Notice;
 use super::pending::PendingTask;
 use super::polling::{self, CancelledTask};
 use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
+use super::recycle::Recycle;
+use super::remains::Remains;
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::wakes::{TaskRole, Waiter};
-use super::{SimWorld, context, executor, wakes};
+use super::{SimWorld, context, executor, remains, wakes};
 use crate::chaos::assertions::{self, Tally};
 use crate::chaos::buggify::Buggify;
 use crate::chaos::invariants::Invariants;
@@ -107,18 +109,18 @@ const DEFAULT_LIVELOCK_LIMIT: u64 = 1_000_000;
 const TOGETHER_FACTOR: u64 = 16;
 
 impl World {
-    fn new(seed: u64, config: NetworkConfiguration) -> Self {
+    fn new(seed: u64, config: Box<NetworkConfiguration>, remains: Remains) -> Self {
         Self {
             seed,
             clock: SimInstant::ZERO,
-            events: EventQueue::default(),
+            events: remains.events,
             spare_boxes: SpareBoxes::default(),
-            executor: Executor::new(),
+            executor: remains.executor,
             scheduler: Stream::new(seed, StreamId::Scheduler),
             select: Stream::new(seed, StreamId::Select),
-            network: Network::default(),
+            network: remains.network,
             translator: Translator::new(seed, &config),
-            processes: Processes::new(seed),
+            processes: Processes::new(seed, remains.processes),
             lifecycle: Lifecycle::new(seed),
             clocks: Clocks::new(seed, &config.chaos),
             faults: Faults::new(seed, config),
@@ -226,6 +228,17 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        remains::keep(Remains {
+            events: self.events.recycled(),
+            executor: self.executor.recycled(),
+            network: self.network.recycled(),
+            processes: self.processes.recycled(),
+        });
+    }
+}
+
 /// Wakes a task at once, and adds anybody else to `wakes`. For events: what wakers have woken is collected
 /// before them.
 #[inline]
@@ -254,9 +267,9 @@ pub(super) fn class_of_traffic(
 }
 
 impl Shared {
-    pub(super) fn new(seed: u64, config: NetworkConfiguration) -> Rc<Self> {
+    pub(super) fn new(seed: u64, config: Box<NetworkConfiguration>) -> Rc<Self> {
         Rc::new(Self {
-            world: RefCell::new(World::new(seed, config)),
+            world: RefCell::new(World::new(seed, config, remains::take())),
             invariants: OnceCell::new(),
         })
     }

@@ -154,12 +154,12 @@ async fn calls_that_end_without_an_answer_say_so_in_their_spans<P: Providers>(ho
     let waiting = words.outcome(9).send().unwrap();
     assert_eq!(words.outcome(0).await, Ok(0));
     server.shutdown(Duration::ZERO).await;
-    assert_eq!(waiting.await, Err(ReplyError::MaybeDelivered));
+    assert_eq!(waiting.await, Err(ReplyError::BrokenPromise));
     let spans = spans(observability::CALL_SPAN);
     let before_last = &spans[spans.len() - 2];
     assert_eq!(
         before_last.fields[observability::fields::OUTCOME],
-        "maybe_delivered"
+        "broken_promise"
     );
     let result = words.outcome(0).await;
     assert_eq!(result, Err(ReplyError::ConnectionFailed));

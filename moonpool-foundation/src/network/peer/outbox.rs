@@ -21,7 +21,7 @@ use super::packet::{PacketId, Withdrawal};
 use super::terms::{Account, Answers, PacketTerms};
 
 /// Bytes of memory that is kept for packets which are yet to come.
-const SPARE_BYTES: usize = 256 * 1024;
+pub(super) const SPARE_BYTES: usize = 256 * 1024;
 /// Frames that are kept for the next packets, by one peer.
 const SPARES: usize = 1024;
 
@@ -288,6 +288,12 @@ impl Outbox {
             }
         }
         self.queue.len() < before
+    }
+
+    /// Bytes that are kept for packets which are yet to come.
+    #[cfg(test)]
+    pub(super) fn kept_for_more(&self) -> usize {
+        self.spare.iter().map(|frame| frame.capacity()).sum()
     }
 
     /// Lays the next packet out. `ack` is what a sequenced frame acknowledges, `max_payload` what

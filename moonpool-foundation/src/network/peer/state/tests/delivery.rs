@@ -361,6 +361,19 @@ fn frames_that_make_no_sense_are_typed_errors() {
 }
 
 #[test]
+fn a_sequenced_payload_above_the_limit_is_refused() {
+    let limit = PeerConfig::default().max_payload_bytes as usize;
+    let kit = accepted();
+    let most = kit.sequenced(1, 1, &"x".repeat(limit)).unwrap();
+    assert_eq!(most.map(|payload| payload.len()), Some(limit));
+    let more = kit.sequenced(2, 1, &"x".repeat(limit + 1)).unwrap_err();
+    assert!(matches!(
+        more,
+        ConnectionError::Wire(WireError::PacketTooLarge { .. })
+    ));
+}
+
+#[test]
 fn a_payload_that_only_the_sequenced_prefix_leaves_room_for_is_refused() {
     let limit = PeerConfig::default().max_payload_bytes as usize;
     let kit = accepted();
