@@ -108,3 +108,24 @@ impl World {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::sim::SimWorld;
+    use crate::time::TimeProvider;
+
+    #[test]
+    fn turns_of_different_instants_are_no_livelock_together() {
+        let world = SimWorld::new();
+        world.shared.with(|world| world.set_livelock_limit(10));
+        let time = world.time_provider();
+        let sleeps = async move {
+            for _ in 0..1000 {
+                time.sleep(Duration::from_micros(1)).await;
+            }
+        };
+        world.block_on(sleeps).unwrap();
+    }
+}
