@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::Options;
 use crate::sides::workspace;
+use crate::{Mode, Options};
 
 const PEERS: [&str; 6] = ["turmoil", "madsim", "tarpc", "tonic", "capnp-rpc", "tokio"];
 
@@ -44,13 +44,18 @@ pub fn print(options: &Options) {
         "load when it began: {}",
         load.split(' ').take(3).collect::<Vec<_>>().join(" ")
     );
-    println!(
-        "medians of {} interleaved runs of about {} s; by {} time{}",
-        options.rounds.unwrap_or(5),
-        crate::measure::run_seconds(options),
-        if options.cpu { "CPU" } else { "wall" },
-        if options.quick { "; --quick" } else { "" },
-    );
+    if options.mode == Mode::Growth {
+        let rounds = crate::growth::rounds(options);
+        println!("medians of {rounds} rounds in which the sizes take turns");
+    } else {
+        println!(
+            "medians of {} interleaved runs of about {} s (sim-workers: 0.5 s); by {} time{}",
+            options.rounds.unwrap_or(5),
+            crate::measure::run_seconds(options),
+            if options.cpu { "CPU" } else { "wall" },
+            if options.quick { "; --quick" } else { "" },
+        );
+    }
     println!(
         "simulated networks: 1 ms one way, no faults; 64-byte echoes, calls of {{u64, f64, f64, 32 characters}}"
     );

@@ -4,125 +4,185 @@
 use serde_json::{Value, json};
 
 use crate::Options;
-use crate::sides::{self, Layout, Side};
+use crate::sides::{self, Figures, Layout, Side};
 
-/// One curve.
-struct Curve {
-    name: &'static str,
-    title: &'static str,
+/// Works of growing size, all of one kind.
+struct Growth {
     work: &'static str,
-    /// What the size is called, on the command line and here.
+    layout: Layout,
+    /// What the size is called on the command line.
     size: &'static str,
     sizes: &'static [u64],
     /// Operations of a run of that size.
     count: fn(u64) -> u64,
+    /// What is read off each run.
+    curves: &'static [Curve],
 }
 
-const CURVES: [Curve; 4] = [
-    Curve {
-        name: "nodes",
-        title: "simulated: a ring's beat, from node to node",
-        work: "sim-ring",
+struct Curve {
+    name: &'static str,
+    title: &'static str,
+    /// What the size is called.
+    size: &'static str,
+    micros: fn(&Figures) -> f64,
+}
+
+fn cpu(figures: &Figures) -> f64 {
+    of(figures, "cpu_us")
+}
+
+fn of(figures: &Figures, name: &str) -> f64 {
+    figures.get(name).copied().unwrap_or(f64::NAN)
+}
+
+const GROWTHS: [Growth; 4] = [
+    Growth {
+        work: "sim-ring-beats",
+        layout: Layout::OneCore,
         size: "nodes",
         sizes: &[10, 100, 1000, 10_000, 100_000],
-        // Simulated seconds: the work's own unit.
-        count: |nodes| (200_000 / nodes).clamp(2, 10_000),
+        // Simulated seconds: the work's own unit. As many as say something beside the world's making.
+        count: |nodes| (300_000 / nodes).clamp(10, 10_000),
+        curves: &[
+            Curve {
+                name: "nodes",
+                title: "simulated: a ring's beat, from node to node",
+                size: "nodes",
+                micros: cpu,
+            },
+            Curve {
+                name: "nodes made",
+                title: "simulated: a node of that ring made, connected, and dropped again",
+                size: "nodes made",
+                micros: |figures| of(figures, "made_us"),
+            },
+        ],
     },
-    Curve {
-        name: "timers",
-        title: "simulated: a sleep, among as many tasks that sleep",
+    Growth {
         work: "sim-sleeps",
+        layout: Layout::OneCore,
         size: "tasks",
         sizes: &[1, 10, 100, 1000, 10_000, 100_000, 1_000_000],
         count: |tasks| (2 * tasks).max(200_000),
+        curves: &[Curve {
+            name: "timers",
+            title: "simulated: a sleep, among as many tasks that sleep",
+            size: "tasks",
+            micros: cpu,
+        }],
     },
-    Curve {
-        name: "connections",
-        title: "TCP: a call, among as many connections with one call in flight each",
+    Growth {
         work: "tcp-connections",
+        // An open file a connection in each of them: 20,000 in one process is a usual limit.
+        layout: Layout::TwoProcessesOneCore,
         size: "connections",
-        // Both ends of a connection are open files of one process, of which 20,000 is a usual limit.
-        sizes: &[1, 10, 100, 1000, 9_900],
+        sizes: &[1, 10, 100, 1000, 10_000],
         count: |connections| (10 * connections).max(20_000),
+        curves: &[Curve {
+            name: "connections",
+            title: "TCP: a call, among as many connections with one call in flight each",
+            size: "connections",
+            micros: cpu,
+        }],
     },
-    Curve {
-        name: "workers",
-        title: "SimulationBuilder: a seed, with as many workers",
+    Growth {
         work: "sim-seeds-builder",
+        layout: Layout::TwoCores,
         size: "jobs",
         sizes: &[1, 2],
-        count: |_| 50_000,
+        count: |jobs| 100_000 * jobs,
+        curves: &[Curve {
+            name: "workers",
+            title: "SimulationBuilder: a seed, with as many workers; wall time",
+            size: "jobs",
+            // Workers have ended with their CPU time; what they are for is wall time.
+            micros: |figures| 1e6 / of(figures, "rate"),
+        }],
     },
 ];
 
 /// Measures and prints all curves; one object a point.
 pub fn measure(options: &Options) -> Result<Vec<Value>, String> {
-    let mut points = Vec::new();
-    let wanted = |curve: &&Curve| {
+    let wanted = |growth: &&Growth| {
+        let mut names = growth.curves.iter().map(|curve| curve.name);
         options.only.is_empty()
-            || options
-                .only
-                .iter()
-                .any(|part| curve.name.contains(part.as_str()))
+            || names.any(|name| options.only.iter().any(|part| name.contains(part.as_str())))
     };
-    for curve in CURVES.iter().filter(wanted) {
-        println!("\n{}: {}", curve.name, curve.title);
-        println!(
-            "  {:>12} {:>14} {:>14} {:>10}",
-            curve.size, "us each", "each a second", "x smallest"
-        );
-        let mut smallest = None;
-        for &size in curve.sizes {
-            let [micros, rate] = match point(curve, size, options) {
-                Ok(figures) => figures,
-                // A machine's limits, of open files most likely, end a curve and not the run.
-                Err(message) => {
-                    println!(
-                        "  {size:>12} not possible here: {}",
-                        message.lines().last().unwrap_or_default()
-                    );
-                    continue;
-                }
-            };
-            let times = micros / *smallest.get_or_insert(micros);
-            println!("  {size:>12} {micros:>14.3} {rate:>14.0} {times:>10.2}");
-            points.push(json!({
-                "curve": curve.name,
-                "title": curve.title,
-                "size_name": curve.size,
-                "size": size,
-                "us_each": micros,
-                "rate": rate,
-                "times_smallest": times,
-            }));
-        }
-    }
-    Ok(points)
+    let growths = GROWTHS.iter().filter(wanted);
+    Ok(growths
+        .flat_map(|growth| curves_of(growth, options))
+        .collect())
 }
 
-/// Medians of microseconds for an operation, and operations a second.
-fn point(curve: &Curve, size: u64, options: &Options) -> Result<[f64; 2], String> {
-    let layout = if curve.name == "workers" {
-        Layout::TwoCores
-    } else {
-        Layout::OneCore
-    };
-    let parameters = [format!("{}={size}", curve.size)];
-    let mut micros = Vec::new();
-    let mut rates = Vec::new();
-    for _ in 0..options.rounds.unwrap_or(3).max(1) {
-        let count = (curve.count)(size);
-        let figures = sides::run(Side::Moonpool, layout, curve.work, &parameters, count)?;
-        let rate = figures.get("rate").copied().unwrap_or(f64::NAN);
-        // Workers have ended with their CPU time; what they are for is wall time.
-        let micros_each = match curve.name {
-            "workers" => 1e6 / rate,
-            _ => figures.get("cpu_us").copied().unwrap_or(f64::NAN),
-        };
-        micros.push(micros_each);
-        rates.push(rate);
+pub fn rounds(options: &Options) -> usize {
+    options.rounds.unwrap_or(3).max(1)
+}
+
+/// All curves of one kind of work. The sizes take turns, so that what disturbs one disturbs the others
+/// as well.
+fn curves_of(growth: &Growth, options: &Options) -> Vec<Value> {
+    let mut runs = vec![Ok(Vec::new()); growth.sizes.len()];
+    for _ in 0..rounds(options) {
+        for (&size, runs) in growth.sizes.iter().zip(&mut runs) {
+            let Ok(so_far) = runs else {
+                continue;
+            };
+            let parameters = [format!("{}={size}", growth.size)];
+            let count = (growth.count)(size);
+            match sides::run(
+                Side::Moonpool,
+                growth.layout,
+                growth.work,
+                &parameters,
+                count,
+            ) {
+                Ok(figures) => so_far.push(figures),
+                Err(message) => *runs = Err(message),
+            }
+        }
     }
-    micros.sort_by(f64::total_cmp);
-    rates.sort_by(f64::total_cmp);
-    Ok([micros[micros.len() / 2], rates[rates.len() / 2]])
+    let measured: Vec<_> = growth.sizes.iter().copied().zip(runs).collect();
+    let curves = growth.curves.iter();
+    curves.flat_map(|curve| points(curve, &measured)).collect()
+}
+
+fn points(curve: &Curve, measured: &[(u64, Result<Vec<Figures>, String>)]) -> Vec<Value> {
+    println!("\n{}: {}", curve.name, curve.title);
+    println!(
+        "  {:>12} {:>14} {:>8} {:>14} {:>10}",
+        curve.size, "us each", "", "each a second", "x smallest"
+    );
+    let mut smallest = None;
+    let mut points = Vec::new();
+    for (size, runs) in measured {
+        let runs = match runs {
+            Ok(runs) => runs,
+            // A machine's limits, of open files most likely, end a curve and not the run.
+            Err(message) => {
+                let last = message.lines().last().unwrap_or_default();
+                println!("  {size:>12} not possible here: {last}");
+                continue;
+            }
+        };
+        let mut micros: Vec<f64> = runs.iter().map(curve.micros).collect();
+        micros.sort_by(f64::total_cmp);
+        let median = micros[micros.len() / 2];
+        let spread = (micros[micros.len() - 1] - micros[0]) / median;
+        let times = median / *smallest.get_or_insert(median);
+        let rate = 1e6 / median;
+        let percent = spread * 50.0;
+        println!("  {size:>12} {median:>14.3} +-{percent:>3.0} % {rate:>14.0} {times:>10.2}");
+        points.push(json!({
+            "curve": curve.name,
+            "title": curve.title,
+            "size_name": curve.size,
+            "size": size,
+            "us_each": median,
+            "rounds": micros.len(),
+            "spread": spread,
+            "rate": rate,
+            "times_smallest": times,
+        }));
+    }
+    points
 }

@@ -44,7 +44,7 @@ const USAGE: &str = "cargo run --release -- [OPTIONS]
   --json FILE        also write one JSON object a figure, one a line
   --only TEXT        rows whose name contains TEXT; may be repeated
   --systems TEXT     systems whose name contains TEXT; may be repeated. Ratios need their peers
-  --rounds N         runs of each system a row, interleaved (5)
+  --rounds N         runs of each system a row, interleaved (5; with --growth 3)
   --cpu              operations per second of CPU instead of wall time, where all is on one core:
                      for machines that are not idle
   --instructions     only what callgrind counts: all rows of that kind

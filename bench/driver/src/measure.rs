@@ -37,7 +37,7 @@ pub fn row(row: &Row, options: &Options) -> Result<Vec<Measured>, String> {
     let rounds = options.rounds.unwrap_or(5).max(1);
     let mut counts = Vec::new();
     for system in &row.systems {
-        counts.push(count(system, run_seconds)?);
+        counts.push(count(system, run_seconds.max(system.seconds))?);
     }
     let mut values = vec![Vec::new(); row.systems.len()];
     for round in 0..rounds {

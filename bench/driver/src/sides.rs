@@ -25,6 +25,11 @@ pub enum Layout {
     TwoCores,
     /// A server process on one core and a client process on the other.
     TwoProcesses,
+    /// A server process and a client process on the same core.
+    TwoProcessesOneCore,
+    /// Two processes that know nothing of each other, on a core each, at the same time: what the machine
+    /// gives to two.
+    SideBySide,
 }
 
 impl Side {
@@ -96,7 +101,8 @@ pub fn build(sides: impl Iterator<Item = Side>) -> Result<(), String> {
 /// What a run printed.
 pub type Figures = BTreeMap<String, f64>;
 
-/// `program work n=count parameters`, pinned as the layout says.
+/// `program work n=count parameters`, pinned as the layout says. With a server and a client, those are
+/// the works `tcp-server` and `work-client`.
 pub fn run(
     side: Side,
     layout: Layout,
@@ -105,21 +111,24 @@ pub fn run(
     count: u64,
 ) -> Result<Figures, String> {
     let count = format!("n={count}");
+    let alone = |cores: &str| {
+        let mut command = pinned(cores, side);
+        command.arg(work).arg(&count).args(parameters);
+        command
+    };
     match layout {
-        Layout::OneCore | Layout::TwoCores => {
-            let cores = if layout == Layout::OneCore {
-                last_core()
-            } else {
-                both_cores()
+        Layout::OneCore => finish(alone(&last_core())),
+        Layout::TwoCores => finish(alone(&both_cores())),
+        Layout::SideBySide => side_by_side([alone("0"), alone(&last_core())]),
+        Layout::TwoProcesses | Layout::TwoProcessesOneCore => {
+            let core = match layout {
+                Layout::TwoProcesses => "0".to_owned(),
+                _ => last_core(),
             };
-            let mut command = pinned(&cores, side);
-            command.arg(work).arg(count).args(parameters);
-            finish(command)
-        }
-        Layout::TwoProcesses => {
-            let mut server = Server::start(side, parameters)?;
+            let mut server = Server::start(side, &core, parameters)?;
             let mut command = pinned(&last_core(), side);
-            command.args(["tcp-client", &count]).args(parameters);
+            command.arg(format!("{work}-client"));
+            command.arg(&count).args(parameters);
             command.arg(format!("address={}", server.address));
             command.arg(format!("server={}", server.process.id()));
             let figures = finish(command);
@@ -127,6 +136,28 @@ pub fn run(
             figures
         }
     }
+}
+
+/// Both at once: the sum of their rates, and the longer of their times.
+fn side_by_side(commands: [Command; 2]) -> Result<Figures, String> {
+    let [one, other] = std::thread::scope(|scope| {
+        let runs = commands.map(|command| scope.spawn(|| finish(command)));
+        runs.map(|run| match run.join() {
+            Ok(figures) => figures,
+            Err(payload) => std::panic::resume_unwind(payload),
+        })
+    });
+    let (one, other) = (one?, other?);
+    let of = |figures: &Figures, name: &str| figures.get(name).copied().unwrap_or(f64::NAN);
+    let both = |name: &str| [of(&one, name), of(&other, name)];
+    let [rates, walls, cpus] = ["rate", "wall_s", "cpu_us"].map(both);
+    let figures = [
+        ("rate", rates[0] + rates[1]),
+        ("wall_s", walls[0].max(walls[1])),
+        ("cpu_us", (cpus[0] + cpus[1]) / 2.0),
+    ];
+    let figures = figures.map(|(name, value)| (name.to_owned(), value));
+    Ok(Figures::from(figures))
 }
 
 /// Runs to the end. What takes longer than two minutes is no figure but a fault, and is ended.
@@ -162,8 +193,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(side: Side, parameters: &[String]) -> Result<Self, String> {
-        let mut command = pinned("0", side);
+    fn start(side: Side, core: &str, parameters: &[String]) -> Result<Self, String> {
+        let mut command = pinned(core, side);
         command
             .arg("tcp-server")
             .args(parameters)

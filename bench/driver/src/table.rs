@@ -41,6 +41,23 @@ fn met(row: &Row, measured: &[Measured], goal: &Goal, value: f64) -> Option<bool
     })
 }
 
+/// What the floor itself comes to, if it misses the goal as `value` does: then nothing that does the work
+/// reaches it on this machine.
+fn floor_note(row: &Row, measured: &[Measured], goal: &Goal, value: f64) -> Option<String> {
+    let floor = best(row, measured, Kind::Floor)?;
+    if met(row, measured, goal, value)? || met(row, measured, goal, floor)? {
+        return None;
+    }
+    let times = |other: f64, name: &str| format!("{:.2} x {name}", ratio(row, floor, other));
+    let reached = match *goal {
+        Goal::BestPeer(_) => times(best(row, measured, Kind::Peer)?, "best peer"),
+        Goal::Against(name, _) => times(median_of(row, measured, name)?, name),
+        Goal::AtLeast(_) | Goal::AtMost(_) => readable(floor),
+        Goal::Floor(_) => return None,
+    };
+    Some(format!("floor: {reached}"))
+}
+
 fn goal_text(goal: &Goal) -> String {
     match *goal {
         Goal::BestPeer(times) => format!(">= {times} x best peer"),
@@ -66,6 +83,10 @@ pub fn json(row: &Row, measured: &[Measured]) -> Vec<Value> {
             .map(|goal| met(row, measured, goal, value))
             .collect();
         let met = met.filter(|met| !met.is_empty());
+        let notes = system.goals.iter();
+        let notes: Vec<String> = notes
+            .filter_map(|goal| floor_note(row, measured, goal, value))
+            .collect();
         json!({
             "work": row.name,
             "title": row.title,
@@ -80,6 +101,7 @@ pub fn json(row: &Row, measured: &[Measured]) -> Vec<Value> {
             "ratio_to_floor": against(floor),
             "target": if goals.is_empty() { Value::Null } else { goals.join(", ").into() },
             "met": met.map(|met| met.iter().all(|met| *met)),
+            "note": if notes.is_empty() { Value::Null } else { notes.join(", ").into() },
         })
     };
     figures.map(object).collect()
@@ -96,8 +118,12 @@ pub fn print(row: &Row, measured: &[Measured]) {
             Some(false) => "NOT MET",
             None => "",
         };
+        let note = match text("note").as_str() {
+            "" => String::new(),
+            note => format!("; {note}"),
+        };
         println!(
-            "  {:<26} {:>14} {:<14} +-{:>3.0} %  best peer x {:>7}  floor x {:>6}  {} {verdict}",
+            "  {:<26} {:>14} {:<14} +-{:>3.0} %  best peer x {:>7}  floor x {:>6}  {} {verdict}{note}",
             text("system"),
             readable(number("value").unwrap_or(f64::NAN)),
             text("unit"),
@@ -139,8 +165,10 @@ pub fn summary(figures: &[Value]) {
         met.len() + missed.len()
     );
     for figure in missed {
+        let note = figure["note"].as_str();
+        let note = note.map_or(String::new(), |note| format!("; {note}"));
         println!(
-            "  not met: {} {} ({})",
+            "  not met: {} {} ({}{note})",
             figure["work"], figure["system"], figure["target"]
         );
     }

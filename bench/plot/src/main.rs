@@ -15,11 +15,13 @@ type Outcome = Result<(), Box<dyn Error>>;
 const OURS: RGBColor = RGBColor(0x1b, 0x6f, 0xc2);
 const PEER: RGBColor = RGBColor(0xa9, 0xb4, 0xbf);
 const FLOOR: RGBColor = RGBColor(0xe0, 0xc3, 0x6b);
-const COLOURS: [RGBColor; 4] = [
+const COLOURS: [RGBColor; 6] = [
     OURS,
     RGBColor(0xc2, 0x5a, 0x1b),
     RGBColor(0x2d, 0x8a, 0x4e),
     RGBColor(0x7b, 0x4f, 0xa8),
+    RGBColor(0xb0, 0x8a, 0x1e),
+    RGBColor(0x55, 0x55, 0x55),
 ];
 
 fn main() -> Outcome {

@@ -267,51 +267,75 @@ impl FaultSet {
     }
 }
 
-/// How often each kind fired; skipped firings are not counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FaultCounts([u64; FaultKind::COUNT]);
+/// How often each kind fired; skipped firings are not counted. Of a run in which none did it takes the room
+/// of a pointer: campaigns keep one for each seed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FaultCounts(
+    /// Only if some count is above 0, so that equal counts are equal.
+    Option<Box<[u64; FaultKind::COUNT]>>,
+);
 
 impl FaultCounts {
     /// How often this kind fired.
     #[must_use]
     pub fn of(&self, kind: FaultKind) -> u64 {
-        self.0[kind.index()]
+        self.0.as_ref().map_or(0, |counts| counts[kind.index()])
     }
 
     /// How often any kind fired.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.0.as_ref().map_or(0, |counts| counts.iter().sum())
     }
 
     /// The kinds that fired, and how often.
     pub fn fired(&self) -> impl Iterator<Item = (FaultKind, u64)> + '_ {
-        let all = FaultKind::ALL.iter();
-        all.map(|kind| (*kind, self.of(*kind)))
+        let counts = self.0.as_deref().into_iter().flatten();
+        let all = FaultKind::ALL.iter().zip(counts);
+        all.map(|(kind, count)| (*kind, *count))
             .filter(|(_, count)| *count > 0)
     }
 
     pub(crate) fn add(&mut self, kind: FaultKind) {
-        self.0[kind.index()] += 1;
+        self.all_mut()[kind.index()] += 1;
     }
 
     /// The counts that `count` gives.
     pub(crate) fn of_each(count: impl Fn(FaultKind) -> u64) -> Self {
-        Self(std::array::from_fn(|index| count(FaultKind::ALL[index])))
+        let mut counts = Self::default();
+        for kind in FaultKind::ALL {
+            let count = count(*kind);
+            if count > 0 {
+                counts.all_mut()[kind.index()] = count;
+            }
+        }
+        counts
     }
 
     /// Raises each count to that of another seed, if that is higher.
     pub(crate) fn raise(&mut self, other: &Self) {
-        for (highest, count) in self.0.iter_mut().zip(other.0) {
-            *highest = (*highest).max(count);
-        }
+        self.combine(other, u64::max);
     }
 
     /// Adds the counts of another seed.
     pub fn merge(&mut self, other: &Self) {
-        for (total, count) in self.0.iter_mut().zip(other.0) {
-            *total = total.saturating_add(count);
+        self.combine(other, u64::saturating_add);
+    }
+
+    /// Makes each count `f` of it and that of `other`, where `f` of any count and 0 is that count.
+    fn combine(&mut self, other: &Self, f: impl Fn(u64, u64) -> u64) {
+        let Some(others) = other.0.as_deref() else {
+            return;
+        };
+        for (count, other) in self.all_mut().iter_mut().zip(others) {
+            *count = f(*count, *other);
         }
+    }
+
+    /// All counts, one of which is about to be above 0.
+    fn all_mut(&mut self) -> &mut [u64; FaultKind::COUNT] {
+        self.0
+            .get_or_insert_with(|| Box::new([0; FaultKind::COUNT]))
     }
 }
 
@@ -347,6 +371,22 @@ mod tests {
         for malformed in ["partial-write", "cut#0", "cut#x", "#1", "snow#1"] {
             assert!(malformed.parse::<FaultId>().is_err(), "{malformed}");
         }
+    }
+
+    #[test]
+    fn counts_are_equal_if_each_is_whatever_they_went_through() {
+        let none = FaultCounts::of_each(|_| 0);
+        let mut merged = FaultCounts::default();
+        merged.merge(&none);
+        merged.raise(&none);
+        assert_eq!((&merged, merged.total()), (&FaultCounts::default(), 0));
+        let cut = FaultCounts::of_each(|kind| u64::from(kind == FaultKind::Cut));
+        merged.add(FaultKind::Cut);
+        assert_eq!(merged, cut);
+        merged.raise(&cut);
+        assert_eq!(merged, cut);
+        merged.merge(&cut);
+        assert_eq!(merged.fired().collect::<Vec<_>>(), [(FaultKind::Cut, 2)]);
     }
 
     #[test]

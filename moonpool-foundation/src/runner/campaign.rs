@@ -189,8 +189,9 @@ fn judge(plan: &Plan<'_>, position: usize, seed: u64) -> (SeedReport, SiteCounts
         events_processed: first.events_processed,
         digest: first.digest,
     };
-    let (leftovers, faults) = (first.leftovers, first.faults);
+    let leftovers = first.leftovers;
     // Of the first run alone: a second one checks, and adds nothing.
+    let faults = std::mem::take(&mut first.faults);
     let counts = std::mem::take(&mut first.sites);
     let verdict = if plan.check.covers(position, first.verdict.is_passed()) {
         compared(first, orchestrator::run_seed(plan, seed))

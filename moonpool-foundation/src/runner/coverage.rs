@@ -227,8 +227,8 @@ impl Coverage {
             buggify: buggify.collect(),
             is_enforced: self.requirement.is_enforced,
             enabled_faults: self.merged.enabled_faults,
-            expected_faults: self.merged.expected_faults,
-            drawn_faults: self.merged.drawn_faults,
+            expected_faults: self.merged.expected_faults.clone(),
+            drawn_faults: self.merged.drawn_faults.clone(),
         }
     }
 }

@@ -111,10 +111,10 @@ pub(super) enum Network {
 
 impl Network {
     /// The network of `seed`: a pure function of it.
-    pub(super) fn of(&self, seed: u64) -> NetworkConfiguration {
+    pub(super) fn of(&self, seed: u64) -> Box<NetworkConfiguration> {
         match self {
-            Self::Fixed(config) => NetworkConfiguration::clone(config),
-            Self::Swarm => NetworkConfiguration::swarm_for_seed(seed),
+            Self::Fixed(config) => Box::clone(config),
+            Self::Swarm => Box::new(NetworkConfiguration::swarm_for_seed(seed)),
         }
     }
 }

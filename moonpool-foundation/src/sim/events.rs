@@ -32,6 +32,9 @@ const SORTED: usize = if cfg!(test) { 4 } else { 128 };
 /// Events that may lie in the row before half of them go to the wheel.
 const NEAR: usize = if cfg!(test) { 8 } else { 64 };
 
+/// So many entries are moved within the row in the time that one takes to go to the wheel.
+const DISPLACEMENTS: usize = 8;
+
 /// Whether an event keeps a run alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EventClass {
@@ -82,6 +85,8 @@ pub(crate) struct EventQueue<E> {
     near_ends: SimInstant,
     /// How many may lie there.
     near_limit: usize,
+    /// How many of them were moved by others that came in between, since some last went to the wheel.
+    displaced: usize,
     /// It was filled since [`take_filled`](Self::take_filled).
     is_filled: bool,
     /// What the wheel is seen from: an event lies at the level of the highest six bits in which its
@@ -109,6 +114,7 @@ impl<E> Default for EventQueue<E> {
             near: VecDeque::new(),
             near_ends: SimInstant::ZERO,
             near_limit: NEAR,
+            displaced: 0,
             is_filled: false,
             base: 0,
             levels: 0,
@@ -180,13 +186,30 @@ impl<E> EventQueue<E> {
         match self.near.back() {
             Some(last) if entry.at < last.at => {
                 let place = self.near.partition_point(|near| near.at <= entry.at);
-                self.near.insert(place, entry);
+                if self.is_in_the_way(place) && self.split_near(place) {
+                    self.near.push_back(entry);
+                } else {
+                    self.near.insert(place, entry);
+                }
             }
             _ => self.near.push_back(entry),
         }
         if self.near.len() > self.near_limit {
             self.shorten_near();
         }
+    }
+
+    /// Whether those from `place` on, should they be moved by each that comes in front of them, belong into
+    /// the wheel. Where many are due at one instant, as many are pushed while the row is still long.
+    #[inline]
+    fn is_in_the_way(&mut self, place: usize) -> bool {
+        let behind = self.near.len() - place;
+        let moved = behind.min(place);
+        if moved <= NEAR {
+            return false;
+        }
+        self.displaced += moved;
+        self.displaced > DISPLACEMENTS * behind
     }
 
     /// Moves the later half of the row to the wheel, unless all are of one instant.
@@ -196,9 +219,15 @@ impl<E> EventQueue<E> {
         if keep == 0 {
             keep = self.near.partition_point(|near| near.at <= middle);
         }
-        let Some(first) = self.near.get(keep) else {
+        if !self.split_near(keep) {
             self.near_limit = 2 * self.near.len();
-            return;
+        }
+    }
+
+    /// Moves all but the first `keep` to the wheel, if there are any and that does not cost too much.
+    fn split_near(&mut self, keep: usize) -> bool {
+        let Some(first) = self.near.get(keep) else {
+            return false;
         };
         let begins = first.at;
         if self.levels == 0 {
@@ -207,18 +236,19 @@ impl<E> EventQueue<E> {
             // The wheel has to be seen from earlier on, which moves everything in it. That is rare: its
             // first bucket was looked at when the clock was far behind it.
             if self.near.len() < NEAR + 4 * self.len.isqrt() {
-                self.near_limit = 2 * self.near.len();
-                return;
+                return false;
             }
             self.rebuild(begins.as_nanos());
         }
         self.near_limit = NEAR;
         self.near_ends = begins;
+        self.displaced = 0;
         for index in keep..self.near.len() {
             let entry = self.near[index];
             self.place(entry);
         }
         self.near.truncate(keep);
+        true
     }
 
     /// The earliest event, taken out if it is due by `limit`.
@@ -578,6 +608,27 @@ mod tests {
         let early = (0..10).map(|event| (at(400), event));
         let late = (0..1000).map(|event| (at(500), event));
         assert_eq!(popped, early.chain(late).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_row_that_is_long_because_many_are_due_at_once_lets_later_ones_go_to_the_wheel() {
+        const AT_ONCE: usize = 1000;
+        let mut queue = EventQueue::default();
+        for _ in 0..AT_ONCE {
+            queue.push(at(100), EventClass::Foreground, 0);
+        }
+        // Each of them sends something that arrives soon, and sleeps for long.
+        for popped in 1..AT_ONCE {
+            assert_eq!(queue.pop(), Some((at(100), 0)));
+            queue.push(at(200), EventClass::Foreground, 1);
+            queue.push(at(5000), EventClass::Foreground, 2);
+            let others = queue.near.len() - (AT_ONCE - popped);
+            assert!(others <= 8 * NEAR, "{others} after {popped}");
+        }
+        let rest: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let times = |time, event| std::iter::repeat_n((at(time), event), AT_ONCE - 1);
+        let expected = std::iter::once((at(100), 0)).chain(times(200, 1));
+        assert_eq!(rest, expected.chain(times(5000, 2)).collect::<Vec<_>>());
     }
 
     proptest! {

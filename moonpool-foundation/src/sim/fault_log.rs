@@ -94,11 +94,11 @@ impl FaultLog {
 
     /// How often each kind was drawn: those that fired, and those that were skipped.
     pub(crate) fn drawn(&self) -> FaultCounts {
-        self.ordinals
+        self.ordinals.clone()
     }
 
     pub(crate) fn counts(&self) -> FaultCounts {
-        self.counts
+        self.counts.clone()
     }
 
     /// What was recorded, oldest first.

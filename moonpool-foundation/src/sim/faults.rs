@@ -184,7 +184,8 @@ impl Latencies {
 
 #[derive(Debug)]
 pub(crate) struct Faults {
-    pub(super) config: NetworkConfiguration,
+    /// In a place of its own: it is large, and never looked at where speed matters.
+    pub(super) config: Box<NetworkConfiguration>,
     pub(super) chances: Chances,
     pub(super) spans: Spans,
     /// Whether any fault may meet a write, or a read: a network without faults asks no further.
@@ -221,7 +222,7 @@ impl Faults {
         FaultCounts::of_each(|kind| self.streams[kind.index()].expected())
     }
 
-    pub(crate) fn new(seed: u64, config: NetworkConfiguration) -> Self {
+    pub(crate) fn new(seed: u64, config: Box<NetworkConfiguration>) -> Self {
         let chances = Chances::of(&config);
         Self {
             spans: Spans::of(&config),
@@ -247,7 +248,7 @@ impl Faults {
     /// From now on nothing goes wrong by chance, and latencies have no tail.
     pub(super) fn heal(&mut self) {
         for kind in FaultKind::ALL {
-            self.config = self.config.clone().without(*kind);
+            *self.config = self.config.as_ref().clone().without(*kind);
         }
         self.chances = Chances::of(&self.config);
         self.latencies = Latencies::of(&self.config);

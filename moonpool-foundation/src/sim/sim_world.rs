@@ -181,7 +181,7 @@ impl SimWorld {
     /// A world of this seed, with the default network.
     #[must_use]
     pub fn new_with_seed(seed: u64) -> Self {
-        Self::make(NetworkConfiguration::default(), seed)
+        Self::make(Box::default(), seed)
     }
 
     /// A world of seed 0 on this network.
@@ -203,11 +203,11 @@ impl SimWorld {
         seed: u64,
     ) -> Result<Self, NetworkConfigError> {
         config.validate()?;
-        Ok(Self::make(config, seed))
+        Ok(Self::make(Box::new(config), seed))
     }
 
     /// A world on a network that was validated.
-    pub(crate) fn make(config: NetworkConfiguration, seed: u64) -> Self {
+    pub(crate) fn make(config: Box<NetworkConfiguration>, seed: u64) -> Self {
         let shared = Shared::new(seed, config);
         Self {
             ends: Some(EndOnDrop(Rc::clone(&shared))),

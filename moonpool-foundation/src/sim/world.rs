@@ -105,7 +105,7 @@ const DEFAULT_LIVELOCK_LIMIT: u64 = 1_000_000;
 const TOGETHER_FACTOR: u64 = 16;
 
 impl World {
-    fn new(seed: u64, config: NetworkConfiguration) -> Self {
+    fn new(seed: u64, config: Box<NetworkConfiguration>) -> Self {
         Self {
             seed,
             clock: SimInstant::ZERO,
@@ -305,7 +305,7 @@ pub(super) fn class_of_traffic(
 }
 
 impl Shared {
-    pub(super) fn new(seed: u64, config: NetworkConfiguration) -> Rc<Self> {
+    pub(super) fn new(seed: u64, config: Box<NetworkConfiguration>) -> Rc<Self> {
         Rc::new(Self {
             world: RefCell::new(World::new(seed, config)),
             invariants: OnceCell::new(),

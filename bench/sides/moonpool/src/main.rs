@@ -24,6 +24,7 @@ fn main() {
         "sim-mesh-rpc" => sim_calls::mesh(&arguments),
         "sim-heartbeat" => mesh::heartbeats(&arguments),
         "sim-ring" => mesh::ring(&arguments),
+        "sim-ring-beats" => mesh::ring_beats(&arguments),
         "sim-seeds" => seeds::bare(arguments.number("n", 10_000)),
         "sim-seeds-builder" => seeds::builder(&arguments),
         "sim-sleeps" => sleeps::repeated(&arguments),
@@ -35,7 +36,7 @@ fn main() {
         "tcp-server" => tcp::server(&arguments),
         "tcp-client" => tcp::client(&arguments),
         "tcp-large" => tcp::large(arguments.number("n", 100)),
-        "tcp-connections" => tcp::connections(&arguments),
+        "tcp-connections-client" => tcp::connections(&arguments),
         _ => arguments.unknown(),
     }
 }

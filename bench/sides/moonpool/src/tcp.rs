@@ -118,15 +118,15 @@ pub fn large(count: u64) {
     });
 }
 
-/// As many callers as connections, each calling one after the other on a transport of its own.
+/// As many callers as connections, each calling the server of another process, one call after the other
+/// on a transport of its own.
 pub fn connections(arguments: &Arguments) {
+    let address = arguments.text("address", "").parse().unwrap();
+    let other = Some(arguments.number("server", 0));
     let connections: u64 = arguments.number("connections", 100);
     let each = arguments.number::<u64>("n", 20_000) / connections;
     real(async move {
         let providers = TokioProviders::new();
-        let any = ANY_PORT.parse().unwrap();
-        let server = calls::serve::<_, Sample, _>(&providers, any, PostcardCodec).await;
-        let address = server.local_address().unwrap();
         let mut transports = Vec::new();
         for _ in 0..connections {
             let transport = calls::transport(&providers);
@@ -134,7 +134,7 @@ pub fn connections(arguments: &Arguments) {
             calls::call_many(&providers, &transport, address, one, PostcardCodec).await;
             transports.push(transport);
         }
-        let measurement = Measurement::begin();
+        let measurement = Measurement::begin_with(other);
         let callers: Vec<_> = transports
             .iter()
             .map(|transport| {
