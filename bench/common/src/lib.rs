@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_getcpuclockid};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of an echo over a stream, and of a call in bincode's fixed-width form.
@@ -105,8 +106,8 @@ pub fn print(name: &str, value: impl Display) {
 /// From the start of the measured part to its end: wall time, and CPU time of this process and, if
 /// it is named, of another.
 pub struct Measurement {
-    other: Option<u32>,
-    cpu: Duration,
+    cpu: CpuClocks,
+    cpu_began: Duration,
     began: Instant,
 }
 
@@ -117,9 +118,9 @@ impl Measurement {
 
     /// `other` is the process that runs the other end.
     pub fn begin_with(other: Option<u32>) -> Self {
-        let cpu = cpu_of_all(other);
+        let cpu = CpuClocks::new(other);
         Self {
-            other,
+            cpu_began: cpu.now(),
             cpu,
             began: Instant::now(),
         }
@@ -128,7 +129,7 @@ impl Measurement {
     /// Prints what `operations` operations took.
     pub fn end(self, operations: u64) {
         let wall = self.began.elapsed();
-        let cpu = cpu_of_all(self.other).saturating_sub(self.cpu);
+        let cpu = self.cpu.now().saturating_sub(self.cpu_began);
         let operations = operations as f64;
         print("rate", operations / wall.as_secs_f64());
         print("wall_s", wall.as_secs_f64());
@@ -136,21 +137,36 @@ impl Measurement {
     }
 }
 
-fn cpu_of_all(other: Option<u32>) -> Duration {
-    cpu_time("self") + other.map_or(Duration::ZERO, |pid| cpu_time(&pid.to_string()))
+/// What all threads of some processes ran on a CPU, ended ones included, to the nanosecond.
+struct CpuClocks(Vec<ClockId>);
+
+impl CpuClocks {
+    /// Of this process, and of another.
+    fn new(other: Option<u32>) -> Self {
+        let clock_of = |pid: u32| {
+            let pid = Pid::from_raw(i32::try_from(pid).unwrap_or(-1));
+            match clock_getcpuclockid(pid) {
+                Ok(clock) => clock,
+                Err(error) => panic!("no CPU clock of process {pid}: {error}"),
+            }
+        };
+        let mut clocks = vec![ClockId::CLOCK_PROCESS_CPUTIME_ID];
+        clocks.extend(other.map(clock_of));
+        Self(clocks)
+    }
+
+    fn now(&self) -> Duration {
+        let read = |clock: &ClockId| match clock.now() {
+            Ok(time) => Duration::from(time),
+            Err(error) => panic!("CPU clock: {error}"),
+        };
+        self.0.iter().map(read).sum()
+    }
 }
 
-/// What all threads of a process ran on a CPU, to the nanosecond. Zero where the kernel does not tell.
-pub fn cpu_time(process: &str) -> Duration {
-    let mut total = 0;
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
-    for task in tasks.into_iter().flatten().flatten() {
-        let path: PathBuf = task.path().join("schedstat");
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let on_cpu = text.split(' ').next().and_then(|field| field.parse().ok());
-        total += on_cpu.unwrap_or(0_u64);
-    }
-    Duration::from_nanos(total)
+/// What all threads of this process ran on a CPU so far, ended ones included.
+pub fn cpu_time() -> Duration {
+    CpuClocks::new(None).now()
 }
 
 /// A line of `/proc/self/status` in bytes: `VmRSS` is resident now, `VmHWM` the most that ever was.
@@ -180,5 +196,48 @@ impl Numbers {
     /// From a microsecond to [`LONGEST_SLEEP`].
     pub fn sleep(&mut self) -> Duration {
         Duration::from_micros(1 + self.next() % 100_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hint::black_box;
+
+    fn work() -> u64 {
+        (0..black_box(100_000)).fold(0, |sum, next| black_box(sum ^ next))
+    }
+
+    /// A figure of a run that takes a few milliseconds is of use only then.
+    #[test]
+    fn the_cpu_clock_tells_short_pieces_of_work_apart() {
+        let mut readings: Vec<Duration> = (0..20)
+            .map(|_| {
+                black_box(work());
+                cpu_time()
+            })
+            .collect();
+        readings.dedup();
+        assert_eq!(readings.len(), 20);
+    }
+
+    #[test]
+    fn threads_that_have_ended_count() {
+        let before = cpu_time();
+        let thread = std::thread::spawn(|| {
+            black_box(work());
+            Duration::from(ClockId::CLOCK_THREAD_CPUTIME_ID.now().unwrap())
+        });
+        let of_thread = thread.join().unwrap();
+        assert!(of_thread > Duration::ZERO && cpu_time() - before >= of_thread);
+    }
+
+    #[test]
+    fn another_process_counts() {
+        let this = std::process::id();
+        let own = cpu_time();
+        // Twice this process: as if it were the other one.
+        let both = CpuClocks::new(Some(this)).now();
+        assert!(both >= 2 * own, "{both:?} {own:?}");
     }
 }

@@ -139,11 +139,11 @@ pub fn ring_beats(arguments: &Arguments) {
         world.run_for(RING_BEAT / 2).unwrap();
         (world, all)
     };
-    let before = cpu_time("self");
+    let before = cpu_time();
     for _ in 0..worlds {
         drop(make());
     }
-    let made = cpu_time("self").saturating_sub(before);
+    let made = cpu_time().saturating_sub(before);
     print(
         "made_us",
         made.as_secs_f64() * 1e6 / (nodes * worlds) as f64,
