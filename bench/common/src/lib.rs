@@ -169,6 +169,12 @@ pub fn cpu_time() -> Duration {
     CpuClocks::new(None).now()
 }
 
+/// How many calls go before a measurement of `count` calls by `window` callers: a twentieth of them, and
+/// at least one a caller.
+pub fn warm_up(count: u64, window: u64) -> u64 {
+    (count / 20).max(window)
+}
+
 /// A line of `/proc/self/status` in bytes: `VmRSS` is resident now, `VmHWM` the most that ever was.
 pub fn memory(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -196,6 +202,33 @@ impl Numbers {
     /// From a microsecond to [`LONGEST_SLEEP`].
     pub fn sleep(&mut self) -> Duration {
         Duration::from_micros(1 + self.next() % 100_000)
+    }
+}
+
+/// What came out of a queue: the times in their order and, since events of one time may come in any, the events
+/// that were left at the end in none. The same for all queues that give the earliest event.
+#[derive(Default)]
+pub struct Order {
+    times: u64,
+    events: u64,
+}
+
+impl Order {
+    /// The next event has that time.
+    pub fn note(&mut self, at: u64) {
+        self.times = (self.times.rotate_left(5) ^ at).wrapping_mul(0x517C_C1B7_2722_0A95);
+    }
+
+    /// One of those that are left has that time.
+    pub fn note_left(&mut self, at: u64, event: u64) {
+        self.note(at);
+        let mixed = (event + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.events = self.events.wrapping_add(mixed ^ (mixed >> 29));
+    }
+
+    /// 32 bits, which a floating-point number holds exactly.
+    pub fn checksum(&self) -> u64 {
+        (self.times ^ self.events.rotate_left(32)) >> 32
     }
 }
 
@@ -239,5 +272,22 @@ mod tests {
         // Twice this process: as if it were the other one.
         let both = CpuClocks::new(Some(this)).now();
         assert!(both >= 2 * own, "{both:?} {own:?}");
+    }
+
+    #[test]
+    fn another_order_and_another_event_have_another_checksum() {
+        let checksum = |events: &[(u64, u64)]| {
+            let mut order = Order::default();
+            order.note(0);
+            for &(at, event) in events {
+                order.note_left(at, event);
+            }
+            order.checksum()
+        };
+        let right = checksum(&[(1, 7), (1, 8), (2, 9)]);
+        assert_eq!(right, checksum(&[(1, 8), (1, 7), (2, 9)]));
+        assert_ne!(right, checksum(&[(2, 9), (1, 8), (1, 7)]));
+        assert_ne!(right, checksum(&[(1, 7), (1, 7), (2, 9)]));
+        assert_ne!(right, checksum(&[(1, 7), (1, 8)]));
     }
 }
