@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use bench_common::{Arguments, LARGE, Measurement, Sample, print};
+use bench_common::{Arguments, LARGE, Measurement, Sample, print, warm_up};
 use moonpool::{
     Blob, Endpoint, FlowTransportBuilder, JsonCodec, MessageCodec, NetworkAddress, PeerConfig,
     PostcardCodec, TokioProviders, send_request,
@@ -49,7 +49,7 @@ async fn measure<C: MessageCodec>(
         &providers,
         &transport,
         server,
-        (window, window),
+        (warm_up(count, window), window),
         codec.clone(),
     )
     .await;
