@@ -91,6 +91,12 @@ impl Arguments {
         self.values.get(key).map_or(default, String::as_str)
     }
 
+    /// How many calls go before a measurement of `count` calls by `window` callers: a twentieth of them or as many as
+    /// were asked for, and at least one a caller.
+    pub fn warm_up(&self, count: u64, window: u64) -> u64 {
+        self.number("warm", count / 20).max(window)
+    }
+
     /// Ends the process: this side has no such work.
     pub fn unknown(&self) -> ! {
         eprintln!("no such work here: {}", self.work);
@@ -167,12 +173,6 @@ impl CpuClocks {
 /// What all threads of this process ran on a CPU so far, ended ones included.
 pub fn cpu_time() -> Duration {
     CpuClocks::new(None).now()
-}
-
-/// How many calls go before a measurement of `count` calls by `window` callers: a twentieth of them, and
-/// at least one a caller.
-pub fn warm_up(count: u64, window: u64) -> u64 {
-    (count / 20).max(window)
 }
 
 /// A line of `/proc/self/status` in bytes: `VmRSS` is resident now, `VmHWM` the most that ever was.

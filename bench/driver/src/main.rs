@@ -98,8 +98,8 @@ fn run() -> Result<(), String> {
             Err("instructions are counted by callgrind: install valgrind".to_owned())
         }
         Mode::Check => {
-            build(&[Side::Moonpool], &options)?;
-            instructions::check(&rows::instructions())
+            build(&[Side::Moonpool, Side::Untraced], &options)?;
+            instructions::check(&rows::instructions(), &rows::tracing())
         }
         Mode::Update => {
             build(&[Side::Moonpool], &options)?;
@@ -118,7 +118,9 @@ fn build(sides: &[Side], options: &Options) -> Result<(), String> {
 
 fn compare(options: &Options) -> Result<(), String> {
     let rows = if options.instructions {
-        rows::instructions()
+        let mut rows = rows::instructions();
+        rows.push(rows::tracing());
+        rows
     } else {
         rows::all(options.quick)
     };

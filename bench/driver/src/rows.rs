@@ -141,7 +141,7 @@ impl Row {
 fn system(name: &'static str, side: Side, work: &'static str) -> System {
     let kind = match side {
         Side::Moonpool => Kind::Ours,
-        Side::Floor => Kind::Floor,
+        Side::Untraced | Side::Floor => Kind::Floor,
         _ => Kind::Peer,
     };
     System {
@@ -223,6 +223,7 @@ pub fn all(quick: bool) -> Vec<Row> {
     rows.push(sleeps());
     if !quick {
         rows.extend(part_instructions());
+        rows.push(tracing());
     }
     rows.extend(concurrent_sleeps(quick));
     rows.extend([1_000, 100_000, 1_000_000].map(queue));
@@ -302,6 +303,20 @@ fn call_instructions() -> Row {
         .with(add("madsim", Side::Madsim, &[]))
 }
 
+/// What the points of tracing cost when nobody listens.
+pub fn tracing() -> Row {
+    let add = |name, side| {
+        system(name, side, "sim-rpc")
+            .parameters(&["codec=postcard"])
+            .exactly(500)
+    };
+    let title =
+        "simulated: a call without a subscriber, and with tracing compiled out, in instructions";
+    Row::new("instructions-tracing", title, Figure::Instructions)
+        .with(add("moonpool", Side::Moonpool).goal(Goal::Floor(0.98)))
+        .with(add("tracing compiled out", Side::Untraced))
+}
+
 /// What else a baseline is kept of, beside what it can be compared with.
 fn part_instructions() -> Vec<Row> {
     let row = |name: &str, title: &str| {
@@ -320,7 +335,8 @@ fn part_instructions() -> Vec<Row> {
     let sleeps = |name, side| system(name, side, "sim-sleeps").exactly(10_000);
     let call = |name, side, codec: &[&str]| {
         system(name, side, "tcp")
-            .parameters(&["window=1"])
+            // As many in both runs, so that the difference has none of them.
+            .parameters(&["window=1", "warm=20"])
             .parameters(codec)
             .exactly(300)
     };

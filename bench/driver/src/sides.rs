@@ -10,6 +10,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     Moonpool,
+    /// moonpool with tracing compiled out.
+    Untraced,
     Floor,
     Turmoil,
     Madsim,
@@ -38,6 +40,7 @@ impl Side {
     pub fn package(self) -> &'static str {
         match self {
             Self::Moonpool => "bench-moonpool",
+            Self::Untraced => "bench-moonpool-untraced",
             Self::Floor => "bench-floor",
             Self::Turmoil => "bench-turmoil",
             Self::Madsim => "bench-madsim",

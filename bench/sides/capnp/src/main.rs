@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use bench_common::{Arguments, LARGE, Measurement, Sample, print, warm_up};
+use bench_common::{Arguments, LARGE, Measurement, Sample, print};
 use capnp_rpc::rpc_twoparty_capnp::Side;
 use capnp_rpc::{RpcSystem, twoparty};
 use futures::io::{AsyncReadExt, BufReader, BufWriter};
@@ -148,7 +148,7 @@ async fn call_many(client: &echo::Client, count: u64, window: u64) {
 async fn measure(client: echo::Client, arguments: &Arguments, other: Option<u32>) {
     let window: u64 = arguments.number("window", 1);
     let count: u64 = arguments.number("n", 20_000);
-    call_many(&client, warm_up(count, window), window).await;
+    call_many(&client, arguments.warm_up(count, window), window).await;
     let measurement = Measurement::begin_with(other);
     call_many(&client, count, window).await;
     measurement.end(count / window * window);

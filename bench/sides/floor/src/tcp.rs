@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use bench_common::{Arguments, LARGE, Measurement, PAYLOAD, print, warm_up};
+use bench_common::{Arguments, LARGE, Measurement, PAYLOAD, print};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -71,7 +71,7 @@ async fn measure(address: SocketAddr, arguments: &Arguments, other: Option<u32>)
     let window = arguments.number("window", 1);
     let count = arguments.number("n", 100_000_usize).max(window);
     let mut stream = connect(address).await;
-    let before = warm_up(count as u64, window as u64) as usize;
+    let before = arguments.warm_up(count as u64, window as u64) as usize;
     ask(&mut stream, before, window).await;
     let measurement = Measurement::begin_with(other);
     ask(&mut stream, count, window).await;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use bench_common::{Arguments, LARGE, Measurement, Sample, print, warm_up};
+use bench_common::{Arguments, LARGE, Measurement, Sample, print};
 use futures::prelude::*;
 use serde_bytes::ByteBuf;
 use tarpc::server::Channel;
@@ -149,7 +149,7 @@ async fn call_many(client: &EchoClient, count: u64, window: u64) {
 async fn measure(client: EchoClient, arguments: &Arguments, other: Option<u32>) {
     let window: u64 = arguments.number("window", 1);
     let count: u64 = arguments.number("n", 20_000);
-    call_many(&client, warm_up(count, window), window).await;
+    call_many(&client, arguments.warm_up(count, window), window).await;
     let measurement = Measurement::begin_with(other);
     call_many(&client, count, window).await;
     measurement.end(count / window * window);

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-use bench_common::{Arguments, LARGE, Measurement, PAYLOAD, print, warm_up};
+use bench_common::{Arguments, LARGE, Measurement, PAYLOAD, print};
 use bytes::{Buf, BufMut, Bytes};
 use tokio::net::TcpListener;
 use tonic::body::Body;
@@ -192,7 +192,7 @@ async fn call_many(channel: &Channel, count: u64, window: u64) {
 async fn measure(channel: Channel, arguments: &Arguments, other: Option<u32>) {
     let window: u64 = arguments.number("window", 1);
     let count: u64 = arguments.number("n", 20_000);
-    call_many(&channel, warm_up(count, window), window).await;
+    call_many(&channel, arguments.warm_up(count, window), window).await;
     let measurement = Measurement::begin_with(other);
     call_many(&channel, count, window).await;
     measurement.end(count / window * window);
