@@ -53,11 +53,13 @@ const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 pub struct FixedHasher(u64);
 
 impl Hasher for FixedHasher {
+    #[inline]
     fn finish(&self) -> u64 {
         // Maps look at the upper and the lower bits: both depend on all of the key.
         self.0 ^ (self.0 >> 32)
     }
 
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
@@ -68,14 +70,17 @@ impl Hasher for FixedHasher {
         self.write_u64(u64::from_le_bytes(last));
     }
 
+    #[inline]
     fn write_u64(&mut self, word: u64) {
         self.0 = (self.0 ^ word).wrapping_mul(MULTIPLIER).rotate_left(29);
     }
 
+    #[inline]
     fn write_u32(&mut self, word: u32) {
         self.write_u64(u64::from(word));
     }
 
+    #[inline]
     fn write_usize(&mut self, word: usize) {
         self.write_u64(word as u64);
     }

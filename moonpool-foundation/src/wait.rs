@@ -88,132 +88,55 @@ pub fn note(reason: WaitReason) {
 pub fn note(_reason: WaitReason) {}
 
 #[cfg(feature = "sim")]
-pub(crate) use notes::{MAX_NOTES, Waits, reset, taken};
+pub(crate) use notes::{MAX_NOTES, has_any, take_each};
 
 #[cfg(feature = "sim")]
 mod notes {
-    use std::cell::{Cell, RefCell};
-    use std::time::Duration;
+    use std::cell::Cell;
 
     use super::WaitReason;
 
     /// A task that selects over more futures than this shows the first ones only.
     pub(crate) const MAX_NOTES: usize = 4;
 
+    /// What was noted and not taken.
+    struct Notes {
+        len: Cell<usize>,
+        /// Beyond the first `len` they are old.
+        reasons: [Cell<Option<WaitReason>>; MAX_NOTES],
+    }
+
     thread_local! {
-        static LEN: Cell<usize> = const { Cell::new(0) };
-        static NOTES: RefCell<[Option<WaitReason>; MAX_NOTES]> =
-            const { RefCell::new([None; MAX_NOTES]) };
+        static NOTES: Notes = const {
+            Notes {
+                len: Cell::new(0),
+                reasons: [const { Cell::new(None) }; MAX_NOTES],
+            }
+        };
     }
 
     pub(super) fn add(reason: WaitReason) {
-        let len = LEN.get();
-        if len < MAX_NOTES {
-            NOTES.with_borrow_mut(|notes| notes[len] = Some(reason));
-            LEN.set(len + 1);
-        }
-    }
-
-    /// Forgets all notes: the executor does so before each poll.
-    pub(crate) fn reset() {
-        LEN.set(0);
-    }
-
-    /// No time that anybody sleeps until.
-    const NO_SLEEP: u64 = u64::MAX;
-
-    /// What one task waits for. Room for anything but a single sleep is made once, when it is needed:
-    /// worlds of a million tasks are mostly made of sleeping ones.
-    #[derive(Debug)]
-    pub(crate) struct Waits {
-        /// In nanoseconds: of a task that sleeps and waits for nothing else.
-        sleeps_until: u64,
-        noted: Option<Box<Noted>>,
-    }
-
-    #[derive(Debug, Default)]
-    struct Noted {
-        len: usize,
-        /// Beyond the first `len` they are of earlier polls.
-        reasons: [Option<WaitReason>; MAX_NOTES],
-    }
-
-    impl Default for Waits {
-        fn default() -> Self {
-            Self {
-                sleeps_until: NO_SLEEP,
-                noted: None,
+        NOTES.with(|notes| {
+            let len = notes.len.get();
+            if let Some(place) = notes.reasons.get(len) {
+                place.set(Some(reason));
+                notes.len.set(len + 1);
             }
-        }
+        });
     }
 
-    impl Waits {
-        /// Keeps the notes made since the last reset.
-        #[inline]
-        pub(crate) fn take(&mut self) {
-            let len = LEN.get();
-            self.sleeps_until = NO_SLEEP;
-            if len == 0 {
-                if let Some(noted) = &mut self.noted {
-                    noted.len = 0;
-                }
-                return;
-            }
-            NOTES.with_borrow(|notes| match &notes[..len] {
-                [Some(WaitReason::Sleep { until })]
-                    if let Ok(until) = until.as_nanos().try_into()
-                        && until != NO_SLEEP =>
-                {
-                    self.sleeps_until = until;
-                }
-                notes => {
-                    let noted = self.noted.get_or_insert_default();
-                    noted.len = len;
-                    noted.reasons[..len].copy_from_slice(notes);
-                }
-            });
-        }
-
-        pub(crate) fn iter(&self) -> impl Iterator<Item = WaitReason> {
-            let only_sleeps = self.sleeps_until != NO_SLEEP;
-            let sleep = only_sleeps.then(|| WaitReason::Sleep {
-                until: Duration::from_nanos(self.sleeps_until),
-            });
-            let noted = self.noted.iter().filter(move |_| !only_sleeps);
-            let noted =
-                noted.flat_map(|noted| noted.reasons[..noted.len].iter().flatten().copied());
-            sleep.into_iter().chain(noted)
-        }
+    /// Whether there are any.
+    #[inline]
+    pub(crate) fn has_any() -> bool {
+        NOTES.with(|notes| notes.len.get() > 0)
     }
 
-    /// The notes made since the last reset.
-    pub(crate) fn taken() -> ([Option<WaitReason>; MAX_NOTES], usize) {
-        (NOTES.with_borrow(|notes| *notes), LEN.get())
-    }
-}
-
-#[cfg(all(test, feature = "sim"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_task_waited_for_in_an_earlier_poll_does_not_show() {
-        let sleep = WaitReason::Sleep {
-            until: Duration::from_nanos(u64::MAX),
-        };
-        let join = WaitReason::Join { task: 7 };
-        let mut waits = Waits::default();
-        for noted in [
-            &[join, sleep][..],
-            &[sleep],
-            &[join],
-            &[sleep, join, sleep],
-            &[],
-        ] {
-            reset();
-            noted.iter().copied().for_each(note);
-            waits.take();
-            assert_eq!(waits.iter().collect::<Vec<_>>(), noted);
-        }
+    /// Takes the notes since this was called last: the executor does so before it polls anybody, and after.
+    pub(crate) fn take_each(mut f: impl FnMut(WaitReason)) {
+        NOTES.with(|notes| {
+            let len = notes.len.take();
+            let noted = notes.reasons.iter().take(len);
+            noted.filter_map(Cell::get).for_each(&mut f);
+        });
     }
 }

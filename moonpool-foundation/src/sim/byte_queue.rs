@@ -11,10 +11,12 @@ pub(super) struct ByteQueue {
 }
 
 impl ByteQueue {
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.buffer.len() - self.taken
     }
 
+    #[inline]
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.buffer[self.taken..]
     }
@@ -36,6 +38,7 @@ impl ByteQueue {
     }
 
     /// Takes the first `count` bytes.
+    #[inline]
     pub(super) fn take(&mut self, count: usize) {
         self.taken = (self.taken + count).min(self.buffer.len());
         if self.taken == self.buffer.len() {

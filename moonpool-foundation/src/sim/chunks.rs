@@ -2,6 +2,7 @@
 
 use super::clock::SimInstant;
 use super::events::{EventKey, index_u32};
+use super::recycle::{Recycle, recycle};
 
 /// Entries of one chunk: with its head it fills eight lines of the cache.
 const CHUNK: usize = 31;
@@ -66,6 +67,8 @@ impl Default for Chunks {
         }
     }
 }
+
+recycle!(Chunks { all } Self::default());
 
 impl Chunks {
     /// Adds an entry to the end of a bucket.

@@ -12,6 +12,7 @@ impl SimInstant {
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
     /// This instant and `duration` later; saturates at [`SimInstant::NEVER`].
+    #[inline]
     pub(crate) fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
     }
@@ -41,6 +42,9 @@ impl SimInstant {
 }
 
 /// Whole nanoseconds of `duration`, saturating at 584 years.
+#[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    let whole = duration.as_secs().checked_mul(1_000_000_000);
+    let nanos = whole.and_then(|whole| whole.checked_add(duration.subsec_nanos().into()));
+    nanos.unwrap_or(u64::MAX)
 }

@@ -143,8 +143,16 @@ impl World {
     }
 
     /// How long a sleep of `duration` takes in `owner`'s process.
+    #[inline]
     pub(super) fn slept(&mut self, owner: ProcessRef, duration: Duration) -> Duration {
-        if self.clocks.delays.is_none() || !self.processes.is_live(owner) {
+        if self.clocks.delays.is_none() {
+            return duration;
+        }
+        self.maybe_lengthened(owner, duration)
+    }
+
+    fn maybe_lengthened(&mut self, owner: ProcessRef, duration: Duration) -> Duration {
+        if !self.processes.is_live(owner) {
             return duration;
         }
         let addition = self.clocks.addition(&mut self.digest);

@@ -14,6 +14,7 @@ use super::faults::{ConnectFailure, Occasion};
 use super::links::Links;
 use super::pipe::Pipe;
 use super::process::{Death, ProcessId, ProcessRef};
+use super::recycle::{Recycle, recycle};
 use super::slab::{Key, Slab};
 use super::world::{Event, World};
 use crate::chaos::FaultTarget;
@@ -72,6 +73,8 @@ enum Outcome {
 #[derive(Debug)]
 pub(crate) enum Asked<T> {
     Ready(T),
+    /// Not yet; the task that asks will be woken, and what it waits for is noted.
+    Noted,
     /// Not yet, and the waker that is kept would wake the asker.
     Parked,
     /// Not yet, and the asker's waker must be stored first.
@@ -88,6 +91,7 @@ pub(crate) struct Network {
     bound: BTreeMap<(ProcessId, u16), Vec<ListenerId>>,
     ports: BTreeMap<ProcessId, Ports>,
 }
+recycle!(Network { connections, listeners, attempts } Self::default());
 
 impl Network {
     pub(crate) fn connections(&self) -> usize {

@@ -67,6 +67,12 @@ pub(crate) fn run_as(current: Current) -> Running {
     }
 }
 
+/// Lends the place of what [`current`] gives: for a loop that runs one's code after the other's.
+#[inline]
+pub(super) fn with_current<R>(f: impl FnOnce(&Cell<Option<Current>>) -> R) -> R {
+    CURRENT.with(f)
+}
+
 impl Drop for Running {
     #[inline]
     fn drop(&mut self) {
@@ -174,14 +180,23 @@ const ESCAPE_PREFIX: &str = "moonpool escape: ";
 const BLOCKING: &str = "a simulated future was polled by another runtime: await it in a simulated \
                         task instead of blocking on it (SimWorld::block_on drives a world from outside)";
 
-/// Ends the current task if `waker` belongs to a foreign runtime that blocks on simulated futures:
-/// that would wait in real time for an event that nobody can process meanwhile.
+/// Ends the current task if it is polled by a foreign runtime that blocks on simulated futures: that
+/// would wait in real time for an event that nobody can process meanwhile.
+pub(crate) fn check_not_blocking() {
+    if current().is_some() {
+        check_not_entered();
+    }
+}
+
+/// As [`check_not_blocking`], where simulated code runs for certain: a runtime may also be entered and
+/// held across an await.
 #[expect(
     clippy::panic,
     reason = "the only way out of a foreign runtime's block_on; it becomes a verdict"
 )]
-pub(crate) fn check_not_blocking() {
-    if current().is_some() && tokio::runtime::Handle::try_current().is_ok() {
+#[inline]
+pub(super) fn check_not_entered() {
+    if tokio::runtime::Handle::try_current().is_ok() {
         panic!("{ESCAPE_PREFIX}{BLOCKING}");
     }
 }

@@ -14,16 +14,17 @@ use super::io_faults::Meets;
 use super::pipe::{Carries, Outgoing, Segment, Sender};
 use super::wakes::Waiter;
 use super::world::World;
+use crate::wait::WaitReason;
 
 impl World {
-    /// Reads into `buffer`: bytes, or nothing at the end.
+    /// Reads into `buffer`: bytes, or nothing at the end. It waits for `reason`.
     #[inline]
     pub(crate) fn read(
         &mut self,
-        id: ConnectionId,
-        side: Side,
+        (id, side): (ConnectionId, Side),
         buffer: &mut ReadBuf<'_>,
         waker: &Waker,
+        reason: impl FnOnce() -> WaitReason,
     ) -> Asked<io::Result<()>> {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
@@ -40,8 +41,7 @@ impl World {
             if !is_clogged && let Some(ended) = end.read_end(pipe.ended) {
                 return Asked::Ready(ended);
             }
-            let polled = self.executor.polled_task(waker);
-            return Waiter::park(&mut end.reader, polled, waker);
+            return self.executor.park(&mut end.reader, waker, reason);
         }
         let available = pipe.delivered.min(wanted);
         if self.faults.meets_reads() && !is_stable {
@@ -82,7 +82,12 @@ impl World {
 
     /// A wait if a read would be one.
     #[inline]
-    pub(crate) fn await_bytes(&mut self, id: ConnectionId, side: Side, waker: &Waker) -> Asked<()> {
+    pub(crate) fn await_bytes(
+        &mut self,
+        (id, side): (ConnectionId, Side),
+        waker: &Waker,
+        reason: impl FnOnce() -> WaitReason,
+    ) -> Asked<()> {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return Asked::Ready(());
         };
@@ -92,18 +97,17 @@ impl World {
         if !is_empty || matches!(end.state, EndState::Reset(_)) {
             return Asked::Ready(());
         }
-        let polled = self.executor.polled_task(waker);
-        Waiter::park(&mut end.reader, polled, waker)
+        self.executor.park(&mut end.reader, waker, reason)
     }
 
-    /// Accepts as many of the bytes as the send buffer has room for.
+    /// Accepts as many of the bytes as the send buffer has room for. It waits for `reason`.
     #[inline]
     pub(crate) fn write(
         &mut self,
-        id: ConnectionId,
-        side: Side,
+        (id, side): (ConnectionId, Side),
         bytes: Outgoing<'_>,
         waker: &Waker,
+        reason: impl FnOnce() -> WaitReason,
     ) -> Asked<io::Result<usize>> {
         let Some(connection) = self.network.connections.get_mut(id) else {
             return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
@@ -120,8 +124,7 @@ impl World {
         }
         let accepted = offered.min(pipe.room());
         if accepted == 0 || end.write_clog.is_clogged() {
-            let polled = self.executor.polled_task(waker);
-            return Waiter::park(&mut end.writer, polled, waker);
+            return self.executor.park(&mut end.writer, waker, reason);
         }
         if self.faults.is_calm() {
             pipe.accept(accepted, bytes);

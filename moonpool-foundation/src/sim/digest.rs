@@ -3,8 +3,9 @@
 /// Odd, with well-spread bits (the golden ratio's fraction in 64 bits).
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Folds values one after the other. Each step is a bijection of the state for a given value, so
-/// two runs that differ in one value differ from there on, unless a later value makes up for it.
+/// Folds values one after the other. A step with one value is a bijection of the state for that value,
+/// so two runs that differ in it differ from there on, unless a later value makes up for it. A step with
+/// bytes is not quite one: two different states may meet with a chance of about 2^-63.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Digest(u64);
 

@@ -14,11 +14,12 @@ use tracing::Span;
 use super::SimWorld;
 use super::clock::SimInstant;
 use super::context::{self, Current, Driving};
-use super::executor::{PollCount, Turn};
-use super::polling::{self, PickedTask, Polled};
+use super::executor::PollCount;
+use super::polling::PickedTask;
 use super::process::ProcessId;
 use super::steps::{Cancelled, Ends, Next, Step, Until};
-use super::wakes::{self, TaskRole};
+use super::turns::Place;
+use super::wakes;
 use super::world::World;
 use crate::error::{SimulationError, SimulationResult};
 use crate::task::panic_message;
@@ -29,10 +30,22 @@ const BACKGROUND_GRACE: Duration = Duration::from_secs(10);
 const MAIN: &str = "main future";
 
 /// The waker of `block_on`'s own future.
-struct MainWaker {
+pub(super) struct MainWaker {
     woken: AtomicBool,
     thread: u32,
     abroad: AtomicBool,
+}
+
+impl MainWaker {
+    #[inline]
+    pub(super) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(super) fn is_woken_abroad(&self) -> bool {
+        self.abroad.load(Ordering::Acquire)
+    }
 }
 
 impl Wake for MainWaker {
@@ -58,7 +71,7 @@ enum Advance {
 
 /// How long nothing but transport drivers may run before that is a deadlock. It begins when no
 /// event but background ones is queued, and ends as soon as any other task runs.
-struct Grace<'a> {
+pub(super) struct Grace<'a> {
     world: &'a SimWorld,
     ends: Option<SimInstant>,
 }
@@ -79,12 +92,19 @@ impl<'a> Grace<'a> {
         *self.ends.insert(now.after(BACKGROUND_GRACE))
     }
 
-    fn end(&mut self) {
-        if self.ends.take().is_some() {
-            self.world
-                .shared
-                .with(|world| world.only_drivers_ran = false);
+    #[inline]
+    pub(super) fn end(&mut self) {
+        if self.ends.is_some() {
+            self.forget();
         }
+    }
+
+    #[cold]
+    fn forget(&mut self) {
+        self.ends = None;
+        self.world
+            .shared
+            .with(|world| world.only_drivers_ran = false);
     }
 }
 
@@ -141,13 +161,12 @@ impl SimWorld {
         let mut polls = PollCount::default();
         let mut grace = Grace::new(self);
         let until = limit.map_or(Until::Foreground, Until::Instant);
-        let mut picked = None;
+        let mut place = Place::new(&self.shared);
         loop {
-            let woken = main.woken.load(Ordering::Acquire);
-            let next = self
-                .shared
-                .with(|world| world.next(&mut picked, woken, until));
-            match next {
+            let mut are_due = false;
+            match self.take_turns(&mut place, Some(&main), &mut grace, until)? {
+                Next::Check(are_invariants_due) => are_due = are_invariants_due,
+                Next::Task | Next::Panicked(_) => {}
                 Next::Livelock(found) => self.check_livelock(found.polls, found.task)?,
                 Next::Main => {
                     grace.end();
@@ -158,14 +177,6 @@ impl SimWorld {
                     self.check_livelock(polls.count(self.shared.instant()), MAIN.into())?;
                 }
                 Next::Cancelled(task) => self.drop_cancelled(*task)?,
-                Next::Task => {
-                    if let Some(task) = &mut picked {
-                        if task.meta.role == TaskRole::Ordinary {
-                            grace.end();
-                        }
-                        self.poll_task(task).map_err(|error| *error)?;
-                    }
-                }
                 Next::Finish(step) => {
                     let advance = match self.finish(step)? {
                         Advance::Moved => Advance::Moved,
@@ -173,26 +184,25 @@ impl SimWorld {
                     };
                     if advance == Advance::Nothing {
                         // Another thread may have woken something just now: that is said first.
-                        self.check_escape(main.abroad.load(Ordering::Acquire))?;
+                        self.check_escape(main.is_woken_abroad())?;
                         return Ok(None);
                     }
                 }
             }
-            self.check(&mut picked, main.abroad.load(Ordering::Acquire))?;
+            self.check(&mut place.picked, main.is_woken_abroad(), are_due)?;
         }
     }
 
     /// What is looked at after every turn, and nearly always in order: then `polled` is left to be
     /// taken note of with the next turn, in one borrow.
-    #[inline]
     fn check(
         &self,
-        polled: &mut Option<PickedTask>,
+        polled: &mut PickedTask,
         main_woken_abroad: bool,
+        are_invariants_due: bool,
     ) -> SimulationResult<()> {
-        let is_abroad = main_woken_abroad || wakes::is_any_abroad();
-        let are_invariants_due = self.are_invariants_due();
-        if !is_abroad && !are_invariants_due {
+        let are_invariants_due = self.are_invariants_due() || are_invariants_due;
+        if !main_woken_abroad && !wakes::is_any_abroad() && !are_invariants_due {
             return Ok(());
         }
         self.note_polled(polled)?;
@@ -205,32 +215,27 @@ impl SimWorld {
 
     /// Polls what is ready and processes events until there is neither, as far as `until` says.
     fn run(&self, until: Until) -> SimulationResult<()> {
-        let mut picked = None;
+        let mut place = Place::new(&self.shared);
+        let mut grace = Grace::new(self);
         loop {
-            let next = self
-                .shared
-                .with(|world| world.next(&mut picked, false, until));
-            match next {
+            let mut are_due = false;
+            match self.take_turns(&mut place, None, &mut grace, until)? {
+                Next::Check(are_invariants_due) => are_due = are_invariants_due,
                 Next::Livelock(found) => self.check_livelock(found.polls, found.task)?,
                 Next::Cancelled(task) => self.drop_cancelled(*task)?,
-                Next::Task => {
-                    if let Some(task) = &mut picked {
-                        self.poll_task(task).map_err(|error| *error)?;
-                    }
-                }
-                Next::Main => {}
+                Next::Task | Next::Panicked(_) | Next::Main => {}
                 Next::Finish(step) => {
                     if self.finish(step)? == Advance::Nothing {
                         return Ok(());
                     }
                 }
             }
-            self.check(&mut picked, false)?;
+            self.check(&mut place.picked, false, are_due)?;
         }
     }
 
     /// Takes note of a poll, if there was one.
-    fn note_polled(&self, polled: &mut Option<PickedTask>) -> SimulationResult<()> {
+    fn note_polled(&self, polled: &mut PickedTask) -> SimulationResult<()> {
         match self.shared.with(|world| world.after_turn(polled)) {
             Some(Next::Livelock(found)) => self.check_livelock(found.polls, found.task),
             Some(Next::Cancelled(task)) => self.drop_cancelled(*task),
@@ -322,54 +327,8 @@ impl SimWorld {
         }
     }
 
-    fn next_turn(&self, main_woken: bool) -> Option<Turn> {
-        self.shared.with(|world| world.next_turn(main_woken))
-    }
-
     fn poll_ready(&self) -> SimulationResult<()> {
-        while let Some(turn) = self.next_turn(false) {
-            if let Turn::Task(mut task) = turn {
-                self.poll_task(&mut task).map_err(|error| *error)?;
-                self.note_polled(&mut Some(task))?;
-            }
-            self.check(&mut None, false)?;
-        }
-        Ok(())
-    }
-
-    /// Polls a task, which is to be taken note of before the next is.
-    #[inline]
-    fn poll_task(&self, task: &mut PickedTask) -> Result<(), Box<SimulationError>> {
-        let running = context::run_as(Current {
-            process: task.meta.process,
-        });
-        let outcome = if tracing::enabled!(tracing::Level::ERROR) {
-            let (key, process) = (task.meta.key, task.meta.process.id);
-            let span = self.span(|world| (process, world.executor.name(key)));
-            span.in_scope(|| polling::run(task))
-        } else {
-            polling::run(task)
-        };
-        drop(running);
-        match outcome {
-            Polled::Fine => Ok(()),
-            Polled::Panicked(message) => Err(Box::new(self.panicked(task, message))),
-        }
-    }
-
-    #[cold]
-    fn panicked(&self, task: &mut PickedTask, message: String) -> SimulationError {
-        let site = context::take_panic_site();
-        let meta = task.meta;
-        let name = self.shared.with(|world| {
-            if world.trace.is_on() {
-                world.record_poll(&meta, ": it panics");
-            }
-            let name = world.executor.name(meta.key);
-            world.executor.after_panic(task);
-            name
-        });
-        self.shared.panic_error(name, meta.process, message, site)
+        self.run(Until::Now)
     }
 
     /// Drops a task that was cancelled while it was polled.
@@ -392,7 +351,6 @@ impl SimWorld {
             .with(|world| world.processes.life(ProcessId::WORLD));
         let running = context::run_as(Current { process });
         let mut cx = Context::from_waker(waker);
-        crate::wait::reset();
         let span = self.span(|_| (ProcessId::WORLD, MAIN.into()));
         let polled = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| future.poll(&mut cx))));
         drop(running);
@@ -400,7 +358,8 @@ impl SimWorld {
             if world.trace.is_on() {
                 world.record(Some(ProcessId::WORLD), format!("poll {MAIN}"));
             }
-            world.main_waits = crate::wait::taken();
+            world.main_waits.clear();
+            crate::wait::take_each(|reason| world.main_waits.push(reason));
         });
         polled.map_err(|payload| {
             let site = context::take_panic_site();
@@ -411,7 +370,7 @@ impl SimWorld {
 
     /// The span that stamps what a poll logs with virtual time, seed, process and task. Made only
     /// if someone listens.
-    fn span(&self, who: impl FnOnce(&World) -> (ProcessId, Cow<'static, str>)) -> Span {
+    pub(super) fn span(&self, who: impl FnOnce(&World) -> (ProcessId, Cow<'static, str>)) -> Span {
         if !tracing::enabled!(tracing::Level::ERROR) {
             return Span::none();
         }
@@ -484,7 +443,8 @@ impl SimWorld {
     }
 
     fn move_clock(&self, to: SimInstant) {
-        self.shared.with(|world| world.clock = world.clock.max(to));
+        self.shared
+            .with(|world| world.set_clock(world.clock.max(to)));
     }
 
     fn deadlock(&self) -> SimulationError {
@@ -496,12 +456,8 @@ impl SimWorld {
 
     fn waiting_report(&self) -> String {
         self.shared.with(|world| {
-            let (waits, count) = world.main_waits;
-            let waits: Vec<String> = waits[..count]
-                .iter()
-                .flatten()
-                .map(ToString::to_string)
-                .collect();
+            let waits = world.main_waits.iter().map(ToString::to_string);
+            let waits: Vec<String> = waits.collect();
             let waits = if waits.is_empty() {
                 "something that is not the simulation's (a channel, a lock, another thread)".into()
             } else {

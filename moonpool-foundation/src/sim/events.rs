@@ -18,6 +18,7 @@ use std::num::NonZeroU32;
 
 use super::chunks::{Bucket, Chunks, Entry};
 use super::clock::SimInstant;
+use super::recycle::Recycle;
 
 /// Bits of a time that choose a bucket of one level.
 const LEVEL_BITS: u32 = 6;
@@ -126,6 +127,18 @@ impl<E> Default for EventQueue<E> {
             len: 0,
             stale: 0,
             foreground: 0,
+        }
+    }
+}
+
+impl<E> Recycle for EventQueue<E> {
+    fn recycled(&mut self) -> Self {
+        Self {
+            near: self.near.recycled(),
+            buckets: self.buckets.recycled(),
+            chunks: self.chunks.recycled(),
+            slots: self.slots.recycled(),
+            ..Self::default()
         }
     }
 }

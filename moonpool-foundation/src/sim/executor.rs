@@ -7,10 +7,11 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
+use std::ptr;
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -21,11 +22,14 @@ use super::join::{Body, JoinState, Tracked};
 use super::pending::PendingTask;
 use super::polling::{AfterPoll, CancelledTask, PickedTask};
 use super::process::{ProcessId, ProcessRef};
+use super::ready::Ready;
+use super::recycle::{Recycle, recycle};
 use super::rng::Stream;
-use super::roster::{Links, Roster, Site, Sites};
+use super::roster::{Roster, Sites};
 use super::slab::{Key, Slab};
+pub(super) use super::task_entry::TaskEntry;
 use super::wakes::{self, OwnWaker, TaskMeta, TaskRole};
-use crate::wait::Waits;
+use crate::wait;
 
 /// In what order ready tasks are polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,24 +53,6 @@ pub enum SchedulePolicy {
 
 /// Names a task of one world.
 pub(crate) type TaskKey = Key;
-
-pub(super) struct TaskEntry {
-    /// `None` while it is polled, or dropped.
-    body: Option<Body>,
-    /// Its own waker, once anybody keeps a copy.
-    waker: Option<Box<OwnWaker>>,
-    site: Rc<Site>,
-    process: ProcessRef,
-    /// Its neighbours among the tasks of its process.
-    pub(super) links: Links,
-    waits: Waits,
-    polls: TaskPolls,
-    role: TaskRole,
-    /// Among the ready ones, or held with those of its process.
-    is_ready: bool,
-    /// Its future is still to be dropped, and that is all.
-    is_cancelled: bool,
-}
 
 /// With so many tasks, they are no longer in the processor's own caches.
 pub(super) const FAR: usize = 1 << 12;
@@ -96,30 +82,12 @@ impl PollCount {
     }
 }
 
-/// How often a task was polled at one instant. There is one of these for each task, so it is small: the
-/// instant is told from others by 32 bits of a mix of its own.
-#[derive(Clone, Copy, Debug, Default)]
-struct TaskPolls {
-    instant: u32,
-    polls: u32,
-}
-
-impl TaskPolls {
-    fn count(&mut self, now: SimInstant) -> u64 {
-        let mixed = now.as_nanos().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        let instant = u32::try_from(mixed).unwrap_or(0);
-        if self.instant != instant {
-            (self.instant, self.polls) = (instant, 0);
-        }
-        self.polls = self.polls.saturating_add(1);
-        self.polls.into()
-    }
-}
-
 /// Whose turn it is.
+#[derive(Clone, Copy)]
 pub(crate) enum Turn {
     Main,
-    Task(PickedTask),
+    /// The task's that was picked.
+    Task,
 }
 
 pub(crate) struct Executor {
@@ -128,14 +96,18 @@ pub(crate) struct Executor {
     /// Those among them that are cancelled.
     cancelled: usize,
     /// Also the keys of some tasks that have gone: they are passed over.
-    ready: VecDeque<TaskKey>,
+    ready: Ready,
     /// Ready tasks of paused processes: there is an entry for each of these.
     held: BTreeMap<ProcessId, Vec<TaskKey>>,
     roster: Roster,
     sites: Sites,
     /// For whoever is polled next and has none of its own: as long as nobody keeps a copy, no task needs
     /// one.
-    waker: Option<Box<OwnWaker>>,
+    waker: Option<OwnWaker>,
+    /// The data of the waker that the polled task sees; null between polls.
+    polled_waker: *const (),
+    /// That task; the last one, between polls.
+    polled: TaskKey,
     /// Draws whose tasks were [looked at](Self::look_ahead) and are still to come.
     looked_ahead: usize,
     policy: SchedulePolicy,
@@ -155,6 +127,8 @@ impl fmt::Debug for Executor {
     }
 }
 
+recycle!(Executor { tasks, ready, roster } Self::new());
+
 impl Executor {
     pub(crate) fn new() -> Self {
         thread_local! {
@@ -167,11 +141,13 @@ impl Executor {
             world,
             tasks: Slab::default(),
             cancelled: 0,
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             held: BTreeMap::new(),
             roster: Roster::default(),
             sites: Sites::default(),
             waker: None,
+            polled_waker: ptr::null(),
+            polled: TaskKey::FIRST,
             looked_ahead: 0,
             policy: SchedulePolicy::default(),
             priorities: BTreeMap::new(),
@@ -202,18 +178,7 @@ impl Executor {
         let (key, state) = self.tasks.insert_with(|key| {
             let state = Rc::new(JoinState::new(key));
             let body: Body = Box::pin(Tracked::new(future, Rc::clone(&state)));
-            let entry = TaskEntry {
-                body: Some(body),
-                waker: None,
-                site,
-                process,
-                links: Links::default(),
-                waits: Waits::default(),
-                polls: TaskPolls::default(),
-                role,
-                is_ready: true,
-                is_cancelled: false,
-            };
+            let entry = TaskEntry::new(body, site, process, role);
             (entry, state)
         });
         self.roster.add(&mut self.tasks, process.id, key);
@@ -240,15 +205,16 @@ impl Executor {
         }
     }
 
-    /// Draws the next to poll among the ready tasks and, if it is woken, the main future.
+    /// Draws the next to poll among the ready tasks and, if it is woken, the main future. A task is put into
+    /// `picked`. Those that wakers have woken are [collected](Self::collect_woken) before.
     #[inline]
     pub(crate) fn next_turn(
         &mut self,
         main_woken: bool,
+        picked: &mut PickedTask,
         scheduler: &mut Stream,
         digest: &mut Digest,
     ) -> Option<Turn> {
-        self.collect_woken();
         if !self.held.is_empty() {
             self.set_paused_aside();
         }
@@ -257,9 +223,9 @@ impl Executor {
                 digest.fold(u64::MAX);
                 return Some(Turn::Main);
             };
-            if let Some(task) = self.take_out(key) {
+            if self.take_out(key, picked) {
                 digest.fold(key.number());
-                return Some(Turn::Task(task));
+                return Some(Turn::Task);
             }
         }
     }
@@ -308,7 +274,7 @@ impl Executor {
         for (index, (key, drawn)) in keys.iter_mut().zip(drawn).enumerate() {
             let place = (u64::from(drawn) * (ready - index) as u64) >> 32;
             let place = usize::try_from(place).unwrap_or(0);
-            *key = self.ready.get(place).copied().unwrap_or(*key);
+            *key = self.ready.get(place).unwrap_or(*key);
         }
         let entries = keys.iter().filter_map(|key| self.tasks.get(*key));
         let seen = entries.filter(|entry| entry.body.is_some()).count();
@@ -316,31 +282,43 @@ impl Executor {
         std::hint::black_box(looks.fold(seen, |seen, look| seen ^ look));
     }
 
-    /// Takes a ready task out to be polled, if it has not gone.
+    /// Takes a ready task out to be polled. False if it has gone.
     #[inline]
-    fn take_out(&mut self, key: TaskKey) -> Option<PickedTask> {
-        let entry = self.tasks.get_mut(key)?;
-        let body = entry.body.take()?;
-        entry.is_ready = false;
-        let waker = match entry.waker.take() {
-            Some(own) => own,
-            None => match self.waker.take() {
-                Some(waker) => waker,
-                None => OwnWaker::new(self.world),
-            },
+    fn take_out(&mut self, key: TaskKey, picked: &mut PickedTask) -> bool {
+        let Some(entry) = self.tasks.get_mut(key) else {
+            return false;
         };
+        let Some(body) = entry.body.take() else {
+            return false;
+        };
+        entry.is_ready = false;
+        entry.forget_waits();
+        if let Some(own) = entry.take_waker() {
+            self.waker = picked.waker.replace(own).or(self.waker.take());
+        }
+        let spare = &mut self.waker;
+        let waker = picked
+            .waker
+            .get_or_insert_with(|| spare.take().unwrap_or_else(|| OwnWaker::new(self.world)));
         waker.aim_at(key);
-        Some(PickedTask {
-            meta: TaskMeta {
-                world: self.world,
-                key,
-                process: entry.process,
-                role: entry.role,
-            },
-            body: Some(body),
-            waker: Some(waker),
-            is_cancelled: entry.is_cancelled,
-        })
+        picked.is_out = true;
+        picked.meta = TaskMeta {
+            key,
+            process: entry.process,
+            role: entry.role,
+        };
+        picked.body = Some(body);
+        picked.is_cancelled = entry.is_cancelled;
+        if !entry.is_cancelled {
+            self.polled = key;
+            self.polled_waker = waker.waker().data();
+        }
+        true
+    }
+
+    /// Nobody picks any more: the waker serves the next who do.
+    pub(super) fn give_back(&mut self, waker: OwnWaker) {
+        self.waker.get_or_insert(waker);
     }
 
     /// The place of the ready task with the highest priority; beyond the last for the main future.
@@ -352,7 +330,7 @@ impl Executor {
         scheduler: &mut Stream,
         digest: &mut Digest,
     ) -> usize {
-        for key in &self.ready {
+        for key in self.ready.iter() {
             let priority = self.priorities.entry(key.number());
             priority.or_insert_with(|| {
                 let drawn = scheduler.draws(digest).next_u32();
@@ -375,7 +353,7 @@ impl Executor {
 
     fn highest(&self, main_woken: bool) -> usize {
         let tasks = self.ready.iter().enumerate().map(|(place, key)| {
-            let runs = self.tasks.get(*key).filter(|entry| !entry.is_cancelled);
+            let runs = self.tasks.get(key).filter(|entry| !entry.is_cancelled);
             let priority = runs.and_then(|_| self.priorities.get(&key.number()));
             // A cancelled task goes first: only its destructors are left to run.
             (priority.copied().unwrap_or(u64::MAX), place)
@@ -391,8 +369,8 @@ impl Executor {
 
     /// Its tasks are polled again; those that became ready meanwhile are ready now.
     pub(crate) fn release(&mut self, process: ProcessId) {
-        self.ready
-            .extend(self.held.remove(&process).into_iter().flatten());
+        let held = self.held.remove(&process).into_iter().flatten();
+        held.for_each(|key| self.ready.push_back(key));
     }
 
     #[cold]
@@ -410,8 +388,19 @@ impl Executor {
     }
 
     /// The task that is polled right now, if `waker` is its own and it is one of this world.
+    #[inline]
     pub(super) fn polled_task(&self, waker: &Waker) -> Option<TaskKey> {
-        wakes::polled_task(self.world, waker)
+        let own = self.polled_waker;
+        // Between polls it is null, as that of a waker that does nothing.
+        (own == waker.data() && !own.is_null()).then_some(self.polled)
+    }
+
+    /// Notes what the polled task waits for.
+    #[inline]
+    pub(super) fn note(&mut self, polled: TaskKey, note: impl FnOnce(&mut TaskEntry)) {
+        if let Some(entry) = self.tasks.get_mut(polled) {
+            note(entry);
+        }
     }
 
     /// Makes a task ready, if it has not ended. This runs nobody's code.
@@ -422,8 +411,9 @@ impl Executor {
         self.make_ready(key);
     }
 
+    /// As [`wake`](Self::wake), where all that wakers have woken are collected.
     #[inline]
-    fn make_ready(&mut self, key: TaskKey) {
+    pub(super) fn make_ready(&mut self, key: TaskKey) {
         if let Some(entry) = self.tasks.get_mut(key)
             && !std::mem::replace(&mut entry.is_ready, true)
         {
@@ -448,48 +438,47 @@ impl Executor {
 
     /// Takes note of a finished poll.
     #[inline]
-    pub(crate) fn after_poll(&mut self, task: PickedTask, now: SimInstant) -> AfterPoll {
-        let PickedTask {
-            meta,
-            body,
-            mut waker,
-            ..
-        } = task;
-        let after = match (body, self.tasks.get_mut(meta.key)) {
-            // Its future is gone: no user code is run here.
-            (None, _) => {
-                self.forget(meta.key);
-                AfterPoll::Ended
+    pub(crate) fn after_poll(&mut self, picked: &mut PickedTask, now: SimInstant) -> AfterPoll {
+        self.polled_waker = ptr::null();
+        if let Some(entry) = self.tasks.get_mut(picked.meta.key)
+            && picked.body.is_some()
+        {
+            if let Some(kept) = picked.waker.take_if(|waker| waker.is_kept()) {
+                entry.keep_waker(kept);
             }
-            (Some(body), Some(entry)) => {
-                if waker.as_ref().is_some_and(|waker| waker.is_kept()) {
-                    entry.waker = waker.take();
-                }
-                if entry.is_cancelled {
-                    AfterPoll::Cancelled(CancelledTask { meta, body })
-                } else {
-                    entry.body = Some(body);
-                    entry.waits.take();
-                    AfterPoll::Polls(entry.polls.count(now))
-                }
+            if entry.is_cancelled {
+                return AfterPoll::Cancelled;
             }
-            (Some(body), None) => AfterPoll::Cancelled(CancelledTask { meta, body }),
-        };
-        match waker {
-            // Its task has ended.
-            Some(kept) if kept.is_kept() => kept.end(),
-            Some(unused) => self.waker = Some(unused),
-            None => {}
+            entry.body = picked.body.take();
+            if wait::has_any() {
+                wait::take_each(|reason| entry.note(reason));
+            }
+            return AfterPoll::Polls(entry.polls.count(now));
         }
-        after
+        self.after_last_poll(picked)
+    }
+
+    /// The task has ended, or is gone.
+    #[inline(never)]
+    fn after_last_poll(&mut self, picked: &mut PickedTask) -> AfterPoll {
+        wait::take_each(drop);
+        if let Some(kept) = picked.waker.take_if(|waker| waker.is_kept()) {
+            kept.end();
+        }
+        if picked.body.is_some() {
+            return AfterPoll::Cancelled;
+        }
+        // Its future is gone: no user code is run here.
+        self.forget(picked.meta.key);
+        AfterPoll::Ended
     }
 
     /// Takes note of a poll that ended with a panic: the future is gone.
-    pub(crate) fn after_panic(&mut self, task: &mut PickedTask) {
-        self.forget(task.meta.key);
-        if let Some(waker) = task.waker.take() {
-            waker.end();
-        }
+    pub(crate) fn after_panic(&mut self, picked: &mut PickedTask) {
+        self.polled_waker = ptr::null();
+        picked.is_out = false;
+        picked.body = None;
+        self.after_last_poll(picked);
     }
 
     /// Cancels a task: its future is dropped when its turn comes, or at the end of its current poll.
@@ -514,9 +503,9 @@ impl Executor {
             None => return,
         };
         self.roster.remove(&mut self.tasks, process, key);
-        if let Some(entry) = self.tasks.remove(key) {
+        if let Some(mut entry) = self.tasks.remove(key) {
             self.cancelled -= usize::from(entry.is_cancelled);
-            if let Some(own) = entry.waker {
+            if let Some(own) = entry.take_waker() {
                 own.end();
             }
         }
@@ -539,7 +528,6 @@ impl Executor {
             self.cancelled += usize::from(!std::mem::replace(&mut entry.is_cancelled, true));
             if let Some(body) = entry.body.take() {
                 let meta = TaskMeta {
-                    world: self.world,
                     key,
                     process: entry.process,
                     role: entry.role,
@@ -575,7 +563,7 @@ impl Executor {
                 process_name: process_name(entry.process.id),
                 spawned_at: entry.site.spawned_at,
                 paused: self.held.contains_key(&entry.process.id),
-                waits_on: entry.waits.iter().collect(),
+                waits_on: entry.waits().collect(),
             })
             .collect()
     }
@@ -731,8 +719,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_million_tasks_have_is_small() {
-        assert_eq!(size_of::<super::TaskEntry>(), 80);
+    fn what_a_million_sleeps_have_is_small() {
         assert_eq!(size_of::<crate::sim::SleepFuture>(), 32);
         assert_eq!(size_of::<Option<crate::sim::event::Event>>(), 24);
     }

@@ -37,12 +37,16 @@ mod lifecycle;
 mod links;
 mod network_faults;
 mod notices;
+mod parking;
 mod pending;
 mod pipe;
 mod polling;
 mod process;
 mod queue_probe;
 mod random_config;
+mod ready;
+mod recycle;
+mod remains;
 mod rng;
 mod roster;
 mod segment_queue;
@@ -51,7 +55,9 @@ mod sim_world;
 mod slab;
 mod sleep;
 mod steps;
+mod task_entry;
 mod trace;
+mod turns;
 mod wakes;
 mod world;
 
@@ -65,7 +71,7 @@ pub(crate) use process::ProcessRef;
 pub(crate) use rng::{Draws, inert_draws};
 pub(crate) use slab::Key as AcceptorId;
 pub(crate) use wakes::TaskRole;
-pub(crate) use world::Shared;
+pub(crate) use world::{Shared, World};
 
 pub use ambient_rng::{
     get_current_sim_seed, reset_sim_rng, set_sim_seed, sim_random, sim_random_range,

@@ -163,6 +163,7 @@ impl Pipe {
     }
 
     /// Moves delivered bytes to a reader who has room for `count`.
+    #[inline]
     pub(super) fn read(&mut self, count: usize, buffer: &mut ReadBuf<'_>) {
         buffer.put_slice(&self.bytes.as_slice()[..count]);
         self.bytes.take(count);

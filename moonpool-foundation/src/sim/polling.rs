@@ -1,21 +1,21 @@
 //! Polling one task, outside any borrow of the world.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use super::join::Body;
-use super::wakes::{self, OwnWaker, TaskMeta};
-use crate::task::panic_message;
-use crate::wait;
+use super::wakes::{OwnWaker, TaskMeta};
 
-/// A task whose turn it is, out of the executor.
+/// The place of the task whose turn it is, out of the executor. One serves all turns of a drive.
+#[derive(Default)]
 pub(crate) struct PickedTask {
+    /// There is one, and the executor is still to take note of its poll.
+    pub(crate) is_out: bool,
     pub(crate) meta: TaskMeta,
     /// `None` when it has ended.
     pub(super) body: Option<Body>,
-    /// `None` when it is back in the executor.
-    pub(super) waker: Option<Box<OwnWaker>>,
+    /// What it is polled with. It stays for the next one, unless somebody keeps a copy.
+    pub(super) waker: Option<OwnWaker>,
     pub(super) is_cancelled: bool,
 }
 
@@ -26,19 +26,13 @@ pub(crate) struct CancelledTask {
 }
 
 /// What a poll left of its task.
+#[derive(Clone, Copy)]
 pub(crate) enum AfterPoll {
     /// It waits, and was polled so often at this instant.
     Polls(u64),
     Ended,
-    /// It was cancelled in that very poll.
-    Cancelled(CancelledTask),
-}
-
-/// How a poll of a task went.
-pub(crate) enum Polled {
-    Fine,
-    /// A panic in the task or in a destructor, with its message.
-    Panicked(String),
+    /// It was cancelled in that very poll, which left its future in its place.
+    Cancelled,
 }
 
 thread_local! {
@@ -62,48 +56,35 @@ fn take_panic() -> Option<String> {
     }
 }
 
-/// Polls a task once, with whatever it waits on noted; of a cancelled one, drops the future. Must be called with
-/// no borrow of the world.
-pub(crate) fn run(task: &mut PickedTask) -> Polled {
-    wait::reset();
-    if task.is_cancelled {
-        return discard_body(task.body.take());
-    }
-    let Some(own) = &task.waker else {
-        return Polled::Fine;
-    };
-    let waker = own.waker();
-    let mut cx = Context::from_waker(waker);
-    wakes::begin_poll(waker, &task.meta);
-    let Some(body) = &mut task.body else {
-        return Polled::Fine;
-    };
-    let polled = catch_unwind(AssertUnwindSafe(|| body.as_mut().poll(&mut cx)));
-    wakes::end_poll();
-    let message = match polled {
-        Ok(Poll::Pending) => return Polled::Fine,
-        Ok(Poll::Ready(())) => None,
-        Err(payload) => {
-            let message = panic_message(&*payload);
-            body.as_mut().panicked(&message);
-            Some(message)
+/// Polls a task once; of a cancelled one, drops the future. Gives the message of a panic in a destructor;
+/// one of the future itself goes on to the caller. Must be called with no borrow of the world.
+#[inline]
+pub(super) fn run(task: &mut PickedTask) -> Option<String> {
+    if let (Some(body), Some(own), false) = (&mut task.body, &task.waker, task.is_cancelled) {
+        let mut cx = Context::from_waker(own.waker());
+        if body.as_mut().poll(&mut cx).is_pending() {
+            return None;
         }
-    };
-    match (discard_body(task.body.take()), message) {
-        (Polled::Fine, Some(message)) => Polled::Panicked(message),
-        (polled, _) => polled,
     }
+    discard_body(task.body.take())
 }
 
-/// Drops a cancelled task's future. Must be called with no borrow of the world.
-pub(crate) fn discard(task: CancelledTask) -> Polled {
+/// The task panicked with this message in its poll. Gives that, or of a cancelled task's destructors.
+#[cold]
+pub(super) fn panicked(task: &mut PickedTask, message: String) -> String {
+    if let Some(body) = &mut task.body {
+        body.as_mut().panicked(&message);
+    }
+    discard_body(task.body.take()).unwrap_or(message)
+}
+
+/// Drops a cancelled task's future. Gives the message if a destructor panics. Must be called with no
+/// borrow of the world.
+pub(crate) fn discard(task: CancelledTask) -> Option<String> {
     discard_body(Some(task.body))
 }
 
-fn discard_body(body: Option<Body>) -> Polled {
+fn discard_body(body: Option<Body>) -> Option<String> {
     drop(body);
-    match take_panic() {
-        Some(message) => Polled::Panicked(message),
-        None => Polled::Fine,
-    }
+    take_panic()
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::addresses::is_translated;
 use super::clocks::ProcessClock;
 use super::events::{EventKey, index_u32};
+use super::recycle::{Recycle, recycle};
 use super::rng::{Stream, StreamId};
 
 /// Names a process of one world.
@@ -171,9 +172,11 @@ impl fmt::Debug for Process {
 }
 
 /// All processes of a world.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Processes {
     list: Vec<Process>,
+    /// By number: the incarnation that lives, or [`DEAD`]. Every operation asks for it.
+    lives: Vec<u64>,
     by_name: BTreeMap<Rc<str>, ProcessId>,
     by_ip: BTreeMap<IpAddr, ProcessId>,
     /// How many addresses have been given out.
@@ -188,19 +191,19 @@ fn numbered(number: u32) -> (IpAddr, IpAddr) {
     (v4.into(), v6.into())
 }
 
+/// No incarnation's number.
+const DEAD: u64 = u64::MAX;
+
 /// Processes beside the world's own: as many as 10.0.0.0/8 has room for.
 const MAX_PROCESSES: u32 = (1 << 24) - 2;
 const WORLD_NAME: &str = "world";
 
+recycle!(Processes { list, lives } Self::default());
+
 impl Processes {
-    pub(crate) fn new(seed: u64) -> Self {
-        let mut processes = Self {
-            list: Vec::new(),
-            by_name: BTreeMap::new(),
-            by_ip: BTreeMap::new(),
-            given_out: 0,
-            seed,
-        };
+    /// Those of a new world, in the memory of such without any.
+    pub(crate) fn new(seed: u64, emptied: Self) -> Self {
+        let mut processes = Self { seed, ..emptied };
         let (ip, also) = numbered(MAX_PROCESSES);
         processes.push(WORLD_NAME.into(), ip, Some(also));
         processes
@@ -261,6 +264,7 @@ impl Processes {
             workload: Stream::new(self.seed, StreamId::Workload(id.0)),
             library: Stream::new(self.seed, StreamId::Library(id.0)),
         });
+        self.lives.push(0);
         self.by_name.insert(name, id);
         for ip in std::iter::once(ip).chain(also) {
             self.by_ip.insert(ip, id);
@@ -298,9 +302,9 @@ impl Processes {
     }
 
     /// Whether what `owner` does still counts.
+    #[inline]
     pub(crate) fn is_live(&self, owner: ProcessRef) -> bool {
-        let process = self.get(owner.id);
-        process.incarnation == owner.incarnation && !matches!(process.state, LifeState::Dead(_))
+        self.lives[owner.id.0 as usize] == u64::from(owner.incarnation)
     }
 
     pub(crate) fn is_alive(&self, id: ProcessId) -> bool {
@@ -319,16 +323,18 @@ impl Processes {
 
     /// Begins a new life. Its random streams go on where the last one left them.
     pub(crate) fn revive(&mut self, id: ProcessId) {
-        let process = self.get_mut(id);
+        let process = &mut self.list[id.0 as usize];
         process.state = LifeState::Up;
         process.shutdown = CancellationToken::new();
+        self.lives[id.0 as usize] = u64::from(process.incarnation);
     }
 
     /// Ends the current life: from now on nothing it does is seen by anyone.
     pub(crate) fn seal(&mut self, id: ProcessId, death: Death) {
-        let process = self.get_mut(id);
+        let process = &mut self.list[id.0 as usize];
         process.state = LifeState::Dead(death);
         process.paused = false;
         process.incarnation = process.incarnation.wrapping_add(1);
+        self.lives[id.0 as usize] = DEAD;
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::executor::{TaskEntry, TaskKey};
 use super::process::ProcessId;
+use super::recycle::Recycle;
 use super::slab::Slab;
 
 /// No task.
@@ -35,6 +36,14 @@ pub(super) struct Roster {
     /// By the process's number: the last one and the first one, so that the list is a ring around this.
     /// Room is made when a process starts its first task.
     ends: Vec<Links>,
+}
+
+impl Recycle for Roster {
+    fn recycled(&mut self) -> Self {
+        Self {
+            ends: self.ends.recycled(),
+        }
+    }
 }
 
 impl Roster {

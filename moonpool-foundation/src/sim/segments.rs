@@ -8,6 +8,7 @@ use super::connections::{Connection, ConnectionId, EndState, Side};
 use super::faults::{Segmentation, Travel};
 use super::links::Obstacle;
 use super::pipe::{Carries, Segment, Waits};
+use super::wakes::Waiter;
 use super::world::{Event, World, class_of_traffic, wake};
 
 impl World {
@@ -286,6 +287,7 @@ impl World {
 
     /// The first segment of `from` arrives: bytes for a reader with room, with nothing in the way,
     /// as nearly always. False if it is not so plain.
+    #[inline]
     fn deliver_plainly(&mut self, id: ConnectionId, from: Side) -> bool {
         if self.network.links.has_blocks() {
             return false;
@@ -310,8 +312,10 @@ impl World {
         pipe.deliver_bytes(count, &mut self.digest);
         pipe.unacknowledged = 0;
         pipe.segments.pop_front();
-        if let Some(waiter) = receiver.reader.take() {
-            wake(&mut self.executor, &mut self.wakes, waiter);
+        match receiver.reader.take() {
+            Some(Waiter::Task(key)) => self.executor.make_ready(key),
+            Some(Waiter::Other(waker)) => self.wakes.push(waker),
+            None => {}
         }
         if let Some(waiter) = sender.writer.take() {
             wake(&mut self.executor, &mut self.wakes, waiter);

@@ -1,6 +1,7 @@
 //! A slab whose keys die with their entries: a key that was kept too long finds nothing.
 
 use super::events::index_u32;
+use super::recycle::Recycle;
 
 #[cfg(test)]
 thread_local! {
@@ -58,6 +59,15 @@ impl<T> Default for Slab<T> {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
+        }
+    }
+}
+
+impl<T> Recycle for Slab<T> {
+    fn recycled(&mut self) -> Self {
+        Self {
+            slots: self.slots.recycled(),
+            free: self.free.recycled(),
         }
     }
 }

@@ -43,17 +43,18 @@ enum Phase {
 impl SleepFuture {
     /// Completes `duration` from now, or later if the world lengthens it. In a world that is gone it
     /// never does.
+    #[inline]
     pub(crate) fn of_process(
         world: WeakSimWorld,
         owner: ProcessRef,
         duration: Duration,
         class: EventClass,
     ) -> Self {
-        let (created, slept) = match world.upgrade() {
-            Some(world) => world.with(|world| (world.clock, world.slept(owner, duration))),
-            None => (SimInstant::ZERO, duration),
+        let (created, deadline) = match world.upgrade() {
+            Some(world) => world.sleep_ends(owner, duration),
+            None => (SimInstant::ZERO, SimInstant::ZERO.after(duration)),
         };
-        Self::starting_at(created, world, owner, slept, class)
+        Self::until(deadline, created, world, owner, class)
     }
 
     /// Completes `duration` after `created`, which is now.
@@ -64,7 +65,17 @@ impl SleepFuture {
         duration: Duration,
         class: EventClass,
     ) -> Self {
-        let deadline = created.after(duration);
+        Self::until(created.after(duration), created, world, owner, class)
+    }
+
+    #[inline]
+    fn until(
+        deadline: SimInstant,
+        created: SimInstant,
+        world: WeakSimWorld,
+        owner: ProcessRef,
+        class: EventClass,
+    ) -> Self {
         let phase = if deadline == created {
             Phase::NewAndZero
         } else {
@@ -79,31 +90,33 @@ impl SleepFuture {
     }
 
     /// Whether it is over. If not, its event is queued or `waker` is still to be stored.
+    #[inline]
     fn ask(&mut self, world: &mut World, waker: &Waker) -> Asked<()> {
+        let until = self.deadline.as_nanos();
         let (phase, class) = match self.state {
             State::Unqueued(phase, class) => (phase, class),
             State::Queued(key) => {
                 let Some(Event::Wake(armed)) = world.events.get_mut(key) else {
                     return Asked::Ready(());
                 };
-                let polled = world.executor.polled_task(waker);
-                return armed.asked_by(polled, waker);
+                let executor = &mut world.executor;
+                return executor.park_again(armed, waker, |entry| entry.note_sleep(until));
             }
         };
         match phase {
-            Phase::Done => Asked::Ready(()),
+            Phase::Done => return Asked::Ready(()),
             // A sleep of zero still lets other tasks run: it is queued for this very instant.
-            Phase::New if self.deadline <= world.clock => Asked::Ready(()),
-            _ if self.deadline == SimInstant::NEVER => Asked::Parked,
-            _ => match world.executor.polled_task(waker) {
-                Some(task) => {
-                    context::check_not_blocking();
-                    self.queue(world, class, Waiter::Task(task));
-                    Asked::Parked
-                }
-                None => Asked::Park,
-            },
+            Phase::New if self.deadline <= world.clock => return Asked::Ready(()),
+            _ if self.deadline == SimInstant::NEVER => return Asked::Parked,
+            Phase::New | Phase::NewAndZero => {}
         }
+        let Some(task) = world.executor.polled_task(waker) else {
+            return Asked::Park;
+        };
+        context::check_not_entered();
+        self.queue(world, class, Waiter::Task(task));
+        world.executor.note(task, |entry| entry.note_sleep(until));
+        Asked::Noted
     }
 
     fn queue(&mut self, world: &mut World, class: EventClass, waiter: Waiter) {
@@ -142,6 +155,7 @@ impl Future for SleepFuture {
                 this.state = State::Unqueued(Phase::Done, EventClass::Foreground);
                 return Poll::Ready(());
             }
+            Some(Asked::Noted) => return Poll::Pending,
             Some(Asked::Parked) => {}
             Some(Asked::Park) => {
                 let waker = shared.register(cx.waker());

@@ -19,6 +19,8 @@ pub(super) enum Until {
     Foreground,
     /// Not beyond this instant.
     Instant(SimInstant),
+    /// Nowhere: only who is ready is polled.
+    Now,
 }
 
 /// What processing an event came to. As small as what is returned in registers: it is asked for after
@@ -52,6 +54,11 @@ pub(super) enum Next {
     Livelock(Box<Livelock>),
     /// To drop a task that was cancelled while it was polled.
     Cancelled(Box<Cancelled>),
+    /// To look at what nearly always is in order, after a poll: whether invariants are due.
+    Check(bool),
+    /// A destructor panicked in a poll, with this message.
+    #[expect(clippy::box_collection, reason = "as small as a step")]
+    Panicked(Box<String>),
 }
 
 /// A task that was cancelled while it was polled.
@@ -71,21 +78,20 @@ impl World {
     /// Whose turn it is; events are processed until it is somebody's. A task is put into `picked`, where the one
     /// before it is taken note of first.
     #[inline(never)]
-    pub(super) fn next(
-        &mut self,
-        picked: &mut Option<PickedTask>,
-        main_woken: bool,
-        until: Until,
-    ) -> Next {
-        if let Some(next) = self.after_turn(picked) {
+    pub(super) fn next(&mut self, picked: &mut PickedTask, main_woken: bool, until: Until) -> Next {
+        if picked.is_out
+            && let Some(next) = self.after_turn(picked)
+        {
             return next;
         }
+        // Once for all events: none of them runs anybody's code before this returns.
+        self.executor.collect_woken();
         loop {
-            match self.next_turn(main_woken) {
-                Some(Turn::Task(task)) => {
-                    *picked = Some(task);
-                    return Next::Task;
-                }
+            let turn =
+                self.executor
+                    .next_turn(main_woken, picked, &mut self.scheduler, &mut self.digest);
+            match turn {
+                Some(Turn::Task) => return Next::Task,
                 Some(Turn::Main) => return Next::Main,
                 None => {}
             }
@@ -99,22 +105,40 @@ impl World {
     /// Takes note of a poll, if there was one. `Some` if that was one too many, or leaves something to
     /// be dropped.
     #[inline]
-    pub(super) fn after_turn(&mut self, polled: &mut Option<PickedTask>) -> Option<Next> {
-        let task = polled.take()?;
+    pub(super) fn after_turn(&mut self, polled: &mut PickedTask) -> Option<Next> {
+        if !std::mem::take(&mut polled.is_out) {
+            return None;
+        }
         if self.trace.is_on() {
-            let meta = task.meta;
+            let meta = polled.meta;
             self.record_poll(&meta, "");
         }
-        let key = task.meta.key;
-        let after = self.executor.after_poll(task, self.clock);
-        let together = self.turns.count(self.clock);
+        let after = self.executor.after_poll(polled, self.clock);
+        self.turns += 1;
+        let together = self.turns;
         let is_fine = together <= self.turns_limit;
         match after {
             AfterPoll::Polls(polls) if is_fine && polls <= self.livelock_limit => None,
-            AfterPoll::Polls(polls) if is_fine => Some(self.ended_by(key, polls)),
-            AfterPoll::Cancelled(task) => Some(self.cancelled(task, together)),
-            AfterPoll::Ended if is_fine => None,
-            AfterPoll::Polls(_) | AfterPoll::Ended => Some(self.ended_by(key, together)),
+            after => self.after_odd_turn(polled, after, together),
+        }
+    }
+
+    #[cold]
+    fn after_odd_turn(
+        &self,
+        polled: &mut PickedTask,
+        after: AfterPoll,
+        together: u64,
+    ) -> Option<Next> {
+        let meta = polled.meta;
+        let is_fine = together <= self.turns_limit;
+        match (after, polled.body.take()) {
+            (AfterPoll::Polls(polls), _) if is_fine => Some(self.ended_by(meta.key, polls)),
+            (AfterPoll::Cancelled, Some(body)) => {
+                Some(self.cancelled(CancelledTask { meta, body }, together))
+            }
+            _ if is_fine => None,
+            _ => Some(self.ended_by(meta.key, together)),
         }
     }
 
@@ -135,16 +159,13 @@ impl World {
         Livelock { polls, task }
     }
 
-    pub(super) fn next_turn(&mut self, main_woken: bool) -> Option<Turn> {
-        self.executor
-            .next_turn(main_woken, &mut self.scheduler, &mut self.digest)
-    }
-
-    /// Moves the clock to the next event and applies it.
+    /// Moves the clock to the next event and applies it. Nobody's code has run since [`next`](Self::next)
+    /// collected what wakers have woken.
     #[inline]
     pub(super) fn step(&mut self, until: Until) -> Step {
         let limit = match until {
             Until::Foreground if self.events.foreground() == 0 => return Step::Nothing,
+            Until::Now => return Step::Nothing,
             Until::Foreground | Until::Idle => SimInstant::NEVER,
             Until::Instant(limit) => limit,
         };
@@ -159,16 +180,16 @@ impl World {
             self.look_ahead();
         }
         let call = self.apply_event(at, event);
-        let turns = self.turns.count(self.clock);
-        if call.is_none() && turns <= self.turns_limit {
+        self.turns += 1;
+        if call.is_none() && self.turns <= self.turns_limit {
             return Step::Moved;
         }
-        self.ends(call, turns)
+        self.ends(call)
     }
 
     #[cold]
-    fn ends(&self, call: Option<Box<dyn FnOnce()>>, turns: u64) -> Step {
-        let too_many = (turns > self.turns_limit).then_some(turns);
+    fn ends(&self, call: Option<Box<dyn FnOnce()>>) -> Step {
+        let too_many = (self.turns > self.turns_limit).then_some(self.turns);
         Step::Ends(Box::new(Ends { call, too_many }))
     }
 

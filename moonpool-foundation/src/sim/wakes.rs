@@ -2,24 +2,35 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
-use super::connections::Asked;
-use super::context::{self, thread_tag};
+use super::context::thread_tag;
 use super::executor::TaskKey;
-use super::process::ProcessRef;
+use super::process::{ProcessId, ProcessRef};
 
 /// Which task is meant: what there is to know of it while it is out of the executor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TaskMeta {
-    pub(super) world: u32,
     pub(crate) key: TaskKey,
     pub(crate) process: ProcessRef,
     /// It only carries bytes: that it runs is no sign that the run gets anywhere.
     pub(crate) role: TaskRole,
+}
+
+impl Default for TaskMeta {
+    /// Of no task.
+    fn default() -> Self {
+        Self {
+            key: TaskKey::FIRST,
+            process: ProcessRef {
+                id: ProcessId::WORLD,
+                incarnation: 0,
+            },
+            role: TaskRole::Ordinary,
+        }
+    }
 }
 
 /// What a task is for, as far as deadlock detection wants to know.
@@ -41,40 +52,6 @@ pub(crate) enum Waiter {
     Other(Waker),
 }
 
-impl Waiter {
-    /// Whether whoever asks with `waker`, as the task `polled` if it is that one's own, is woken. A
-    /// task takes another's place at once.
-    pub(super) fn asked_by<T>(&mut self, polled: Option<TaskKey>, waker: &Waker) -> Asked<T> {
-        match (&*self, polled) {
-            (Self::Task(kept), Some(polled)) if *kept == polled => Asked::Parked,
-            (Self::Task(_), Some(polled)) => {
-                *self = Self::Task(polled);
-                Asked::Parked
-            }
-            (Self::Other(kept), _) if kept.will_wake(waker) => Asked::Parked,
-            // A waker is neither cloned nor dropped while the world is borrowed.
-            (Self::Task(_), None) | (Self::Other(_), _) => Asked::Park,
-        }
-    }
-
-    /// Keeps whoever asks in `place`, if that can be done at once.
-    pub(super) fn park<T>(
-        place: &mut Option<Self>,
-        polled: Option<TaskKey>,
-        waker: &Waker,
-    ) -> Asked<T> {
-        match (place, polled) {
-            (Some(kept), _) => kept.asked_by(polled, waker),
-            (place, Some(polled)) => {
-                context::check_not_blocking();
-                *place = Some(Self::Task(polled));
-                Asked::Parked
-            }
-            (None, None) => Asked::Park,
-        }
-    }
-}
-
 thread_local! {
     /// The first task that wakers have woken, with its world.
     static FIRST_WOKEN: Cell<Option<(u32, TaskKey)>> = const { Cell::new(None) };
@@ -82,30 +59,6 @@ thread_local! {
     static WOKEN: RefCell<VecDeque<(u32, TaskKey)>> = const { RefCell::new(VecDeque::new()) };
     /// Whether there is any of either.
     static ANY_WOKEN: Cell<bool> = const { Cell::new(false) };
-    /// The data of the waker that the polled task sees; null between polls.
-    static POLLED_WAKER: Cell<*const ()> = const { Cell::new(ptr::null()) };
-    /// That task's world and key; of the last one, between polls.
-    static POLLED_TASK: Cell<(u32, TaskKey)> = const { Cell::new((0, TaskKey::FIRST)) };
-}
-
-/// A task's future is polled with `waker` from now on.
-#[inline]
-pub(super) fn begin_poll(waker: &Waker, task: &TaskMeta) {
-    POLLED_WAKER.set(waker.data());
-    POLLED_TASK.set((task.world, task.key));
-}
-
-#[inline]
-pub(super) fn end_poll() {
-    POLLED_WAKER.set(ptr::null());
-}
-
-/// The task of `world` that is polled right now, if `waker` is its own.
-#[inline]
-pub(super) fn polled_task(world: u32, waker: &Waker) -> Option<TaskKey> {
-    let (own, (polled_in, key)) = (POLLED_WAKER.get(), POLLED_TASK.get());
-    // Between polls it is null, as that of a waker that does nothing.
-    (own == waker.data() && !own.is_null() && polled_in == world).then_some(key)
 }
 
 /// Whether wakers have woken any task of this thread.
@@ -217,7 +170,7 @@ pub(super) struct OwnWaker {
 
 impl OwnWaker {
     /// One of this thread.
-    pub(super) fn new(world: u32) -> Box<Self> {
+    pub(super) fn new(world: u32) -> Self {
         let shared = Arc::new(TaskWaker {
             world,
             thread: thread_tag(),
@@ -226,7 +179,7 @@ impl OwnWaker {
             ended: AtomicBool::new(false),
         });
         let waker = Waker::from(Arc::clone(&shared));
-        Box::new(Self { shared, waker })
+        Self { shared, waker }
     }
 
     pub(super) fn waker(&self) -> &Waker {

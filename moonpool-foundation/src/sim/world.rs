@@ -16,26 +16,28 @@ use super::connections::{ConnectionId, Network};
 use super::digest::Digest;
 pub(crate) use super::event::Event;
 use super::events::{EventClass, EventKey, EventQueue};
-use super::executor::{Executor, PollCount};
+use super::executor::Executor;
 use super::faults::{Faults, Occasion};
 use super::join::JoinState;
 use super::lifecycle::Lifecycle;
 use super::notices::Notice;
 use super::pending::PendingTask;
-use super::polling::{self, CancelledTask, Polled};
+use super::polling::{self, CancelledTask};
 use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
+use super::recycle::Recycle;
+use super::remains::Remains;
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
 use super::trace::Recorder;
 use super::wakes::{TaskRole, Waiter};
-use super::{SimWorld, context, executor, wakes};
+use super::{SimWorld, context, executor, remains, wakes};
 use crate::chaos::assertions::{self, Tally};
 use crate::chaos::buggify::Buggify;
 use crate::chaos::invariants::Invariants;
 use crate::chaos::{FaultKind, FaultTarget};
 use crate::error::SimulationError;
 use crate::network::NetworkConfiguration;
-use crate::wait::{MAX_NOTES, WaitReason};
+use crate::wait::WaitReason;
 
 /// What providers and futures hold: it does not keep the world alive.
 #[derive(Clone)]
@@ -83,14 +85,14 @@ pub(crate) struct World {
     /// Nothing but background events was left, and no task but transport drivers ran since.
     pub(super) only_drivers_ran: bool,
     /// Polls and events at the current instant.
-    pub(super) turns: PollCount,
+    pub(super) turns: u64,
     /// A destructor panicked in a kill: told when the world is driven next, or closed.
     pub(super) unreported_panic: Option<SimulationError>,
     /// What assertions came to; while the world is driven, the thread has it.
     pub(super) tally: Tally,
     pub(super) buggify: Buggify,
     /// What the main future's last poll was waiting for.
-    pub(super) main_waits: ([Option<WaitReason>; MAX_NOTES], usize),
+    pub(super) main_waits: Vec<WaitReason>,
     /// What sealed processes draw from: their draws must not disturb the living.
     inert: (Stream, Digest),
 }
@@ -105,17 +107,17 @@ const DEFAULT_LIVELOCK_LIMIT: u64 = 1_000_000;
 const TOGETHER_FACTOR: u64 = 16;
 
 impl World {
-    fn new(seed: u64, config: Box<NetworkConfiguration>) -> Self {
+    fn new(seed: u64, config: Box<NetworkConfiguration>, remains: Remains) -> Self {
         Self {
             seed,
             clock: SimInstant::ZERO,
-            events: EventQueue::default(),
-            executor: Executor::new(),
+            events: remains.events,
+            executor: remains.executor,
             scheduler: Stream::new(seed, StreamId::Scheduler),
             select: Stream::new(seed, StreamId::Select),
-            network: Network::default(),
+            network: remains.network,
             translator: Translator::new(seed, &config),
-            processes: Processes::new(seed),
+            processes: Processes::new(seed, remains.processes),
             lifecycle: Lifecycle::new(seed),
             clocks: Clocks::new(seed, &config.chaos),
             faults: Faults::new(seed, config),
@@ -128,11 +130,11 @@ impl World {
             livelock_limit: DEFAULT_LIVELOCK_LIMIT,
             turns_limit: DEFAULT_LIVELOCK_LIMIT * TOGETHER_FACTOR,
             only_drivers_ran: false,
-            turns: PollCount::default(),
+            turns: 0,
             unreported_panic: None,
             tally: Tally::default(),
             buggify: Buggify::new(seed),
-            main_waits: ([None; MAX_NOTES], 0),
+            main_waits: Vec::new(),
             inert: (Stream::new(0, StreamId::Workload(0)), Digest::new(0)),
         }
     }
@@ -170,7 +172,7 @@ impl World {
         event: Event,
     ) -> Option<Box<dyn FnOnce()>> {
         assert!(at >= self.clock, "virtual time never goes back");
-        self.clock = at;
+        self.set_clock(at);
         self.events_processed += 1;
         self.digest.fold(at.as_nanos());
         event.fold_into(&mut self.digest);
@@ -180,10 +182,18 @@ impl World {
         match event {
             // By far most are one of these.
             Event::Segment { connection, from } => self.deliver_segment(connection, from),
-            Event::Wake(waiter) => self.wake(waiter),
+            Event::Wake(Waiter::Task(key)) => self.executor.make_ready(key),
             event => return self.handle_event(event),
         }
         None
+    }
+
+    #[inline]
+    pub(super) fn set_clock(&mut self, at: SimInstant) {
+        if self.clock != at {
+            self.clock = at;
+            self.turns = 0;
+        }
     }
 
     #[cold]
@@ -222,7 +232,10 @@ impl World {
     /// Wakes a task at once, and anybody else when nobody borrows the world.
     #[inline]
     pub(super) fn wake(&mut self, waiter: Waiter) {
-        wake(&mut self.executor, &mut self.wakes, waiter);
+        match waiter {
+            Waiter::Task(key) => self.executor.wake(key),
+            Waiter::Other(waker) => self.wakes.push(waker),
+        }
     }
 
     /// Wakes whoever waits, if anybody does.
@@ -278,11 +291,23 @@ impl World {
     }
 }
 
-/// Wakes a task at once, and adds anybody else to `wakes`.
+impl Drop for World {
+    fn drop(&mut self) {
+        remains::keep(Remains {
+            events: self.events.recycled(),
+            executor: self.executor.recycled(),
+            network: self.network.recycled(),
+            processes: self.processes.recycled(),
+        });
+    }
+}
+
+/// Wakes a task at once, and adds anybody else to `wakes`. For events: what wakers have woken is collected
+/// before them.
 #[inline]
 pub(super) fn wake(executor: &mut Executor, wakes: &mut Vec<Waker>, waiter: Waiter) {
     match waiter {
-        Waiter::Task(key) => executor.wake(key),
+        Waiter::Task(key) => executor.make_ready(key),
         Waiter::Other(waker) => wakes.push(waker),
     }
 }
@@ -307,7 +332,7 @@ pub(super) fn class_of_traffic(
 impl Shared {
     pub(super) fn new(seed: u64, config: Box<NetworkConfiguration>) -> Rc<Self> {
         Rc::new(Self {
-            world: RefCell::new(World::new(seed, config)),
+            world: RefCell::new(World::new(seed, config, remains::take())),
             invariants: OnceCell::new(),
         })
     }
@@ -355,6 +380,7 @@ impl Shared {
     }
 
     /// As [`with`](Self::with), if what `owner` does still counts.
+    #[inline]
     pub(crate) fn with_live<R>(
         &self,
         owner: ProcessRef,
@@ -371,6 +397,19 @@ impl Shared {
     pub(crate) fn sleep(self: &Rc<Self>, owner: ProcessRef, duration: Duration) -> SleepFuture {
         let (now, class) = (self.instant(), EventClass::Foreground);
         SleepFuture::starting_at(now, self.downgrade(), owner, duration, class)
+    }
+
+    /// Now, and when a sleep of `duration` ends that begins now in `owner`'s process.
+    #[inline]
+    pub(super) fn sleep_ends(
+        &self,
+        owner: ProcessRef,
+        duration: Duration,
+    ) -> (SimInstant, SimInstant) {
+        // Nobody is woken by this, and nothing is there to be logged.
+        let mut world = self.world.borrow_mut();
+        let slept = world.slept(owner, duration);
+        (world.clock, world.clock.after(slept))
     }
 
     /// Reads the clock of `owner`'s process.
@@ -493,7 +532,7 @@ impl Shared {
             let running = context::run_as(context::Current { process });
             let dropped = polling::discard(task);
             drop(running);
-            if let Polled::Panicked(message) = dropped {
+            if let Some(message) = dropped {
                 let site = context::take_panic_site();
                 let name = self.with(|world| world.executor.name(key));
                 panicked.get_or_insert_with(|| self.panic_error(name, process, message, site));

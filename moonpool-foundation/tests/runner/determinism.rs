@@ -97,6 +97,21 @@ fn what_is_drawn_per_seed_repeats_on_any_number_of_threads() {
 }
 
 #[test]
+fn a_seed_is_the_same_in_new_memory_and_in_that_of_a_hundred_others() {
+    // On a thread of its own each time: a world takes over the memory of the last one of its thread.
+    let last = |seeds: Vec<u64>| {
+        let run = move || everything().set_debug_seeds(seeds).jobs(1).run();
+        let report = std::thread::spawn(run).join().unwrap();
+        let last = report.individual_metrics.last().unwrap();
+        (last.seed, last.metrics.digest, last.verdict.to_string())
+    };
+    for seed in [1000, 1001, 1002] {
+        let others = 0..100;
+        assert_eq!(last(others.chain([seed]).collect()), last(vec![seed]));
+    }
+}
+
+#[test]
 fn a_skipped_fault_is_part_of_the_configuration() {
     let skipped = FaultId {
         kind: FaultKind::Kill,

@@ -75,12 +75,11 @@ impl SharedBudget {
 mod tests {
     use std::rc::Rc;
 
-    use bytes::{Bytes, BytesMut};
+    use bytes::BytesMut;
 
     use super::*;
     use crate::network::peer::PeerConfig;
     use crate::network::peer::frame::{Frame, FrameKind};
-    use crate::network::peer::packet::PacketId;
     use crate::network::peer::terms::{Account, Answers, PacketTerms};
 
     /// Fills a session's share in steps of one byte.
@@ -121,7 +120,7 @@ mod tests {
             account: Account::Refusal,
             ..PacketTerms::default()
         };
-        Frame::new(head, Bytes::new(), FrameKind::Reliable, PacketId::FIRST).with_terms(terms)
+        Frame::new(head, FrameKind::Reliable, terms)
     }
 
     #[test]
@@ -164,8 +163,7 @@ mod tests {
             account: Account::Answer(first),
             ..PacketTerms::default()
         };
-        let frame = Frame::new(head, Bytes::new(), FrameKind::Reliable, PacketId::FIRST);
-        answers.handle_pushed(&frame.with_terms(terms));
+        answers.handle_pushed(&Frame::new(head, FrameKind::Reliable, terms));
         assert!(budget.has_room_to_expect(899) && !budget.has_room_to_expect(900));
         answers.begin(third, 300).unwrap();
         answers.end_session();

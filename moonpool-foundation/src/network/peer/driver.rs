@@ -2,6 +2,8 @@
 //! reads, writes and waits in the same poll, so that none of them waits for another.
 
 mod quiet;
+#[cfg(test)]
+mod testing;
 mod transfer;
 
 use std::cell::Cell;
@@ -385,14 +387,14 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
         // Who was woken to write has as a rule nothing to read.
         let has_packets = self.handle.changed() == Changed::Packets;
         let is_same_task = self.handle.begin_turn(cx);
-        self.handle.state().begin_turn();
         // A turn may end in the middle of what is there to read.
         let is_short = buggify!();
         let mut budget = if is_short { 1 } else { TURN_BYTES };
         connection.turn_packets = if is_short { 1 } else { TURN_PACKETS };
+        let mut is_first = true;
         loop {
             let now = self.time.now();
-            let is_settled = self.is_settled(now);
+            let is_settled = self.is_settled(now, std::mem::take(&mut is_first));
             if !is_settled {
                 match self.decide(now) {
                     Action::Disconnect(cause) => return Poll::Ready(cause),
@@ -552,86 +554,15 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use super::testing::{Endless, TestStream};
     use super::*;
     use crate::messaging::serialize_packet;
     use crate::network::peer::state::PeerState;
     use crate::network::peer::{PeerId, PeerSink, ReceivedPacket, SessionEnded, SessionMode};
     use crate::task::TokioTaskProvider;
     use crate::time::TokioTimeProvider;
-    use std::cell::{Cell, RefCell};
-    use std::io::{self, IoSlice};
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::task::{Wake, Waker};
-
-    /// A stream that has a packet to read so many times, and takes every write.
-    struct Endless {
-        packet: Vec<u8>,
-        times: usize,
-        /// Bytes of the packet that were read this time.
-        read: usize,
-        writes: Rc<RefCell<Vec<usize>>>,
-    }
-
-    impl tokio::io::AsyncRead for Endless {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buffer: &mut tokio::io::ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            if self.times == 0 {
-                return Poll::Pending;
-            }
-            while self.times > 0 && buffer.remaining() > 0 {
-                let rest = &self.packet[self.read..];
-                let count = rest.len().min(buffer.remaining());
-                buffer.put_slice(&rest[..count]);
-                self.read = (self.read + count) % self.packet.len();
-                self.times -= usize::from(self.read == 0);
-            }
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl AsyncWrite for Endless {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            panic!("the driver writes vectored");
-        }
-
-        fn poll_write_vectored(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            pieces: &[IoSlice<'_>],
-        ) -> Poll<io::Result<usize>> {
-            let bytes = pieces.iter().map(|piece| piece.len()).sum();
-            self.writes.borrow_mut().push(bytes);
-            Poll::Ready(Ok(bytes))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl TcpStreamTrait for Endless {
-        fn local_addr(&self) -> io::Result<String> {
-            Ok("here".into())
-        }
-        fn peer_addr(&self) -> io::Result<String> {
-            Ok("there".into())
-        }
-        fn set_nodelay(&self, _: bool) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[derive(Default)]
     struct Counter(Cell<usize>);
@@ -644,43 +575,26 @@ mod tests {
         fn handle_finished(&self, _: &PeerHandle) {}
     }
 
-    #[derive(Default)]
-    struct Flag(AtomicBool);
-
-    impl Wake for Flag {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn accepted(sink: Rc<dyn PeerSink>) -> Driver<TokioTimeProvider, TokioTaskProvider> {
+    /// The driver of a peer that was accepted.
+    fn accepted(
+        sink: Rc<dyn PeerSink>,
+    ) -> (PeerHandle, Driver<TokioTimeProvider, TokioTaskProvider>) {
         let config = PeerConfig::default();
         let state = PeerState::accepted(config.clone(), SessionMode::Plain, Duration::ZERO);
         let handle = PeerHandle::new(PeerId(0), String::new(), state);
         let (time, task) = (TokioTimeProvider::new(), TokioTaskProvider::new());
-        Driver::new(&handle, Receiver::Sink(sink), time, task, &config)
+        let driver = Driver::new(&handle, Receiver::Sink(sink), time, task, &config);
+        (handle, driver)
     }
 
     #[test]
     fn a_peer_that_never_stops_sending_does_not_keep_others_waiting() {
         let sink = Rc::new(Counter::default());
         let packet = serialize_packet(UID::new(1, 1), &[0; 3_000]);
-        let driver = accepted(Rc::clone(&sink) as Rc<dyn PeerSink>);
-        let woken = Arc::new(Flag::default());
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut cx = Context::from_waker(&waker);
-        let mut serving = pin!(driver.serve(Endless {
-            packet,
-            times: usize::MAX,
-            read: 0,
-            writes: Rc::default()
-        }));
+        let (_handle, driver) = accepted(Rc::clone(&sink) as Rc<dyn PeerSink>);
+        let mut serving = Endless::new(driver.serve(TestStream::repeating(packet, usize::MAX)));
         for poll in 1..=3 {
-            assert!(serving.as_mut().poll(&mut cx).is_pending());
-            assert!(
-                woken.0.swap(false, Ordering::Relaxed),
-                "it asks for its next turn"
-            );
+            assert!(serving.poll(), "it asks for its next turn");
             let received = sink.0.get();
             assert!(
                 received >= poll * TURN_BYTES * 9 / 10,
@@ -703,84 +617,49 @@ mod tests {
 
     #[test]
     fn answers_to_the_first_of_many_packets_leave_before_the_rest_is_handed_out() {
-        let writes = Rc::new(RefCell::default());
-        let driver = accepted(Rc::new(Mirror));
         let packet = serialize_packet(UID::new(1, 1), b"payload");
-        let count = 2 * TURN_PACKETS + 10;
-        let stream = Endless {
-            packet: packet.clone(),
-            times: count,
-            read: 0,
-            writes: Rc::clone(&writes),
-        };
-        let woken = Arc::new(Flag::default());
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut cx = Context::from_waker(&waker);
-        let mut serving = pin!(driver.serve(stream));
-        let mut polls = 0;
-        loop {
-            assert!(serving.as_mut().poll(&mut cx).is_pending());
+        let stream = TestStream::repeating(packet.clone(), 2 * TURN_PACKETS + 10);
+        let (_handle, driver) = accepted(Rc::new(Mirror));
+        let mut serving = Endless::new(driver.serve(stream.clone()));
+        let mut polls = 1;
+        while serving.poll() {
             polls += 1;
-            if !woken.0.swap(false, Ordering::Relaxed) {
-                break;
-            }
         }
         assert_eq!(polls, 3);
         let parts = [TURN_PACKETS, TURN_PACKETS, 10].map(|packets| packets * packet.len());
-        assert_eq!(*writes.borrow(), parts);
+        assert_eq!(stream.write_sizes(), parts);
+    }
+
+    /// Sends so many packets, each with this payload.
+    fn send(handle: &PeerHandle, count: usize, payload: &'static [u8]) {
+        for _ in 0..count {
+            handle
+                .send_reliable(UID::new(1, 1), payload.into())
+                .unwrap();
+        }
     }
 
     #[test]
     fn packets_that_are_ready_together_leave_in_one_write() {
-        let writes = Rc::new(RefCell::default());
-        let driver = accepted(Rc::new(Counter::default()));
-        let handle = driver.handle.clone();
-        for _ in 0..100 {
-            handle
-                .send_reliable(UID::new(1, 1), "payload".into())
-                .unwrap();
-        }
-        let stream = Endless {
-            packet: Vec::new(),
-            times: 0,
-            read: 0,
-            writes: Rc::clone(&writes),
-        };
-        let mut serving = pin!(driver.serve(stream));
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(serving.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(*writes.borrow(), [100 * 31]);
-        handle
-            .send_reliable(UID::new(1, 1), "payload".into())
-            .unwrap();
-        assert!(serving.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(*writes.borrow(), [100 * 31, 31]);
+        let stream = TestStream::default();
+        let (handle, driver) = accepted(Rc::new(Counter::default()));
+        send(&handle, 100, b"payload");
+        let mut serving = Endless::new(driver.serve(stream.clone()));
+        assert!(!serving.poll());
+        assert_eq!(stream.write_sizes(), [100 * 31]);
+        send(&handle, 1, b"payload");
+        serving.poll();
+        assert_eq!(stream.write_sizes(), [100 * 31, 31]);
     }
 
     #[test]
     fn a_peer_that_never_stops_sending_gives_others_a_turn_when_it_writes() {
-        let writes = Rc::new(RefCell::<Vec<usize>>::default());
-        let driver = accepted(Rc::new(Counter::default()));
-        let large = bytes::Bytes::from(vec![0; 100_000]);
-        for _ in 0..20 {
-            driver
-                .handle
-                .send_reliable(UID::new(1, 1), large.clone())
-                .unwrap();
-        }
-        let stream = Endless {
-            packet: Vec::new(),
-            times: 0,
-            read: 0,
-            writes: Rc::clone(&writes),
-        };
-        let woken = Arc::new(Flag::default());
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut cx = Context::from_waker(&waker);
-        let mut serving = pin!(driver.serve(stream));
-        assert!(serving.as_mut().poll(&mut cx).is_pending());
-        assert!(woken.0.load(Ordering::Relaxed));
-        let written: usize = writes.borrow().iter().sum();
+        let stream = TestStream::default();
+        let (handle, driver) = accepted(Rc::new(Counter::default()));
+        send(&handle, 20, &[0; 100_000]);
+        let mut serving = Endless::new(driver.serve(stream.clone()));
+        assert!(serving.poll());
+        let written: usize = stream.write_sizes().iter().sum();
         assert!(written < 2 * TURN_BYTES, "{written}");
     }
 }

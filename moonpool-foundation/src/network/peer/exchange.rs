@@ -8,7 +8,9 @@ use crate::messaging::{NetworkAddress, UID, WellKnownToken};
 
 use super::error::{ConnectionError, ProtocolError};
 use super::outbox::Outbox;
-use super::session::{Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION};
+use super::session::{
+    Frame, Hello, HelloAnswer, HelloKind, Outcome, SessionIdentity, VERSION, sequenced,
+};
 
 /// Received packets after which an acknowledgement goes out by itself.
 pub(super) const ACK_PACKETS: u32 = 64;
@@ -144,6 +146,18 @@ impl Exchange {
     #[inline]
     pub(super) fn owes_ack(&self) -> bool {
         self.unacked_packets > 0
+    }
+
+    /// Whether an acknowledgement is to leave by itself: for what arrived, or because a simulation
+    /// wants one. To be asked once, when everything that could carry one is laid out.
+    #[inline]
+    pub(super) fn wants_ack(&self) -> bool {
+        self.is_ack_due() || (self.owes_ack() && buggify!())
+    }
+
+    #[inline]
+    fn is_ack_due(&self) -> bool {
+        self.unacked_packets >= ACK_PACKETS || self.unacked_bytes >= ACK_BYTES
     }
 
     /// The sequence number expected next: what outgoing frames acknowledge.
@@ -356,6 +370,38 @@ impl Exchange {
         outbox.push_control(WellKnownToken::HelloAnswer, &answer.encode());
     }
 
+    /// Token and payload of the packet that is expected next, if that is what arrived and its
+    /// acknowledgement is in order. `None`: nothing was done about it, and it is for
+    /// [`handle_packet`](Self::handle_packet).
+    #[inline]
+    pub(super) fn take_expected<'a>(
+        &mut self,
+        token: UID,
+        payload: &'a [u8],
+        outbox: &mut Outbox,
+    ) -> Option<(UID, &'a [u8])> {
+        if token != WellKnownToken::Sequenced.token() {
+            return None;
+        }
+        let (sequence, ack, token, payload) = sequenced(payload)?;
+        if sequence != self.next_expected || WellKnownToken::session_frame(token).is_some() {
+            return None;
+        }
+        // Packets that were written together acknowledge the same.
+        if !outbox.is_acknowledged(ack) && outbox.acknowledge(ack).is_err() {
+            return None;
+        }
+        self.count_unacked(payload.len());
+        self.next_expected += 1;
+        Some((token, payload))
+    }
+
+    #[inline]
+    fn count_unacked(&mut self, bytes: usize) {
+        self.unacked_packets = self.unacked_packets.saturating_add(1);
+        self.unacked_bytes = self.unacked_bytes.saturating_add(bytes);
+    }
+
     /// A packet arrived after the greeting.
     pub(super) fn handle_packet<'a>(
         &mut self,
@@ -431,8 +477,7 @@ impl Exchange {
         if sequence > expected {
             return Err(ProtocolError::SequenceGap { sequence, expected }.into());
         }
-        self.unacked_packets = self.unacked_packets.saturating_add(1);
-        self.unacked_bytes = self.unacked_bytes.saturating_add(bytes);
+        self.count_unacked(bytes);
         if sequence < expected {
             return Ok(false);
         }
@@ -510,12 +555,12 @@ impl Exchange {
         self.awaits_turn() && self.unacked_packets < ACK_PACKETS
     }
 
-    /// Lays out an acknowledgement by itself, if one is due that no packet carried.
+    /// Lays out an acknowledgement by itself, which is [wanted](Self::wants_ack), or leaves it to the
+    /// next turn.
     pub(super) fn lay_out_ack(&mut self, outbox: &mut Outbox) {
-        let is_due = self.unacked_packets >= ACK_PACKETS || self.unacked_bytes >= ACK_BYTES;
-        if is_due && self.ack_turn != AckTurn::AtOnce {
+        if self.is_ack_due() && self.ack_turn != AckTurn::AtOnce {
             self.ack_turn = AckTurn::Waits;
-        } else if is_due || (self.unacked_packets > 0 && buggify!()) {
+        } else {
             outbox.push_control(WellKnownToken::Ack, &self.next_expected.to_le_bytes());
             self.handle_ack_laid_out();
         }

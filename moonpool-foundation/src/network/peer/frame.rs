@@ -42,23 +42,28 @@ pub(super) enum Prefix {
 
 impl Prefix {
     /// Appends the front to `head`, with zeroes for what layout fills in.
+    #[inline]
     pub(super) fn write(self, head: &mut BytesMut) {
-        head.extend_from_slice(self.of(&self.bytes()));
+        let bytes = self.bytes();
+        match self {
+            Self::Plain(_) => head.extend_from_slice(&bytes[..HEADER_SIZE]),
+            Self::Sequenced(_) => head.extend_from_slice(&bytes),
+        }
     }
 
     /// Whether `head` still begins with what was [written](Self::write).
+    #[inline]
     pub(super) fn is_intact(self, head: &[u8]) -> bool {
-        head.starts_with(self.of(&self.bytes()))
-    }
-
-    fn of(self, bytes: &[u8; SEQUENCED_HEAD]) -> &[u8] {
+        let bytes = self.bytes();
+        // Arrays: a comparison of so few bytes is worth no call.
         match self {
-            Self::Plain(_) => &bytes[..HEADER_SIZE],
-            Self::Sequenced(_) => bytes,
+            Self::Plain(_) => head.first_chunk::<HEADER_SIZE>() == bytes.first_chunk(),
+            Self::Sequenced(_) => head.first_chunk() == Some(&bytes),
         }
     }
 
     /// In one piece: a packet's front is written in one go.
+    #[inline]
     fn bytes(self) -> [u8; SEQUENCED_HEAD] {
         let mut bytes = [0; SEQUENCED_HEAD];
         let (outer, inner) = match self {
@@ -83,6 +88,8 @@ impl Prefix {
 pub(super) struct Frame {
     head: BytesMut,
     body: Bytes,
+    /// Bytes of the packet's front.
+    front: usize,
     /// When it was accepted, or when the last connection was lost if that was later. Unknown until
     /// the driver runs, since handles have no clock.
     pub(super) waits_since: Option<Duration>,
@@ -110,13 +117,15 @@ pub(super) struct Withdrawn {
 }
 
 impl Frame {
-    pub(super) fn new(head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) -> Self {
+    /// A frame without anything in it.
+    pub(super) fn empty() -> Self {
         Self {
-            head,
-            body,
+            head: BytesMut::new(),
+            body: Bytes::new(),
+            front: 0,
             waits_since: None,
-            kind,
-            id,
+            kind: FrameKind::Control,
+            id: PacketId::FIRST,
             sequence: 0,
             is_exposed: false,
             is_withdrawn: false,
@@ -124,28 +133,94 @@ impl Frame {
         }
     }
 
-    /// Makes another frame of it, where it is.
-    pub(super) fn renew(&mut self, head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) {
-        self.head = head;
-        self.body = body;
-        self.waits_since = None;
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn new(head: BytesMut, kind: FrameKind, terms: PacketTerms) -> Self {
+        Self {
+            head,
+            kind,
+            terms,
+            ..Self::empty()
+        }
+    }
+
+    /// Begins a packet in an empty frame, with room for a payload of this size.
+    #[inline]
+    pub(super) fn begin(&mut self, prefix: Prefix, room: usize) {
+        self.front = prefix.size();
+        let needed = self.front + room;
+        if self.head.capacity() < needed {
+            self.head.reserve(needed);
+        }
+        prefix.write(&mut self.head);
+    }
+
+    /// The packet's front, and behind it the payload, as far as it was written.
+    #[inline]
+    pub(super) fn head(&mut self) -> &mut BytesMut {
+        &mut self.head
+    }
+
+    /// What follows behind that, and is not copied.
+    #[inline]
+    pub(super) fn set_body(&mut self, body: Bytes) {
+        if !body.is_empty() {
+            self.body = body;
+        }
+    }
+
+    /// Makes a packet of what was [begun](Self::begin).
+    #[inline]
+    pub(super) fn commit(&mut self, kind: FrameKind, id: PacketId) {
         self.kind = kind;
         self.id = id;
+    }
+
+    /// Lets go of what is in it, but not of memory for up to `keep` bytes. Gives the bytes that it
+    /// keeps.
+    #[inline]
+    pub(super) fn clear(&mut self, keep: usize) -> usize {
+        if self.head.capacity() > keep {
+            self.head = BytesMut::new();
+        } else {
+            self.head.clear();
+        }
+        if !self.body.is_empty() {
+            self.body = Bytes::new();
+        }
+        self.waits_since = None;
         self.sequence = 0;
         self.is_exposed = false;
         self.is_withdrawn = false;
-        self.terms = PacketTerms::default();
+        self.head.capacity()
     }
 
-    /// Lets go of its bytes.
-    pub(super) fn clear(&mut self) {
-        self.head = BytesMut::new();
-        self.body = Bytes::new();
+    /// Bytes of the memory that it keeps for the next packet.
+    #[inline]
+    pub(super) fn capacity(&self) -> usize {
+        self.head.capacity()
     }
 
-    #[cfg(test)]
-    pub(super) fn with_terms(self, terms: PacketTerms) -> Self {
-        Self { terms, ..self }
+    /// Bytes of the payload of a packet that was [begun](Self::begin).
+    #[inline]
+    pub(super) fn payload_size(&self) -> usize {
+        self.size() - self.front
+    }
+
+    /// Whether it still begins with the front of a packet to `token`, as it was [begun](Self::begin).
+    #[inline]
+    pub(super) fn is_intact(&self, token: UID) -> bool {
+        let prefix = if self.front == SEQUENCED_HEAD {
+            Prefix::Sequenced(token)
+        } else {
+            Prefix::Plain(token)
+        };
+        prefix.is_intact(&self.head)
+    }
+
+    /// The payload of a packet that was [begun](Self::begin).
+    pub(super) fn into_payload(self) -> Bytes {
+        let mut head = self.head.freeze();
+        joined(head.split_off(self.front.min(head.len())), self.body)
     }
 
     /// Whether it is of no use any more.
@@ -174,9 +249,7 @@ impl Frame {
         let at = SEQUENCED_HEAD - 16;
         let token: &[u8; 16] = self.head.get(at..)?.first_chunk()?;
         let token = UID::from_le_bytes(*token);
-        let mut head = self.head.freeze();
-        let inline = head.split_off(SEQUENCED_HEAD);
-        Some((self.id, token, joined(inline, self.body)))
+        Some((self.id, token, self.into_payload()))
     }
 
     /// Adds to the payload, if the packet is to this token, has no sequence number yet, and its
@@ -246,9 +319,11 @@ impl Frame {
             u32::try_from(size).is_ok(),
             "payloads are limited to 64 MiB"
         );
-        if self.sequence > 0 {
-            put(&mut self.head, HEADER_SIZE, &self.sequence.to_le_bytes());
-            put(&mut self.head, HEADER_SIZE + 8, &ack.to_le_bytes());
+        if self.sequence > 0
+            && let Some(front) = self.head.first_chunk_mut::<{ HEADER_SIZE + 16 }>()
+        {
+            front[HEADER_SIZE..HEADER_SIZE + 8].copy_from_slice(&self.sequence.to_le_bytes());
+            front[HEADER_SIZE + 8..].copy_from_slice(&ack.to_le_bytes());
         }
         let checked = self.head.get(8..).unwrap_or_default();
         let checksum = if self.body.is_empty() {
@@ -257,14 +332,16 @@ impl Frame {
             crc_of_two(checked, &self.body)
         };
         let length = u32::try_from(size).unwrap_or(u32::MAX);
-        put(&mut self.head, 0, &length.to_le_bytes());
-        put(&mut self.head, 4, &checksum.to_le_bytes());
+        if let Some(front) = self.head.first_chunk_mut::<8>() {
+            front[..4].copy_from_slice(&length.to_le_bytes());
+            front[4..].copy_from_slice(&checksum.to_le_bytes());
+        }
     }
 }
 
 /// A payload in one piece: `inline` are the bytes of it that stand behind the packet's front. Copies
 /// if there is another piece, which is for rare events.
-pub(super) fn joined(inline: Bytes, body: Bytes) -> Bytes {
+fn joined(inline: Bytes, body: Bytes) -> Bytes {
     if body.is_empty() {
         inline
     } else if inline.is_empty() {
@@ -355,6 +432,9 @@ impl Batch {
 
     /// The unwritten bytes, as many pieces of them as `out` takes. Gives how many there are.
     pub(super) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        if self.slices == self.frames.len() {
+            return self.heads(out);
+        }
         let mut skip = self.written;
         let mut places = out.iter_mut();
         let mut count = 0;
@@ -375,6 +455,25 @@ impl Batch {
         count
     }
 
+    /// The unwritten bytes, if they are in one piece.
+    #[inline]
+    pub(super) fn only_slice(&self) -> Option<&[u8]> {
+        let first = self.frames.front().filter(|_| self.slices == 1)?;
+        first.head.get(self.written..)
+    }
+
+    /// [`slices`](Self::slices) of frames that are in one piece each.
+    fn heads<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        for (place, frame) in out.iter_mut().zip(&self.frames) {
+            *place = IoSlice::new(&frame.head);
+        }
+        if let (Some(place), Some(first)) = (out.first_mut(), self.frames.front()) {
+            *place = IoSlice::new(first.head.get(self.written..).unwrap_or_default());
+        }
+        self.frames.len().min(out.len())
+    }
+
+    #[inline]
     pub(super) fn push(&mut self, frame: Box<Frame>) {
         self.count_in(&frame);
         self.frames.push_back(frame);

@@ -23,11 +23,11 @@ use crate::messaging::{
 };
 
 use super::frame::{Frame as Outgoing, FrameKind, Prefix};
-use super::packet::PacketId;
 use super::reader::PacketReader;
 use super::session::{
     ANSWER_SIZE, Frame, HELLO_SIZE, Hello, HelloAnswer, HelloKind, Outcome, VERSION,
 };
+use super::terms::PacketTerms;
 
 pub use super::state::fuzzing::peer_state;
 pub use generator::{Generator, corpus};
@@ -335,7 +335,7 @@ fn sequenced_is_laid_out_alike(frame: Frame<'_>, payload: &[u8]) {
     let mut head = BytesMut::new();
     Prefix::Sequenced(token).write(&mut head);
     head.extend_from_slice(inner);
-    let mut outgoing = Outgoing::new(head, Bytes::new(), FrameKind::Reliable, PacketId::FIRST);
+    let mut outgoing = Outgoing::new(head, FrameKind::Reliable, PacketTerms::default());
     outgoing.sequence = sequence;
     outgoing.lay_out(ack);
     let expected = serialize_packet(WellKnownToken::Sequenced.token(), payload);

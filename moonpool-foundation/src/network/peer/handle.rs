@@ -12,25 +12,19 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::messaging::{NetworkAddress, UID, WellKnownToken};
+use crate::messaging::{NetworkAddress, UID};
 use crate::turns::Turns;
 
 use super::error::{PeerError, SendError};
-use super::frame::{Prefix, joined};
+use super::frame::Frame;
 use super::metrics::PeerMetrics;
 use super::packet::{PacketId, PeerId, SessionEnded, Withdrawal};
-use super::state::{Demand, PeerState, Refusal};
-use super::terms::{Account, AnswerSlot, PacketTerms};
+use super::state::{Demand, EXPECTED_PAYLOAD, PeerState, Refusal};
+use super::terms::{AnswerSlot, PacketTerms};
 use super::waiters::Waiters;
 
 pub(super) use turns::Changed;
 pub use watch::PeerWatch;
-
-/// Bytes of memory that frames are cut from.
-const CHUNK_SIZE: usize = 16 * 1024;
-
-/// Room that is made for a payload whose size is not known yet.
-const EXPECTED_PAYLOAD: usize = 256;
 
 /// Payloads up to this size are copied behind their header, so that they leave in one piece;
 /// larger ones are written from where they are.
@@ -56,8 +50,6 @@ struct Shared {
     /// Where it dials, if not where its name says.
     target: RefCell<Option<String>>,
     state: RefCell<PeerState>,
-    /// What the next frame is cut from. Taken out while an encoder runs.
-    chunk: Cell<Option<BytesMut>>,
     waker: Cell<Option<Waker>>,
     /// The driver runs, or is going to: it need not be woken.
     is_scheduled: Cell<bool>,
@@ -90,7 +82,6 @@ impl PeerHandle {
             name,
             target: RefCell::new(None),
             state: RefCell::new(state),
-            chunk: Cell::default(),
             waker: Cell::new(None),
             is_scheduled: Cell::new(false),
             changed: Cell::new(Changed::Nothing),
@@ -180,10 +171,12 @@ impl PeerHandle {
     /// # Errors
     /// [`PeerError`]; every variant gives the payload back.
     pub fn send_reliable(&self, token: UID, payload: Bytes) -> Result<PacketId, PeerError> {
-        let terms = PacketTerms::default();
-        let admitted = self.state().admit_reliable(payload.len(), terms.account);
-        let (head, body) = self.prepare(true, token, payload, admitted)?;
-        self.push_reliable(head, body, terms)
+        let (terms, size) = (PacketTerms::default(), payload.len());
+        let begun = self
+            .state()
+            .begin_reliable(token, &terms, size, copied(size));
+        let frame = filled(begun, payload)?;
+        self.push_reliable(frame)
     }
 
     /// Queues a packet that is written once if there is a connection, and dropped and counted if
@@ -192,13 +185,10 @@ impl PeerHandle {
     /// # Errors
     /// [`PeerError`]; every variant gives the payload back.
     pub fn send_unreliable(&self, token: UID, payload: Bytes) -> Result<(), PeerError> {
-        let admitted = {
-            let state = self.state();
-            let has_room = state.accepts_unreliable();
-            state.admit(payload.len(), Account::Own, has_room)
-        };
-        let (head, body) = self.prepare(false, token, payload, admitted)?;
-        self.push_unreliable(head, body)
+        let size = payload.len();
+        let begun = self.state().begin_unreliable(token, size, copied(size));
+        let frame = filled(begun, payload)?;
+        self.push_unreliable(frame)
     }
 
     /// [`send_reliable`](Self::send_reliable), with the payload encoded straight into the frame.
@@ -244,9 +234,11 @@ impl PeerHandle {
         terms: PacketTerms,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
     ) -> Result<PacketId, SendError<E>> {
-        let admitted = self.state().admit_reliable(0, terms.account);
-        let (packet, tail) = self.encode(true, token, encode, admitted)?;
-        Ok(self.push_reliable(packet, tail, terms)?)
+        let begun = self
+            .state()
+            .begin_reliable(token, &terms, 0, EXPECTED_PAYLOAD);
+        let frame = self.encode(token, begun, encode)?;
+        Ok(self.push_reliable(frame)?)
     }
 
     /// [`send_unreliable`](Self::send_unreliable), with the payload encoded straight into the frame.
@@ -258,12 +250,9 @@ impl PeerHandle {
         token: UID,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<(), SendError<E>> {
-        let admitted = {
-            let state = self.state();
-            state.admit(0, Account::Own, state.accepts_unreliable())
-        };
-        let (packet, tail) = self.encode(false, token, in_one_part(encode), admitted)?;
-        Ok(self.push_unreliable(packet, tail)?)
+        let begun = self.state().begin_unreliable(token, 0, EXPECTED_PAYLOAD);
+        let frame = self.encode(token, begun, in_one_part(encode))?;
+        Ok(self.push_unreliable(frame)?)
     }
 
     /// Takes a reliable packet back. One that was not laid out for a write yet vanishes; of one that
@@ -382,115 +371,53 @@ impl PeerHandle {
         self.state().max_payload()
     }
 
-    /// The front of a packet, and the payload if it is large.
-    fn prepare(
-        &self,
-        reliable: bool,
-        token: UID,
-        payload: Bytes,
-        admitted: Result<(), Refusal>,
-    ) -> Result<(BytesMut, Bytes), PeerError> {
-        if let Err(refusal) = admitted {
-            return Err(refusal.into_error(payload));
-        }
-        if WellKnownToken::session_frame(token).is_some() {
-            return Err(PeerError::ReservedToken { token, payload });
-        }
-        let prefix = self.state().prefix(reliable, token);
-        let is_copied = payload.len() <= COPY_LIMIT;
-        let copied = if is_copied { payload.len() } else { 0 };
-        let mut chunk = self.chunk_with(prefix, copied);
-        prefix.write(&mut chunk);
-        if is_copied {
-            chunk.extend_from_slice(&payload);
-        }
-        let head = chunk.split();
-        self.0.chunk.set(Some(chunk));
-        Ok((head, if is_copied { Bytes::new() } else { payload }))
-    }
-
-    /// The front of a packet and, behind it, the payload that `encode` writes; then what it gives.
+    /// A packet with the payload that `encode` writes, and what it gives behind that.
+    #[inline]
     fn encode<E>(
         &self,
-        reliable: bool,
         token: UID,
+        begun: Result<Box<Frame>, Refusal>,
         encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, E>,
-        admitted: Result<(), Refusal>,
-    ) -> Result<(BytesMut, Bytes), SendError<E>> {
-        if let Err(refusal) = admitted {
-            return Err(SendError::Peer(refusal.into_error(Bytes::new())));
-        }
-        if WellKnownToken::session_frame(token).is_some() {
-            let payload = Bytes::new();
-            return Err(SendError::Peer(PeerError::ReservedToken { token, payload }));
-        }
-        let prefix = self.state().prefix(reliable, token);
-        let mut chunk = self.chunk_with(prefix, EXPECTED_PAYLOAD);
-        prefix.write(&mut chunk);
+    ) -> Result<Box<Frame>, SendError<E>> {
+        let mut frame = match begun {
+            Ok(frame) => frame,
+            Err(refusal) => return Err(SendError::Peer(refusal.into_error(Bytes::new()))),
+        };
         // The encoder sees the front: an empty buffer would have to be split off and put together
         // again, for each packet.
-        let tail = match encode(&mut chunk) {
-            Ok(tail) => tail,
-            Err(error) => {
-                chunk.clear();
-                self.0.chunk.set(Some(chunk));
-                return Err(SendError::Encode(error));
+        let error = match encode(frame.head()) {
+            Ok(tail) if frame.is_intact(token) => {
+                frame.set_body(tail);
+                return Ok(frame);
             }
+            Ok(_) => SendError::BufferReplaced,
+            Err(error) => SendError::Encode(error),
         };
-        if !prefix.is_intact(&chunk) {
-            chunk.clear();
-            self.0.chunk.set(Some(chunk));
-            return Err(SendError::BufferReplaced);
-        }
-        let packet = chunk.split();
-        self.0.chunk.set(Some(chunk));
-        Ok((packet, tail))
+        self.state().end_packet(frame);
+        Err(error)
     }
 
-    #[inline]
-    fn chunk_with(&self, prefix: Prefix, payload: usize) -> BytesMut {
-        // None is left behind while it is in use, which costs less than an empty one.
-        let mut chunk = self.0.chunk.take().unwrap_or_default();
-        let needed = prefix.size() + payload;
-        if chunk.capacity() < needed {
-            chunk.reserve(needed.max(CHUNK_SIZE));
-        }
-        chunk
-    }
-
-    fn push_reliable(
-        &self,
-        head: BytesMut,
-        body: Bytes,
-        terms: PacketTerms,
-    ) -> Result<PacketId, PeerError> {
-        let pushed = self.state().send_reliable(head, body, terms);
+    fn push_reliable(&self, frame: Box<Frame>) -> Result<PacketId, PeerError> {
+        let pushed = self.state().send_reliable(frame);
         match pushed {
             Ok(id) => {
                 self.signal_changed(Changed::Packets);
                 Ok(id)
             }
-            Err((refusal, head, body)) => Err(self.refused(true, refusal, head, body)),
+            // It was refused after it was encoded.
+            Err((refusal, frame)) => Err(refusal.into_error(frame.into_payload())),
         }
     }
 
-    fn push_unreliable(&self, head: BytesMut, body: Bytes) -> Result<(), PeerError> {
-        let pushed = self.state().send_unreliable(head, body);
+    fn push_unreliable(&self, frame: Box<Frame>) -> Result<(), PeerError> {
+        let pushed = self.state().send_unreliable(frame);
         match pushed {
             Ok(()) => {
                 self.signal_changed(Changed::Packets);
                 Ok(())
             }
-            Err((refusal, head, body)) => Err(self.refused(false, refusal, head, body)),
+            Err((refusal, frame)) => Err(refusal.into_error(frame.into_payload())),
         }
-    }
-
-    /// Gives the payload of a frame back that was refused after it was encoded.
-    fn refused(&self, reliable: bool, refusal: Refusal, head: BytesMut, body: Bytes) -> PeerError {
-        let front = self.state().prefix(reliable, UID::NIL).size();
-        let mut head = head.freeze();
-        let inline = head.split_off(front.min(head.len()));
-        refusal.into_error(joined(inline, body))
     }
 
     /// The state. Held for one call at a time: never across a callback, a wake or a provider.
@@ -520,6 +447,26 @@ impl PeerHandle {
         // A waker would keep the task's memory for as long as the handle lives.
         drop(self.0.waker.take());
         self.0.ended.wake_all();
+    }
+}
+
+/// Bytes of a payload of this size that are copied.
+fn copied(size: usize) -> usize {
+    if size <= COPY_LIMIT { size } else { 0 }
+}
+
+/// A packet with this payload, of which a large one is not copied.
+fn filled(begun: Result<Box<Frame>, Refusal>, payload: Bytes) -> Result<Box<Frame>, PeerError> {
+    match begun {
+        Err(refusal) => Err(refusal.into_error(payload)),
+        Ok(mut frame) => {
+            if payload.len() <= COPY_LIMIT {
+                frame.head().extend_from_slice(&payload);
+            } else {
+                frame.set_body(payload);
+            }
+            Ok(frame)
+        }
     }
 }
 

@@ -12,8 +12,6 @@ mod between;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-
 use crate::messaging::WellKnownToken;
 use crate::messaging::wire::HEADER_SIZE;
 
@@ -21,6 +19,9 @@ use super::config::PeerConfig;
 use super::frame::{Batch, Frame, FrameKind, Prefix, SEQUENCED_HEAD, Withdrawn};
 use super::packet::{PacketId, Withdrawal};
 use super::terms::{Account, Answers, PacketTerms};
+
+/// Bytes of memory that is kept for packets which are yet to come.
+const SPARE_BYTES: usize = 256 * 1024;
 
 /// What came of laying out the next packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub(super) struct Outbox {
         reason = "it is the boxes that are kept: a frame is moved by its pointer"
     )]
     spare: Vec<Box<Frame>>,
+    /// Bytes that they have room for.
+    spare_bytes: usize,
     /// Every sequence number below was acknowledged.
     acknowledged: u64,
     /// The sequence number that is given out next.
@@ -87,8 +90,6 @@ pub(super) struct Outbox {
     answers: Answers,
     unreliable_queued: usize,
     unreliable_bytes: usize,
-    /// Where control frames are encoded.
-    scratch: BytesMut,
     pub(super) counters: OutboxCounters,
 }
 
@@ -110,6 +111,7 @@ impl Outbox {
             relay: VecDeque::new(),
             queue: VecDeque::new(),
             spare: Vec::new(),
+            spare_bytes: 0,
             acknowledged: 1,
             next_sequence: 1,
             next_id: PacketId::FIRST,
@@ -119,7 +121,6 @@ impl Outbox {
             answers: Answers::new(config),
             unreliable_queued: 0,
             unreliable_bytes: 0,
-            scratch: BytesMut::new(),
             counters: OutboxCounters::default(),
         }
     }
@@ -136,16 +137,12 @@ impl Outbox {
             && self.unreliable_bytes < self.unreliable_limits.bytes
     }
 
-    pub(super) fn push_reliable(
-        &mut self,
-        head: BytesMut,
-        body: Bytes,
-        terms: PacketTerms,
-    ) -> PacketId {
+    /// Takes a reliable packet that was [begun](Self::begin) here.
+    #[inline]
+    pub(super) fn push_reliable(&mut self, mut frame: Box<Frame>) -> PacketId {
         let id = self.next_id;
         self.next_id = id.next();
-        let mut frame = self.frame(head, body, FrameKind::Reliable, id);
-        frame.terms = terms;
+        frame.commit(FrameKind::Reliable, id);
         self.answers.handle_pushed(&frame);
         self.reliable_held += 1;
         self.reliable_bytes += frame.size();
@@ -153,8 +150,9 @@ impl Outbox {
         id
     }
 
-    pub(super) fn push_unreliable(&mut self, head: BytesMut, body: Bytes) {
-        let frame = self.frame(head, body, FrameKind::Unreliable, self.next_id);
+    /// Takes an unreliable one.
+    pub(super) fn push_unreliable(&mut self, mut frame: Box<Frame>) {
+        frame.commit(FrameKind::Unreliable, self.next_id);
         self.unreliable_queued += 1;
         self.unreliable_bytes += frame.size();
         self.queue.push_back(frame);
@@ -213,32 +211,69 @@ impl Outbox {
     }
 
     fn control_frame(&mut self, token: WellKnownToken, payload: &[u8]) -> Box<Frame> {
-        let prefix = Prefix::Plain(token.token());
-        self.scratch.reserve(prefix.size() + payload.len());
-        prefix.write(&mut self.scratch);
-        self.scratch.extend_from_slice(payload);
-        let head = self.scratch.split();
-        let mut frame = self.frame(head, Bytes::new(), FrameKind::Control, self.next_id);
+        let mut frame = self.begin(Prefix::Plain(token.token()), payload.len());
+        frame.head().extend_from_slice(payload);
+        frame.terms = PacketTerms::default();
+        frame.commit(FrameKind::Control, self.next_id);
         frame.lay_out(0);
         frame
     }
 
-    /// A frame in memory of its own, which it leaves when it is [done](Self::reuse).
+    /// A frame in memory of its own, which it leaves when it is [done](Self::reuse), with a packet's
+    /// front in it and room for a payload of this size.
     #[inline]
-    fn frame(&mut self, head: BytesMut, body: Bytes, kind: FrameKind, id: PacketId) -> Box<Frame> {
-        match self.spare.pop() {
-            Some(mut place) => {
-                place.renew(head, body, kind, id);
-                place
+    pub(super) fn begin(&mut self, prefix: Prefix, room: usize) -> Box<Frame> {
+        let mut frame = match self.spare.pop() {
+            Some(frame) => {
+                self.spare_bytes -= frame.capacity();
+                frame
             }
-            None => Box::new(Frame::new(head, body, kind, id)),
-        }
+            None => Box::new(Frame::empty()),
+        };
+        frame.begin(prefix, room);
+        frame
     }
 
-    /// Drops what a frame holds, and keeps its memory. As many are kept as there ever were at once.
-    fn reuse(&mut self, mut frame: Box<Frame>) {
-        frame.clear();
+    /// Drops what a frame holds, and keeps its memory. As many are kept as there ever were at once, but
+    /// not for all of them room for bytes.
+    #[inline]
+    pub(super) fn reuse(&mut self, mut frame: Box<Frame>) {
+        self.spare_bytes += frame.clear(SPARE_BYTES.saturating_sub(self.spare_bytes));
         self.spare.push(frame);
+    }
+
+    /// Lays reliable packets out that are queued, up to the first one about which there is anything to
+    /// decide. Whether there were any. `ack` and `max_payload` as for [`lay_out_next`](Self::lay_out_next).
+    pub(super) fn lay_out_plain(&mut self, now: Duration, ack: u64, max_payload: usize) -> bool {
+        if !self.relay.is_empty() {
+            return false;
+        }
+        let front = if self.sequenced {
+            SEQUENCED_HEAD
+        } else {
+            HEADER_SIZE
+        };
+        let before = self.queue.len();
+        while self.batch.has_room()
+            && let Some(frame) = self.queue.front_mut()
+        {
+            let is_plain = frame.is_reliable()
+                && frame.size() - front <= max_payload
+                && !frame.is_expired(now);
+            if !is_plain {
+                break;
+            }
+            if self.sequenced {
+                frame.sequence = self.next_sequence;
+                self.next_sequence += 1;
+            }
+            frame.write_remaining(now, front);
+            frame.lay_out(ack);
+            if let Some(frame) = self.queue.pop_front() {
+                self.batch.push(frame);
+            }
+        }
+        self.queue.len() < before
     }
 
     /// Lays the next packet out. `ack` is what a sequenced frame acknowledges, `max_payload` what
@@ -398,6 +433,12 @@ impl Outbox {
             "what is retained is counted as it shrinks"
         );
         Ok(())
+    }
+
+    /// Whether this is what was acknowledged last.
+    #[inline]
+    pub(super) fn is_acknowledged(&self, ack: u64) -> bool {
+        ack == self.acknowledged
     }
 
     /// Counts an unreliable packet that was dropped before it got here.

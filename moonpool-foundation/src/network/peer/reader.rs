@@ -96,6 +96,19 @@ impl PacketReader {
     /// [`ConnectionError::NoMemory`].
     #[inline]
     pub(super) fn make_room(&mut self) -> Result<(), ConnectionError> {
+        if self.is_idle() && self.read_size <= self.charged {
+            return Ok(());
+        }
+        self.charge_wanted()
+    }
+
+    /// Whether nothing is held, and nothing but ordinary packets expected.
+    #[inline]
+    fn is_idle(&self) -> bool {
+        self.buffer.is_empty() && self.expected == 0
+    }
+
+    fn charge_wanted(&mut self) -> Result<(), ConnectionError> {
         let cost_now = cost(self.wanted());
         if cost_now <= self.charged {
             return Ok(());
@@ -165,6 +178,14 @@ impl PacketReader {
     /// The buffer to append to, with room for the next read.
     #[inline]
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        if !self.is_idle() || self.buffer.capacity() < self.read_size / ENOUGH {
+            self.make_buffer();
+        }
+        &mut self.buffer
+    }
+
+    /// Gives the buffer the room that the next read wants, if it has not enough.
+    fn make_buffer(&mut self) {
         let (held, missing) = (self.buffer.len(), self.missing());
         let room = self.buffer.capacity() - held;
         let wanted = self.wanted();
@@ -184,7 +205,6 @@ impl PacketReader {
                 self.memory = self.buffer.capacity();
             }
         }
-        &mut self.buffer
     }
 
     /// Leaves a piece of memory to whoever needs some like it.

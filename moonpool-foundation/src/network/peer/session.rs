@@ -242,6 +242,17 @@ impl HelloAnswer {
     }
 }
 
+/// What a Sequenced frame carries: its sequence number, acknowledgement, token and payload. `None`: it
+/// is too short.
+#[inline]
+pub(super) fn sequenced(frame: &[u8]) -> Option<(u64, u64, UID, &[u8])> {
+    let (sequence, rest) = frame.split_first_chunk()?;
+    let (ack, rest) = rest.split_first_chunk()?;
+    let (token, payload) = rest.split_first_chunk()?;
+    let (sequence, ack) = (u64::from_le_bytes(*sequence), u64::from_le_bytes(*ack));
+    Some((sequence, ack, UID::from_le_bytes(*token), payload))
+}
+
 /// A session frame other than the greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {

@@ -11,33 +11,31 @@ mod ending;
 pub(super) mod fuzzing;
 mod liveness;
 mod schedule;
+mod sending;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-
 use crate::messaging::UID;
 
 use super::backoff::Backoff;
 use super::config::PeerConfig;
-use super::error::{ConnectionError, PeerError};
+use super::error::ConnectionError;
 use super::exchange::{Exchange, Remote};
-use super::frame::Prefix;
 #[cfg(feature = "metrics")]
 use super::instruments::Counted;
 use super::metrics::PeerMetrics;
 use super::outbox::Outbox;
 use super::packet::{ConnectionChange, PacketId, SessionEnded, Withdrawal};
 use super::session::{SessionIdentity, SessionMode};
-use super::terms::{Account, PacketTerms};
 
 /// How long an incompatible peer is left alone.
 const INCOMPATIBLE_PROBE: Duration = Duration::from_secs(60);
 
 pub(super) use liveness::{Alarms, Demand, Timeouts};
+pub(super) use sending::{EXPECTED_PAYLOAD, Refusal};
 
 use ending::Rest;
 use liveness::{Liveness, Outage};
@@ -293,90 +291,6 @@ impl PeerState {
         state
     }
 
-    /// Takes a reliable packet whose front is in `head`, its payload behind that or in `body`.
-    pub(super) fn send_reliable(
-        &mut self,
-        head: BytesMut,
-        body: Bytes,
-        mut terms: PacketTerms,
-    ) -> Result<PacketId, (Refusal, BytesMut, Bytes)> {
-        let size = head.len() + body.len() - self.prefix(true, UID::NIL).size();
-        match self.admit_reliable(size, terms.account) {
-            Ok(()) => {
-                if terms.account == Account::Owed {
-                    // Once it is taken there is no difference.
-                    terms.account = Account::Own;
-                }
-                self.was_used = true;
-                if let Some(closing) = &mut self.closing {
-                    // What the other end says now does not cover this one.
-                    closing.asked = false;
-                }
-                Ok(self.outbox.push_reliable(head, body, terms))
-            }
-            Err(refusal) => Err((refusal, head, body)),
-        }
-    }
-
-    /// Takes an unreliable packet likewise. Without a connection it is dropped and counted.
-    pub(super) fn send_unreliable(
-        &mut self,
-        head: BytesMut,
-        body: Bytes,
-    ) -> Result<(), (Refusal, BytesMut, Bytes)> {
-        let size = head.len() + body.len() - self.prefix(false, UID::NIL).size();
-        if let Err(refusal) = self.admit(size, Account::Own, self.outbox.accepts_unreliable()) {
-            return Err((refusal, head, body));
-        }
-        self.was_used = true;
-        if self.is_open() {
-            self.outbox.push_unreliable(head, body);
-        } else {
-            self.outbox.count_unreliable_dropped();
-        }
-        Ok(())
-    }
-
-    /// Whether a payload of `size` bytes is taken, as far as that can be said before it is encoded.
-    pub(super) fn admit(
-        &self,
-        size: usize,
-        account: Account,
-        has_room: bool,
-    ) -> Result<(), Refusal> {
-        let limit = self.max_payload() as usize;
-        let is_closed = match account {
-            Account::Own => self.is_closed(),
-            Account::Owed | Account::Answer(_) | Account::Refusal => self.has_said_goodbye(),
-        };
-        if is_closed {
-            Err(Refusal::Closed)
-        } else if size > limit {
-            Err(Refusal::TooLarge { size, limit })
-        } else if has_room {
-            Ok(())
-        } else {
-            Err(Refusal::Full)
-        }
-    }
-
-    pub(super) fn accepts_reliable(&self) -> bool {
-        self.outbox.accepts_reliable()
-    }
-
-    pub(super) fn accepts_unreliable(&self) -> bool {
-        self.outbox.accepts_unreliable()
-    }
-
-    /// The front that a packet to `token` needs.
-    pub(super) fn prefix(&self, reliable: bool, token: UID) -> Prefix {
-        if reliable && self.exchange.is_some() {
-            Prefix::Sequenced(token)
-        } else {
-            Prefix::Plain(token)
-        }
-    }
-
     /// Takes a reliable packet back.
     pub(super) fn withdraw(&mut self, id: PacketId) -> Withdrawal {
         self.outbox.withdraw(id)
@@ -568,30 +482,6 @@ impl PeerState {
                 .as_ref()
                 .and_then(|exchange| exchange.round_trip),
             ..self.metrics.clone()
-        }
-    }
-}
-
-/// Why a packet is not taken; the payload's owner makes a [`PeerError`] of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    Full,
-    TooLarge { size: usize, limit: usize },
-    Closed,
-}
-
-impl Refusal {
-    pub(super) fn into_error(self, payload: Bytes) -> PeerError {
-        match self {
-            Self::Full => PeerError::QueueFull { payload },
-            Self::TooLarge { size, limit } => PeerError::PayloadTooLarge {
-                size,
-                limit,
-                payload,
-            },
-            Self::Closed => PeerError::Closed {
-                payload: Some(payload),
-            },
         }
     }
 }

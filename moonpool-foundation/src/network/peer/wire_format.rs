@@ -18,11 +18,11 @@ use crate::messaging::{
 use super::exchange::{ACK_BYTES, ACK_PACKETS};
 use super::frame::{Frame as Outgoing, FrameKind, Prefix};
 use super::fuzzing::encode_frame;
-use super::packet::PacketId;
 use super::session::{
     ANSWER_SIZE, Frame, HELLO_SIZE, Hello, HelloAnswer, HelloKind, Outcome, VERSION,
 };
 use super::session_acceptor::{MAX_HANDSHAKES, MAX_HELLO_BYTES, MAX_SESSIONS};
+use super::terms::PacketTerms;
 
 const INNER_TOKEN: UID = UID::new(0x0102_0304_0506_0708, 0x1112_1314_1516_1718);
 const SEQUENCE: u64 = 0x0102;
@@ -291,7 +291,8 @@ fn what_is_laid_out_has_the_golden_bytes() {
     let mut head = BytesMut::new();
     Prefix::Sequenced(INNER_TOKEN).write(&mut head);
     let body = Bytes::from_static(b"hello");
-    let mut frame = Outgoing::new(head, body, FrameKind::Reliable, PacketId::FIRST);
+    let mut frame = Outgoing::new(head, FrameKind::Reliable, PacketTerms::default());
+    frame.set_body(body);
     frame.sequence = SEQUENCE;
     frame.lay_out(ACK);
     let sequenced = serialize_packet(WellKnownToken::Sequenced.token(), &golden("sequenced"));

@@ -59,7 +59,7 @@ impl Future for Connecting {
                     )
                 }));
             }
-            Asked::Parked => {}
+            Asked::Noted | Asked::Parked => {}
             Asked::Park => {
                 let waker = world.register(cx.waker());
                 drop(world.with(|world| world.park_attempt(attempt, waker)));

@@ -6,12 +6,12 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::network::TcpStreamTrait;
-use crate::sim::{Asked, ConnectionId, Outgoing, ProcessRef, Side, WeakSimWorld};
+use crate::sim::{Asked, ConnectionId, Outgoing, ProcessRef, Shared, Side, WeakSimWorld, World};
 use crate::wait::{self, WaitReason};
 
 /// One end of a simulated TCP connection.
@@ -25,6 +25,22 @@ pub struct SimTcpStream {
     id: ConnectionId,
     side: Side,
     remote: SocketAddr,
+}
+
+/// What an operation waits for at the other end.
+#[derive(Clone, Copy, Debug)]
+enum Wait {
+    Read,
+    Write,
+}
+
+impl Wait {
+    fn on(self, remote: SocketAddr) -> WaitReason {
+        match self {
+            Self::Read => WaitReason::Read { remote },
+            Self::Write => WaitReason::Write { remote },
+        }
+    }
 }
 
 impl SimTcpStream {
@@ -62,32 +78,49 @@ impl SimTcpStream {
         }
     }
 
+    /// Asks the world for what is done at this end: pending if that has to wait, as `wait` says. In a world that is
+    /// gone, and in a sealed process, everything waits for ever.
+    #[inline]
+    fn ask<T>(
+        &self,
+        wait: Wait,
+        waker: &Waker,
+        ask: impl FnOnce(&mut World, (ConnectionId, Side)) -> Asked<T>,
+    ) -> Poll<T> {
+        let Some(shared) = self.world.upgrade() else {
+            return Poll::Pending;
+        };
+        let end = (self.id, self.side);
+        match shared.with_live(self.owner, |world| ask(world, end)) {
+            Some(Asked::Ready(result)) => return Poll::Ready(result),
+            None | Some(Asked::Noted) => {}
+            Some(Asked::Parked) => wait::note(wait.on(self.remote)),
+            Some(Asked::Park) => self.park(&shared, wait, waker),
+        }
+        Poll::Pending
+    }
+
+    #[cold]
+    fn park(&self, shared: &Shared, wait: Wait, waker: &Waker) {
+        let waker = shared.register(waker);
+        let replaced = shared.with(|world| match wait {
+            Wait::Read => world.park_reader(self.id, self.side, waker),
+            Wait::Write => world.park_writer(self.id, self.side, waker),
+        });
+        drop(replaced);
+        wait::note(wait.on(self.remote));
+    }
+
     #[inline]
     fn write(&self, cx: &mut Context<'_>, bytes: Outgoing<'_>) -> Poll<io::Result<usize>> {
-        let Some(world) = self.world.upgrade() else {
-            return Poll::Pending;
-        };
-        let asked = world.with_live(self.owner, |world| {
-            world.write(self.id, self.side, bytes, cx.waker())
+        let (waker, reason) = (cx.waker(), || Wait::Write.on(self.remote));
+        let asked = self.ask(Wait::Write, waker, |world, end| {
+            world.write(end, bytes, waker, reason)
         });
-        let Some(asked) = asked else {
-            return Poll::Pending;
-        };
-        match asked {
-            Asked::Ready(result) => {
-                self.log("write", result.as_ref().copied());
-                return Poll::Ready(result);
-            }
-            Asked::Parked => {}
-            Asked::Park => {
-                let waker = world.register(cx.waker());
-                drop(world.with(|world| world.park_writer(self.id, self.side, waker)));
-            }
+        if let Poll::Ready(result) = &asked {
+            self.log("write", result.as_ref().copied());
         }
-        wait::note(WaitReason::Write {
-            remote: self.remote,
-        });
-        Poll::Pending
+        asked
     }
 
     fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
@@ -104,32 +137,16 @@ impl AsyncRead for SimTcpStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(world) = self.world.upgrade() else {
-            return Poll::Pending;
-        };
         let before = buffer.filled().len();
-        let asked = world.with_live(self.owner, |world| {
-            world.read(self.id, self.side, buffer, cx.waker())
+        let (waker, reason) = (cx.waker(), || Wait::Read.on(self.remote));
+        let asked = self.ask(Wait::Read, waker, |world, end| {
+            world.read(end, buffer, waker, reason)
         });
-        let Some(asked) = asked else {
-            return Poll::Pending;
-        };
-        match asked {
-            Asked::Ready(result) => {
-                let read = result.as_ref().map(|()| buffer.filled().len() - before);
-                self.log("read", read);
-                return Poll::Ready(result);
-            }
-            Asked::Parked => {}
-            Asked::Park => {
-                let waker = world.register(cx.waker());
-                drop(world.with(|world| world.park_reader(self.id, self.side, waker)));
-            }
+        if let Poll::Ready(result) = &asked {
+            let read = result.as_ref().map(|()| buffer.filled().len() - before);
+            self.log("read", read);
         }
-        wait::note(WaitReason::Read {
-            remote: self.remote,
-        });
-        Poll::Pending
+        asked
     }
 }
 
@@ -183,25 +200,10 @@ impl TcpStreamTrait for SimTcpStream {
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(world) = self.world.upgrade() else {
-            return Poll::Pending;
-        };
-        let asked = world.with_live(self.owner, |world| {
-            world.await_bytes(self.id, self.side, cx.waker())
-        });
-        match asked {
-            None => return Poll::Pending,
-            Some(Asked::Ready(())) => return Poll::Ready(()),
-            Some(Asked::Parked) => {}
-            Some(Asked::Park) => {
-                let waker = world.register(cx.waker());
-                drop(world.with(|world| world.park_reader(self.id, self.side, waker)));
-            }
-        }
-        wait::note(WaitReason::Read {
-            remote: self.remote,
-        });
-        Poll::Pending
+        let (waker, reason) = (cx.waker(), || Wait::Read.on(self.remote));
+        self.ask(Wait::Read, waker, |world, end| {
+            world.await_bytes(end, waker, reason)
+        })
     }
 
     /// Simulated sockets always send at once: this has no effect.

@@ -1,6 +1,7 @@
 //! [`Call`]: a request with options.
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,7 +12,7 @@ use serde::Serialize;
 
 use super::call_record::CallRecord;
 use super::call_table::CallTerms;
-use super::core::Admission;
+use super::core::{Admission, Core};
 use super::envelope::{self, DEADLINE_OFFSET, Extras, MessageHead, Metadata, TraceContext};
 use super::flow_transport::FlowTransport;
 use super::hooked_call::HookedCall;
@@ -289,10 +290,16 @@ where
     Req: Serialize,
     C: MessageCodec,
 {
-    let record = CallRecord::begin(transport.core(), endpoint, options.name());
+    let core = transport.core();
+    let record = CallRecord::begin(core, endpoint, options.name());
     let started = {
         let _entered = record.span().enter();
-        start(transport, endpoint, options, &request, &codec)
+        if options.retry.is_none() && transport.middleware().is_empty() {
+            let encode = |buffer: &mut BytesMut| codec.encode_shared(&request, buffer);
+            start_call_of(core, transport, endpoint, &options, encode).map(Work::Once)
+        } else {
+            start(transport, endpoint, options, &request, &codec)
+        }
     };
     match started {
         Ok(work) => Ok(ReplyFuture::new(work, record, endpoint.token, codec)),
@@ -304,6 +311,7 @@ where
 }
 
 /// Sends a request in the way that its options and the transport's middleware ask for.
+#[inline(never)]
 fn start<Req, C>(
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
@@ -316,12 +324,6 @@ where
     C: MessageCodec,
 {
     let chain = transport.middleware();
-    if chain.is_empty() && options.retry.is_none() {
-        let call = start_call(transport, endpoint, &options, |buffer| {
-            codec.encode_shared(request, buffer)
-        })?;
-        return Ok(Work::Once(call));
-    }
     options.fix_deadline(transport.core().now());
     let body = codec.encode(request)?.freeze();
     if !chain.is_empty() {
@@ -347,11 +349,21 @@ pub(crate) fn start_call(
     options: &CallOptions,
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
 ) -> Result<PendingCall, TransportError> {
+    start_call_of(transport.core(), transport, endpoint, options, encode)
+}
+
+#[inline]
+fn start_call_of(
+    core: &Rc<Core>,
+    transport: &dyn Outgoing,
+    endpoint: &Endpoint,
+    options: &CallOptions,
+    encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
+) -> Result<PendingCall, TransportError> {
     let extras = options.extras.as_deref();
     if !extras.is_none_or(Extras::fits) {
         return Err(TransportError::MetadataTooLarge);
     }
-    let core = transport.core();
     let started = core.now();
     let own = options
         .timeout
@@ -362,7 +374,9 @@ pub(crate) fn start_call(
         deadline: earlier(own, options.deadline),
         patience: options.patience,
     };
-    transport.keep_deadline(&terms);
+    if !core.keeps_deadlines.get() {
+        transport.keep_deadline(&terms);
+    }
     let token = core.start_call(terms).ok_or(TransportError::TooManyCalls)?;
     let call = PendingCall::new(core.clone(), token, terms.token);
     if terms.deadline.is_some_and(|deadline| deadline <= started) {
@@ -377,7 +391,7 @@ pub(crate) fn start_call(
         trace: extras.and_then(Extras::trace),
         metadata: extras.map(Extras::metadata).unwrap_or_default(),
     };
-    write_request(transport, endpoint, terms.deadline, token, |buffer| {
+    write_request(core, transport, endpoint, terms.deadline, token, |buffer| {
         envelope::put_head(&head, buffer);
         encode(buffer)
     })?;
@@ -399,14 +413,15 @@ pub(crate) fn put_body(
     }
 }
 
+#[inline]
 fn write_request(
+    core: &Core,
     transport: &dyn Outgoing,
     endpoint: &Endpoint,
     deadline: Option<Duration>,
     reply_token: UID,
     write: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
 ) -> Result<(), TransportError> {
-    let core = transport.core();
     if core.is_local(&endpoint.address) {
         core.check_open()?;
         let packet = core.send_local(endpoint.token, Admission::WithinLimits, write)?;

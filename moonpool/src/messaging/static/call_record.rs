@@ -22,10 +22,19 @@ use crate::observability::{GIVEN_UP, OK, fields};
 static NO_SPAN: Span = Span::none();
 
 /// One call, from its start to its outcome. Dropped before that, it was given up.
-pub(crate) struct CallRecord {
-    /// `None`: nobody wants it. A span is larger than all the rest of a call that nobody watches.
+pub(crate) struct CallRecord(Option<Kept<Watched>>);
+
+/// With metrics somebody watches every call, else hardly any.
+#[cfg(feature = "metrics")]
+type Kept<T> = T;
+#[cfg(not(feature = "metrics"))]
+type Kept<T> = Box<T>;
+
+/// What is kept of a call that somebody watches.
+struct Watched {
+    /// `None`: nobody wants it. A span is larger than all the rest.
     span: Option<Box<Span>>,
-    /// `None`: nobody wants to know, or the outcome was told.
+    /// `None`: the outcome was told.
     started: Cell<Option<Started>>,
     attempt: Cell<u32>,
     #[cfg(feature = "metrics")]
@@ -52,42 +61,64 @@ impl CallRecord {
             outcome = Empty,
             duration = Empty,
         );
-        let span = (!span.is_disabled()).then(|| Box::new(span));
-        let is_wanted = cfg!(feature = "metrics") || span.is_some();
-        Self {
-            span,
-            started: Cell::new(is_wanted.then(|| Started {
+        if span.is_disabled() && cfg!(not(feature = "metrics")) {
+            return Self(None);
+        }
+        let watched = Watched {
+            span: (!span.is_disabled()).then(|| Box::new(span)),
+            started: Cell::new(Some(Started {
                 at: core.now(),
                 core: core.clone(),
             })),
             attempt: Cell::new(1),
             #[cfg(feature = "metrics")]
             metrics: core.instruments.begin_call(name),
-        }
+        };
+        Self(Some(Kept::<Watched>::from(watched)))
     }
 
     /// To be entered for each poll.
     #[inline]
     pub(crate) fn span(&self) -> &Span {
-        self.span.as_deref().unwrap_or(&NO_SPAN)
+        match &self.0 {
+            Some(watched) => watched.span(),
+            None => &NO_SPAN,
+        }
     }
 
     /// An attempt with this number is being made.
     #[inline]
     pub(crate) fn note_attempt(&self, attempt: u32) {
-        if attempt != self.attempt.replace(attempt) {
-            self.span().record(fields::ATTEMPT, attempt);
+        if let Some(watched) = &self.0
+            && attempt != watched.attempt.replace(attempt)
+        {
+            watched.span().record(fields::ATTEMPT, attempt);
         }
     }
 
     /// The outcome is known.
+    #[inline]
     pub(crate) fn end(&self, outcome: Result<(), &ReplyError>) {
-        self.end_as(outcome_name(outcome));
+        if let Some(watched) = &self.0 {
+            watched.end_as(outcome_name(outcome));
+        }
     }
 
     /// The call is over like this.
     #[inline]
     pub(crate) fn end_as(&self, outcome: &'static str) {
+        if let Some(watched) = &self.0 {
+            watched.end_as(outcome);
+        }
+    }
+}
+
+impl Watched {
+    fn span(&self) -> &Span {
+        self.span.as_deref().unwrap_or(&NO_SPAN)
+    }
+
+    fn end_as(&self, outcome: &'static str) {
         let Some(Started { at, core }) = self.started.take() else {
             return;
         };
@@ -99,6 +130,7 @@ impl CallRecord {
 }
 
 impl Drop for CallRecord {
+    #[inline]
     fn drop(&mut self) {
         self.end_as(GIVEN_UP);
     }

@@ -7,24 +7,24 @@
 //! stands in one [`DeadlineQueue`].
 
 mod promises;
+mod sessions;
 
-use std::collections::hash_map::Entry;
 use std::task::Waker;
 use std::time::Duration;
 
-use bytes::Bytes;
 use moonpool_foundation::UID;
-use moonpool_foundation::collections::HashMap;
-use moonpool_foundation::network::peer::{PacketId, PeerId, SessionEnded};
+use moonpool_foundation::network::peer::{PacketId, PeerId};
 
 pub(crate) use super::call_terms::{CallTerms, Look};
 use super::deadline_queue::DeadlineQueue;
 use super::endpoint_map::token_nonce;
+use super::kept_bodies::KeptBody;
+use super::per_peer::PerPeer;
 use super::reply_error::ReplyError;
 use super::slot_table::{SlotKey, SlotTable};
 
 /// The codec's bytes of a reply, or why there is none.
-pub(crate) type Outcome = Result<Bytes, ReplyError>;
+pub(crate) type Outcome = Result<KeptBody, ReplyError>;
 
 #[derive(Debug)]
 enum State {
@@ -44,9 +44,9 @@ enum Place {
     /// It is a promise that travels inside messages: no request was sent, and whoever knows its token
     /// may answer. The secret is the token's upper half.
     Promised { secret: u64 },
-    /// In the list of this peer.
+    /// In the list that a peer has at this place.
     Listed {
-        peer: PeerId,
+        list: usize,
         packet: PacketId,
         previous: Option<SlotKey>,
         next: Option<SlotKey>,
@@ -60,13 +60,20 @@ struct Call {
     terms: CallTerms,
 }
 
-/// Both ends of a peer's list. Packets ascend from first to last.
-#[derive(Clone, Copy, Debug)]
+/// A peer's list.
+#[derive(Clone, Copy, Debug, Default)]
 struct List {
-    first: SlotKey,
-    last: SlotKey,
+    /// `None` while it is empty.
+    ends: Option<Ends>,
     /// The longest of its calls since it was empty.
     patience: Option<Duration>,
+}
+
+/// Both ends of a list. Packets ascend from first to last.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    first: SlotKey,
+    last: SlotKey,
 }
 
 /// Where a call's request went.
@@ -141,8 +148,9 @@ pub(crate) enum Polled {
 #[derive(Debug)]
 pub(crate) struct CallTable {
     calls: SlotTable<Call>,
-    /// Only peers with calls in their list have an entry.
-    lists: HashMap<PeerId, List>,
+    /// Of the peers that calls went to. A list stays until its peer is gone, so that calls that come
+    /// one by one do not make it anew each time.
+    lists: PerPeer<List>,
     looks: DeadlineQueue,
     /// Calls that may wait at one time.
     limit: usize,
@@ -157,7 +165,7 @@ impl CallTable {
     pub(crate) fn new(nonce: u64, limit: usize) -> Self {
         Self {
             calls: SlotTable::new(),
-            lists: HashMap::default(),
+            lists: PerPeer::default(),
             looks: DeadlineQueue::default(),
             limit,
             nonce: token_nonce(nonce),
@@ -179,12 +187,18 @@ impl CallTable {
 
     /// Whether calls wait for replies from this peer.
     pub(crate) fn has_calls_of(&self, peer: PeerId) -> bool {
-        self.lists.contains_key(&peer)
+        self.first_of(peer).is_some()
     }
 
     /// The longest patience of the calls that wait for replies from this peer.
     pub(crate) fn patience_with(&self, peer: PeerId) -> Option<Duration> {
-        self.lists.get(&peer)?.patience
+        let list = self.lists.get(peer)?;
+        list.ends.and(list.patience)
+    }
+
+    /// The first call in the peer's list.
+    fn first_of(&self, peer: PeerId) -> Option<SlotKey> {
+        Some(self.lists.get(peer)?.ends?.first)
     }
 
     /// When [`next_due`](Self::next_due) is to be asked; it may have nothing to say then.
@@ -207,15 +221,14 @@ impl CallTable {
     }
 
     fn insert(&mut self, terms: CallTerms, place: Place) -> Option<SlotKey> {
-        let call = Call {
-            state: State::Waiting(None),
-            place,
-            terms,
-        };
         if self.waiting >= self.limit {
             return None;
         }
-        let key = self.calls.insert(call).ok()?;
+        let key = self.calls.insert_with(|| Call {
+            state: State::Waiting(None),
+            place,
+            terms,
+        })?;
         self.waiting += 1;
         self.bounded += usize::from(terms.deadline.is_some());
         if let Some(at) = terms.next_look(terms.started) {
@@ -243,7 +256,7 @@ impl CallTable {
     pub(crate) fn next_due(&mut self, now: Duration) -> Option<Due> {
         let key = self.looks.take_due(now)?;
         let call = self.calls.get(key)?;
-        let (terms, sent) = (call.terms, sent(call.place));
+        let (terms, sent) = (call.terms, self.sent(call.place));
         let token = UID::new(self.nonce, key.to_bits());
         match sent {
             Some(Sent::To { peer, packet })
@@ -297,23 +310,26 @@ impl CallTable {
         };
         debug_assert_eq!(call.place, Place::Unlisted, "a call is sent once");
         let patience = call.terms.patience;
-        let previous = match self.lists.entry(peer) {
-            Entry::Occupied(mut list) => {
-                let list = list.get_mut();
+        let place = self.lists.open(peer, List::default);
+        let Some(list) = self.lists.at_mut(place) else {
+            return;
+        };
+        let previous = match &mut list.ends {
+            Some(ends) => {
                 list.patience = list.patience.max(patience);
-                Some(std::mem::replace(&mut list.last, key))
+                Some(std::mem::replace(&mut ends.last, key))
             }
-            Entry::Vacant(place) => {
-                place.insert(List {
+            empty => {
+                *empty = Some(Ends {
                     first: key,
                     last: key,
-                    patience,
                 });
+                list.patience = patience;
                 None
             }
         };
         call.place = Place::Listed {
-            peer,
+            list: place,
             packet,
             previous,
             next: None,
@@ -325,6 +341,7 @@ impl CallTable {
 
     /// A reply arrived. It only counts if it comes from where the request went: a token is no
     /// secret to the peers of the same transport.
+    #[inline]
     pub(crate) fn reply(&mut self, token: UID, from: Option<PeerId>, outcome: Outcome) -> Arrival {
         let key = SlotKey::from_bits(token.second);
         let Some(call) = self
@@ -336,7 +353,7 @@ impl CallTable {
         };
         let sent_to = match call.place {
             Place::Unlisted | Place::Local { .. } => None,
-            Place::Listed { peer, .. } => Some(peer),
+            Place::Listed { list, .. } => self.lists.at(list).map(|(peer, _)| peer),
             Place::Promised { .. } => return Arrival::Late,
         };
         if sent_to != from || !matches!(call.state, State::Waiting(_)) {
@@ -377,7 +394,7 @@ impl CallTable {
         let key = SlotKey::from_bits(token.second);
         let call = self.calls.get(key);
         let endpoint_token = call.map(|call| call.terms.token);
-        let sent = call.and_then(|call| sent(call.place));
+        let sent = call.and_then(|call| self.sent(call.place));
         self.unlink(key);
         if call_waits(&self.calls, key) {
             self.looks.remove(key);
@@ -397,159 +414,72 @@ impl CallTable {
         }
     }
 
-    /// Ends one call of a session that ended, and gives its waker. Call it again until it gives
-    /// `None`: then the peer's remaining calls are those whose packets are still queued.
-    pub(crate) fn end_next_of_session(
-        &mut self,
-        peer: PeerId,
-        ended: &SessionEnded,
-    ) -> Option<Option<Waker>> {
-        let key = self.lists.get(&peer)?.first;
-        let Place::Listed { packet, .. } = self.calls.get(key)?.place else {
-            return None;
-        };
-        let error = if ended.not_delivered.contains(&packet) {
-            ReplyError::ConnectionFailed
-        } else if packet < ended.maybe_delivered.end {
-            ReplyError::MaybeDelivered
-        } else {
-            return None;
-        };
-        Some(self.end(key, Err(error)))
-    }
-
-    /// Ends one call of a peer that is gone for good. Call it again until it gives `None`.
-    pub(crate) fn end_next_of_peer(&mut self, peer: PeerId) -> Option<Option<Waker>> {
-        let key = self.lists.get(&peer)?.first;
-        Some(self.end(key, Err(ReplyError::MaybeDelivered)))
-    }
-
-    /// The packets of a peer went to another one, as if they were sent there now: the calls that they
-    /// carry wait for replies from there. `packets` are the ids that they had and have, in order.
-    pub(crate) fn move_calls(
-        &mut self,
-        from: PeerId,
-        to: PeerId,
-        packets: &[(PacketId, PacketId)],
-    ) {
-        let mut moved = packets.iter().peekable();
-        let mut at = self.lists.get(&from).map(|list| list.first);
-        while let Some(key) = at {
-            let Some(Place::Listed { packet, next, .. }) = self.calls.get(key).map(|c| c.place)
-            else {
-                return;
-            };
-            at = next;
-            while moved.next_if(|(before, _)| *before < packet).is_some() {}
-            if let Some((_, now)) = moved.next_if(|(before, _)| *before == packet) {
-                self.unlink(key);
-                self.written(UID::new(self.nonce, key.to_bits()), to, *now);
-            }
-        }
-    }
-
-    /// The peer's address is our own: its packets were queued here, and its calls wait for replies
-    /// from here. `packets` are the ids that they had and the numbers that they have, in order.
-    pub(crate) fn keep_calls_of(&mut self, peer: PeerId, packets: &[(PacketId, u64)]) {
-        let mut kept = packets.iter().peekable();
-        while let Some(first) = self.lists.get(&peer).map(|list| list.first) {
-            let Some(Place::Listed { packet, .. }) = self.calls.get(first).map(|call| call.place)
-            else {
-                return;
-            };
-            self.unlink(first);
-            while kept.next_if(|(before, _)| *before < packet).is_some() {}
-            if let Some((_, number)) = kept.next_if(|(before, _)| *before == packet) {
-                self.queued_locally(UID::new(self.nonce, first.to_bits()), *number);
-            }
-        }
-    }
-
-    /// Ends the call that one packet carries. Searches the peer's list, which is for rare events.
-    pub(crate) fn end_packet(
-        &mut self,
-        peer: PeerId,
-        packet: PacketId,
-        error: ReplyError,
-    ) -> Option<Waker> {
-        let mut at = Some(self.lists.get(&peer)?.first);
-        while let Some(key) = at {
-            let Place::Listed {
-                packet: found,
-                next,
-                ..
-            } = self.calls.get(key)?.place
-            else {
-                return None;
-            };
-            if found == packet {
-                return self.end(key, Err(error));
-            }
-            at = next;
-        }
-        None
-    }
-
-    /// The calls that still wait, and where their requests went.
-    pub(crate) fn all_waiting(&self) -> Vec<(UID, Option<Sent>)> {
-        let waiting = self
-            .calls
-            .keys()
-            .filter(|key| call_waits(&self.calls, *key));
-        waiting
-            .filter_map(|key| {
-                let call = self.calls.get(key)?;
-                Some((UID::new(self.nonce, key.to_bits()), sent(call.place)))
-            })
-            .collect()
-    }
-
     fn end(&mut self, key: SlotKey, outcome: Outcome) -> Option<Waker> {
-        self.unlink(key);
         let call = self.calls.get_mut(key)?;
         let State::Waiting(waker) = &mut call.state else {
             return None;
         };
         let waker = waker.take();
+        let place = std::mem::replace(&mut call.place, Place::Unlisted);
         call.state = State::Ended(outcome);
         self.waiting -= 1;
         self.bounded -= usize::from(call.terms.deadline.is_some());
+        self.leave_list(place);
         self.looks.remove(key);
         waker
     }
 
     fn unlink(&mut self, key: SlotKey) {
-        let Some(call) = self.calls.get_mut(key) else {
-            return;
-        };
+        if let Some(call) = self.calls.get_mut(key) {
+            let place = std::mem::replace(&mut call.place, Place::Unlisted);
+            self.leave_list(place);
+        }
+    }
+
+    /// Takes a call out of the list that this was its place in.
+    #[inline(always)]
+    fn leave_list(&mut self, place: Place) {
         let Place::Listed {
-            peer,
+            list,
             previous,
             next,
             ..
-        } = std::mem::replace(&mut call.place, Place::Unlisted)
+        } = place
         else {
             return;
         };
-        match (previous, next) {
-            (None, None) => {
-                self.lists.remove(&peer);
-            }
-            (None, Some(next)) => {
-                self.set_previous(next, None);
-                if let Some(list) = self.lists.get_mut(&peer) {
-                    list.first = next;
-                }
-            }
-            (Some(previous), None) => {
-                self.set_next(previous, None);
-                if let Some(list) = self.lists.get_mut(&peer) {
-                    list.last = previous;
-                }
-            }
-            (Some(previous), Some(next)) => {
-                self.set_next(previous, Some(next));
-                self.set_previous(next, Some(previous));
+        if let Some(next) = next {
+            self.set_previous(next, previous);
+        }
+        if let Some(previous) = previous {
+            self.set_next(previous, next);
+        }
+        if next.is_some() && previous.is_some() {
+            return;
+        }
+        let Some(list) = self.lists.at_mut(list) else {
+            return;
+        };
+        list.ends = list.ends.and_then(|ends| {
+            // Of an only call both are `None`, and the list is empty.
+            Some(match (previous, next) {
+                (None, first) => Ends {
+                    first: first?,
+                    ..ends
+                },
+                (Some(last), _) => Ends { last, ..ends },
+            })
+        });
+    }
+
+    fn sent(&self, place: Place) -> Option<Sent> {
+        match place {
+            Place::Unlisted => None,
+            Place::Local { packet } => Some(Sent::Local { packet }),
+            Place::Promised { .. } => Some(Sent::Elsewhere),
+            Place::Listed { list, packet, .. } => {
+                let (peer, _) = self.lists.at(list)?;
+                Some(Sent::To { peer, packet })
             }
         }
     }
@@ -568,15 +498,6 @@ impl CallTable {
 
     fn place_mut(&mut self, key: SlotKey) -> Option<&mut Place> {
         self.calls.get_mut(key).map(|call| &mut call.place)
-    }
-}
-
-fn sent(place: Place) -> Option<Sent> {
-    match place {
-        Place::Unlisted => None,
-        Place::Local { packet } => Some(Sent::Local { packet }),
-        Place::Promised { .. } => Some(Sent::Elsewhere),
-        Place::Listed { peer, packet, .. } => Some(Sent::To { peer, packet }),
     }
 }
 

@@ -33,10 +33,12 @@ use room::Room;
 
 use super::call_table::CallTable;
 use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
+use super::envelope::usual::{self, Usual};
 use super::envelope::{Envelope, EnvelopeError};
 use super::failure_monitor::FailureTable;
 use super::failure_watch::OpenPeer;
 use super::handler_tasks::HandlerTasks;
+use super::kept_bodies::{KeptBodies, KeptBody};
 use super::local_queue::LocalQueue;
 #[cfg(feature = "metrics")]
 use super::method_metrics::Instruments;
@@ -45,6 +47,7 @@ use super::peer_info::Verify;
 use super::peer_table::PeerTable;
 use super::receivers::{MessageReceiver, NoticeReceiver, Packet, PingReceiver};
 use super::reply_error::ReplyError;
+use super::reply_route::SpareRoutes;
 use super::stats::{Counters, TransportStats};
 use crate::error::{RegisterError, TransportError};
 
@@ -131,6 +134,10 @@ pub(crate) struct Core {
     local_slots: Cell<usize>,
     /// Answers that nobody has taken yet.
     kept: RefCell<KeptPayloads>,
+    pub(crate) kept_bodies: RefCell<KeptBodies>,
+    pub(crate) spare_routes: RefCell<SpareRoutes>,
+    /// A task keeps the deadlines of calls.
+    pub(crate) keeps_deadlines: Cell<bool>,
     /// Starts the task that empties it.
     start_local: RefCell<Option<Rc<dyn Fn()>>>,
     /// Further addresses that turned out to lead here.
@@ -170,6 +177,9 @@ impl Core {
                 local: RefCell::default(),
                 local_slots: Cell::new(0),
                 kept: RefCell::default(),
+                kept_bodies: RefCell::default(),
+                spare_routes: RefCell::default(),
+                keeps_deadlines: Cell::new(false),
                 start_local: RefCell::default(),
                 own_addresses: RefCell::default(),
                 limits: params.limits,
@@ -366,25 +376,52 @@ impl Core {
 
     /// Hands one packet to its receiver or its call.
     pub(crate) fn dispatch(&self, token: UID, packet: &Packet<'_>) {
+        match Usual::decode(packet.payload()) {
+            Some(Usual::Request {
+                reply_token,
+                remaining,
+                body,
+            }) => {
+                let head = usual::request(reply_token, remaining);
+                self.handle_message(token, packet, &head, body);
+            }
+            Some(Usual::Reply { body }) => self.handle_reply(token, packet, Ok(body)),
+            None => self.dispatch_unusual(token, packet),
+        }
+    }
+
+    /// The same, for what is neither a usual request nor a usual reply.
+    #[inline(never)]
+    fn dispatch_unusual(&self, token: UID, packet: &Packet<'_>) {
         match Envelope::decode(packet.payload()) {
             Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, &head, body),
-            Ok(Envelope::Reply { outcome, .. }) => {
-                let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
-                let from = packet.peer_id();
-                let endpoint_token = self.end_call(token, from, outcome);
-                if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
-                    self.handle_found(from, endpoint_token);
-                }
-            }
+            Ok(Envelope::Reply { outcome, .. }) => self.handle_reply(token, packet, outcome),
             Ok(Envelope::Cancellation { reply_token }) => {
                 self.handle_cancellation(packet.peer_id(), reply_token);
             }
             Ok(Envelope::PromiseAnswer { outcome, .. }) => {
-                let outcome = outcome.map(|body| packet.keep_tail(body.len(), &self.kept));
+                let outcome = outcome.map(|body| self.keep(packet, body));
                 self.end_promise(token, outcome);
             }
             Err(error) => self.handle_undecodable(token, &error),
         }
+    }
+
+    #[inline]
+    fn handle_reply(&self, token: UID, packet: &Packet<'_>, outcome: Result<&[u8], ReplyError>) {
+        let outcome = outcome.map(|body| self.keep(packet, body));
+        let from = packet.peer_id();
+        let endpoint_token = self.end_call(token, from, outcome);
+        if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
+            self.handle_found(from, endpoint_token);
+        }
+    }
+
+    /// The body of an answer, for whoever takes it.
+    #[inline]
+    fn keep(&self, packet: &Packet<'_>, body: &[u8]) -> KeptBody {
+        let copied = self.kept_bodies.borrow_mut().copy(body);
+        copied.unwrap_or_else(|| KeptBody::Shared(packet.keep_tail(body.len(), &self.kept)))
     }
 
     /// Counts a packet that is no envelope. It is dropped: there is nowhere to say so.

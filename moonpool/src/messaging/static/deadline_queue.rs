@@ -86,7 +86,19 @@ impl DeadlineQueue {
         };
         if std::mem::replace(order, NONE) != NONE {
             self.len -= 1;
+            self.shorten_line();
             self.clear_out();
+        }
+    }
+
+    /// Lets go of what was left behind at the line's front. Calls end much in the order in which they
+    /// began: so hardly anything is left that would have to be searched for.
+    #[inline]
+    fn shorten_line(&mut self) {
+        while let Some(front) = self.line.front()
+            && !is_current(&self.orders, front)
+        {
+            self.line.pop_front();
         }
     }
 
@@ -119,7 +131,6 @@ impl DeadlineQueue {
     #[inline]
     fn clear_out(&mut self) {
         if self.len == 0 {
-            self.line.clear();
             self.heap.clear();
         } else if self.entries() > 2 * self.len + SPARE {
             self.retain_current();

@@ -10,7 +10,7 @@
 //! Decoding is total: any bytes give one of these, or an error, without allocating.
 
 mod extras;
-mod usual;
+pub(crate) mod usual;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -26,7 +26,7 @@ use moonpool_foundation::UID;
 use super::reply_error::{Refusal, ReplyError};
 
 pub(crate) use extras::{Extras, RequestContext};
-use usual::decode_usual;
+use usual::Usual;
 
 /// The layout described here.
 pub const VERSION: u8 = 1;
@@ -199,10 +199,9 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     /// [`EnvelopeError`]; no input panics or allocates more than an error text that is there.
-    #[inline]
     pub fn decode(packet: &'a [u8]) -> Result<Self, EnvelopeError> {
-        match decode_usual(packet) {
-            Some(envelope) => Ok(envelope),
+        match Usual::decode(packet) {
+            Some(usual) => Ok(usual.into()),
             None => Self::decode_any(packet),
         }
     }
@@ -241,7 +240,21 @@ pub(crate) fn put_message_head(reply_token: Option<UID>, buffer: &mut impl BufMu
 }
 
 /// Writes the prefix of a message with everything that it says.
+#[inline]
 pub(crate) fn put_head(head: &MessageHead<'_>, buffer: &mut impl BufMut) {
+    if let MessageHead {
+        reply_token: Some(token),
+        deadline: Some(remaining),
+        trace: None,
+        metadata: Metadata { pairs: 0, .. },
+    } = head
+    {
+        return buffer.put_slice(&usual::request_head(*token, *remaining));
+    }
+    put_any_head(head, buffer);
+}
+
+fn put_any_head(head: &MessageHead<'_>, buffer: &mut impl BufMut) {
     let flag = |is_there: bool, flag: u16| if is_there { flag } else { 0 };
     let flags = flag(head.reply_token.is_some(), FLAG_REPLY_TOKEN)
         | flag(head.deadline.is_some(), FLAG_DEADLINE)
@@ -263,7 +276,6 @@ pub(crate) fn put_head(head: &MessageHead<'_>, buffer: &mut impl BufMut) {
 }
 
 /// Writes what has the same length in every message, in one go.
-#[inline]
 fn put_fixed(flags: u16, head: &MessageHead<'_>, buffer: &mut impl BufMut) {
     const LONGEST: usize = REQUEST_PREFIX_BYTES + 8;
     let mut bytes = [0; LONGEST];

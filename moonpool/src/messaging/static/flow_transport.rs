@@ -159,6 +159,7 @@ where
             let keeping = deadline_timer::run(Rc::downgrade(&self.core), self.time.clone());
             let task = self.task.spawn_driver("moonpool-deadlines", keeping);
             self.deadline_task.replace(Some(task));
+            self.core.keeps_deadlines.set(true);
         }
     }
 

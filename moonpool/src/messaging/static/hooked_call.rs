@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::call::{put_body, start_call};
 use super::call_table::Outcome;
 use super::core::Core;
+use super::kept_bodies::KeptBody;
 use super::middleware::{CallChain, OutgoingCall, ReplyBody};
 use super::reply_error::ReplyError;
 use super::request::Outgoing;
@@ -85,7 +86,7 @@ impl HookedCall {
         };
         if let Poll::Ready(outcome) = chain.as_mut().poll(cx) {
             self.chain = None;
-            return Poll::Ready(outcome.map(|body| body.0));
+            return Poll::Ready(outcome.map(|body| KeptBody::Shared(body.0)));
         }
         if self.poll_end(cx).is_pending() {
             return Poll::Pending;

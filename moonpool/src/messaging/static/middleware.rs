@@ -224,7 +224,10 @@ impl NextCall {
                 };
                 link.call(call, next).await
             }
-            None => tail.run(call).await.map(ReplyBody),
+            None => {
+                let body = tail.run(call).await?;
+                Ok(ReplyBody(body.into_bytes()))
+            }
         }
     }
 }

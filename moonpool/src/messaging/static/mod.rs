@@ -30,6 +30,7 @@ mod flow_transport;
 mod handler_tasks;
 mod hooked_call;
 mod interface;
+mod kept_bodies;
 mod local_queue;
 mod method_call;
 #[cfg(feature = "metrics")]
@@ -40,6 +41,7 @@ mod net_notified_queue;
 mod open_requests;
 mod peer_info;
 mod peer_table;
+mod per_peer;
 mod ping;
 mod ready;
 mod receivers;

@@ -63,7 +63,7 @@ where
             buffer.extend_from_slice(payload);
             Ok(Bytes::new())
         })?;
-        let reply = call.await?;
+        let reply = call.await?.into_bytes();
         let round_trip = self.core().now().saturating_sub(sent);
         let incarnation = envelope::leading_token(&reply)
             .map_err(|error| ReplyError::serialization("ping", &error))?;

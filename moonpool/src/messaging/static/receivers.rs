@@ -54,7 +54,7 @@ pub trait MessageReceiver {
 pub(crate) enum Packet<'a> {
     Remote {
         peer: &'a PeerHandle,
-        packet: ReceivedPacket<'a>,
+        packet: &'a ReceivedPacket<'a>,
     },
     Local(&'a Bytes),
 }
@@ -77,6 +77,7 @@ impl<'a> Packet<'a> {
     }
 
     /// The same, of what may be kept for long: it is copied if it is a small part of what was read.
+    #[cold]
     pub(crate) fn keep_tail(&self, length: usize, kept: &RefCell<KeptPayloads>) -> Bytes {
         match self {
             Self::Remote { packet, .. } => {

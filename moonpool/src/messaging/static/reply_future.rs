@@ -17,6 +17,7 @@ use super::call_record::CallRecord;
 use super::call_table::{Outcome, Polled};
 use super::core::Core;
 use super::hooked_call::HookedCall;
+use super::kept_bodies::KeptBody;
 use super::reply_error::ReplyError;
 use super::retrying::Retrying;
 
@@ -51,6 +52,7 @@ impl PendingCall {
 impl Future for PendingCall {
     type Output = Outcome;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = &mut *self;
         let Some(reply_token) = this.reply_token else {
@@ -114,9 +116,26 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// What the reply was kept in is not needed any more.
+    #[inline]
+    fn take_back(&self, body: KeptBody) {
+        if let Self::Once(call) = self {
+            call.core.kept_bodies.borrow_mut().take_back(body);
+        }
+    }
+
+    #[inline]
     fn poll(&mut self, cx: &mut Context<'_>, record: &CallRecord) -> Poll<Outcome> {
+        match self {
+            Self::Once(call) => Pin::new(call).poll(cx),
+            Self::Retrying(..) | Self::Hooked(_) => self.poll_attempts(cx, record),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_attempts(&mut self, cx: &mut Context<'_>, record: &CallRecord) -> Poll<Outcome> {
         let (polled, attempt) = match self {
-            Self::Once(call) => return Pin::new(call).poll(cx),
+            Self::Once(call) => (Pin::new(call).poll(cx), None),
             Self::Retrying(call, retrying) => {
                 let polled = retrying.poll(call, cx);
                 // The last failure counts as the end of an attempt, not as the beginning of one.
@@ -166,10 +185,10 @@ where
         let this = &mut *self;
         let _entered = this.record.span().enter();
         let outcome = std::task::ready!(this.work.poll(cx, &this.record));
-        let decoded = outcome.and_then(|bytes| {
-            this.codec
-                .decode_shared(&bytes)
-                .map_err(|error| ReplyError::serialization("reply", &error))
+        let decoded = outcome.and_then(|body| {
+            let decoded = body.decode(&this.codec);
+            this.work.take_back(body);
+            decoded.map_err(|error| ReplyError::serialization("reply", &error))
         });
         this.record.end(decoded.as_ref().map(|_| ()));
         Poll::Ready(decoded)

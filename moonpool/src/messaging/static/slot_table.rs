@@ -73,6 +73,16 @@ impl<V> SlotTable<V> {
         Ok(self.fill(index, value))
     }
 
+    /// Names a slot for the value, which is made in its place. `None` when all 2^32 slots are in use.
+    #[inline]
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce() -> V) -> Option<SlotKey> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.grow(1)?,
+        };
+        Some(self.fill(index, make()))
+    }
+
     /// Takes the values into adjacent slots of one generation, and names the first: the i-th
     /// value's key has the same generation and `index + i`. `None` if there is no room, or no value.
     pub(crate) fn insert_run(&mut self, values: Vec<V>) -> Option<SlotKey> {
@@ -187,6 +197,7 @@ impl<V> SlotTable<V> {
     }
 
     /// Adds `count` slots and gives the first one's index.
+    #[cold]
     fn grow(&mut self, count: u32) -> Option<u32> {
         let start = u32::try_from(self.slots.len()).ok()?;
         start.checked_add(count)?;

@@ -10,12 +10,17 @@ use crate::time::TimeProvider;
 
 impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
     /// Whether the last turn left nothing to decide, and nothing has changed but what the stream may
-    /// bring and what is to be written.
-    pub(super) fn is_settled(&self, now: Duration) -> bool {
+    /// bring and what is to be written. `begins`: it is the first question of the turn.
+    #[inline]
+    pub(super) fn is_settled(&self, now: Duration, begins: bool) -> bool {
+        let mut state = self.handle.state();
+        if begins {
+            state.begin_turn();
+        }
         let is_settled = now < self.settled_until.get()
             && match self.handle.changed() {
                 Changed::Nothing => true,
-                Changed::Packets => self.handle.state().handle_queued(now),
+                Changed::Packets => state.handle_queued(now),
                 Changed::Anything => false,
             };
         if is_settled {

@@ -29,8 +29,25 @@ const WRITE_FAILURE: f64 = 0.02;
 /// Pieces of memory that an ordinary write has at most.
 const FEW_SLICES: usize = 8;
 
-/// Writes as much of the batch as `SLICES` pieces hold.
-fn write_batch<const SLICES: usize, S: AsyncWrite + Unpin>(
+/// Writes from the batch. Most writes carry few packets, and a table of them has to be filled in first.
+#[inline]
+fn write_batch<S: AsyncWrite + Unpin>(
+    cx: &mut Context<'_>,
+    stream: &mut S,
+    batch: &Batch,
+) -> Poll<io::Result<usize>> {
+    if let Some(only) = batch.only_slice() {
+        Pin::new(stream).poll_write_vectored(cx, &[IoSlice::new(only)])
+    } else if batch.slice_count() <= FEW_SLICES {
+        write_slices::<FEW_SLICES, _>(cx, stream, batch)
+    } else {
+        write_slices::<BATCH_SLICES, _>(cx, stream, batch)
+    }
+}
+
+/// Writes as much of the batch as `SLICES` pieces hold. By itself: the table is on the stack.
+#[inline(never)]
+fn write_slices<const SLICES: usize, S: AsyncWrite + Unpin>(
     cx: &mut Context<'_>,
     stream: &mut S,
     batch: &Batch,
@@ -160,11 +177,7 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
             if budget == 0 {
                 return Ok(Progress::OutOfBudget);
             }
-            // An empty batch stays where it is, and keeps its memory.
-            let laid_out = {
-                let mut state = self.handle.state();
-                state.has_output().then(|| state.lay_out(now)).flatten()
-            };
+            let laid_out = self.handle.state().lay_out(now);
             let Some(batch) = laid_out else {
                 return Ok(Progress::Blocked);
             };
@@ -172,17 +185,16 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 self.handle.state().put_back(batch, 0);
                 return Err(ConnectionError::lost(&io::ErrorKind::BrokenPipe.into()));
             }
-            // Most writes carry few packets, and a table of them all has to be filled in first.
-            let written = if batch.slice_count() <= FEW_SLICES {
-                write_batch::<FEW_SLICES, _>(cx, &mut connection.stream, &batch)
-            } else {
-                write_batch::<BATCH_SLICES, _>(cx, &mut connection.stream, &batch)
-            };
+            let written = write_batch(cx, &mut connection.stream, &batch);
             let bytes = match &written {
                 Poll::Ready(Ok(bytes)) => *bytes,
                 Poll::Ready(Err(_)) | Poll::Pending => 0,
             };
-            self.handle.state().put_back(batch, bytes);
+            let has_more = {
+                let mut state = self.handle.state();
+                state.put_back(batch, bytes);
+                state.has_output()
+            };
             match written {
                 Poll::Pending => return Ok(Progress::Blocked),
                 Poll::Ready(Ok(0)) => {
@@ -191,6 +203,9 @@ impl<T: TimeProvider, TP: TaskProvider> Driver<T, TP> {
                 Poll::Ready(Ok(_)) => {
                     budget = budget.saturating_sub(bytes);
                     connection.needs_flush = true;
+                    if !has_more {
+                        return Ok(Progress::Blocked);
+                    }
                 }
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Poll::Ready(Err(error)) => return Err(ConnectionError::lost(&error)),
@@ -233,11 +248,11 @@ mod tests {
     use std::future::Future;
     use std::rc::Rc;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::task::{Wake, Waker};
 
     use bytes::Bytes;
 
+    use super::super::testing::{Flag, TestStream};
     use super::*;
     use crate::messaging::{UID, WellKnownToken, serialize_packet};
     use crate::network::peer::handle::PeerHandle;
@@ -250,7 +265,6 @@ mod tests {
         PeerConfig, PeerId, PeerSink, SessionEnded, SessionIdentity, SessionMode,
     };
     use crate::task::TokioTaskProvider;
-    use crate::time::TokioTimeProvider;
 
     /// Notes what it is told, in order.
     #[derive(Default)]
@@ -264,42 +278,6 @@ mod tests {
             self.0.borrow_mut().push("session ended");
         }
         fn handle_finished(&self, _: &PeerHandle) {}
-    }
-
-    /// Nothing more comes than this, and every write is taken, and kept.
-    #[derive(Clone, Default)]
-    struct Silent(Rc<RefCell<Vec<u8>>>, Rc<RefCell<Vec<u8>>>);
-
-    impl tokio::io::AsyncRead for Silent {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buffer: &mut tokio::io::ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            let bytes = self.0.take();
-            if bytes.is_empty() {
-                return Poll::Pending;
-            }
-            buffer.put_slice(&bytes);
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    impl AsyncWrite for Silent {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.1.borrow_mut().extend_from_slice(bytes);
-            Poll::Ready(Ok(bytes.len()))
-        }
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
     }
 
     /// A clock that stands, and whose sleeps note whom they would wake, and after what time.
@@ -349,7 +327,9 @@ mod tests {
     }
 
     /// The peer of a session that was accepted, its clock, and its driver.
-    fn serving(sink: Rc<dyn PeerSink>) -> (PeerHandle, Standing, impl Future<Output = ()>, Silent) {
+    fn serving(
+        sink: Rc<dyn PeerSink>,
+    ) -> (PeerHandle, Standing, impl Future<Output = ()>, TestStream) {
         let config = PeerConfig::default();
         let identity = SessionIdentity {
             incarnation: UID::new(1, 1),
@@ -375,7 +355,7 @@ mod tests {
         let (clock, task) = (Standing::default(), TokioTaskProvider::new());
         let sink = Receiver::Sink(sink);
         let driver = Driver::new(&handle, sink, clock.clone(), task, &config);
-        let stream = Silent::default();
+        let stream = TestStream::default();
         let connection = Connection::new(stream.clone(), "there", 1_000_000);
         let timer = Timer::new(clock.clone());
         let conversing = async move {
@@ -422,7 +402,7 @@ mod tests {
         let mut conversing = pin!(conversing);
         assert_eq!(timers_of(conversing.as_mut(), &clock), [216]);
         let packet = serialize_packet(UID::new(7, 8), b"unreliable");
-        stream.0.borrow_mut().extend(packet);
+        stream.receive(&packet);
         assert_eq!(timers_of(conversing.as_mut(), &clock), [180]);
     }
 
@@ -436,15 +416,6 @@ mod tests {
         assert_eq!(timers_of(conversing.as_mut(), &clock), [1]);
     }
 
-    #[derive(Default)]
-    struct Woken(AtomicBool);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
     #[test]
     fn whoever_waits_for_room_learns_of_an_acknowledgement_that_changes_nothing_else() {
         let (handle, clock, conversing, stream) = serving(Rc::new(Order::default()));
@@ -452,20 +423,19 @@ mod tests {
         let payload = Bytes::from(vec![7; 500_000]);
         let send = || handle.send_reliable(UID::new(7, 8), payload.clone());
         let sent = std::iter::from_fn(|| send().ok()).count() as u64;
-        let woken = Arc::new(Woken::default());
-        let waker = Waker::from(Arc::clone(&woken));
+        let (woken, waker) = Flag::new();
         let mut cx = Context::from_waker(&waker);
         let mut ready = pin!(handle.ready());
         assert!(ready.as_mut().poll(&mut cx).is_pending());
-        while stream.1.take().len() > 1000 || handle.state().has_output() {
+        while stream.take_written().len() > 1000 || handle.state().has_output() {
             timers_of(conversing.as_mut(), &clock);
         }
-        assert!(!woken.0.load(Ordering::Relaxed), "all of it is still owed");
+        assert!(!woken.take(), "all of it is still owed");
         let ack = (sent + 1).to_le_bytes();
         let ack = serialize_packet(WellKnownToken::Ack.token(), &ack);
-        stream.0.borrow_mut().extend(ack);
+        stream.receive(&ack);
         timers_of(conversing.as_mut(), &clock);
-        assert!(woken.0.load(Ordering::Relaxed));
+        assert!(woken.take());
         assert!(ready.as_mut().poll(&mut cx).is_ready());
     }
 
@@ -475,13 +445,13 @@ mod tests {
         let mut conversing = pin!(conversing);
         timers_of(conversing.as_mut(), &clock);
         let mut kinds_after = |packets: Vec<u8>| {
-            stream.1.borrow_mut().clear();
-            stream.0.borrow_mut().extend(packets);
+            stream.take_written();
+            stream.receive(&packets);
             // An acknowledgement may wait for the turn after this one.
             timers_of(conversing.as_mut(), &clock);
             timers_of(conversing.as_mut(), &clock);
             let mut reader = PacketReader::new(1_000_000);
-            reader.buffer().extend_from_slice(&stream.1.borrow());
+            reader.buffer().extend_from_slice(&stream.take_written());
             let mut kinds = Vec::new();
             while let Some(mut block) = reader.next_block().unwrap() {
                 while let Some((token, ..)) = block.next_packet().unwrap() {
@@ -516,8 +486,11 @@ mod tests {
         assert_eq!(told, Some(Duration::from_secs(1)));
     }
 
-    #[test]
-    fn the_timers_wake_the_task_that_has_the_driver_now() {
+    /// A peer that dials.
+    fn dialling(
+        sink: Rc<dyn PeerSink>,
+        clock: Standing,
+    ) -> (PeerHandle, Driver<Standing, TokioTaskProvider>) {
         let config = PeerConfig::default();
         let identity = SessionIdentity {
             incarnation: UID::new(1, 1),
@@ -525,19 +498,27 @@ mod tests {
         };
         let state = PeerState::dialling(config.clone(), SessionMode::Acknowledged(identity));
         let handle = PeerHandle::new(PeerId(0), "there".into(), state);
-        let (clock, now) = (Standing::default(), Duration::ZERO);
-        let sink = Receiver::Sink(Rc::new(Order::default()));
-        let task = TokioTaskProvider::new();
-        let driver = Driver::new(&handle, sink, clock.clone(), task, &config);
+        let sink = Receiver::Sink(sink);
+        let driver = Driver::new(&handle, sink, clock, TokioTaskProvider::new(), &config);
         handle.reconnect();
+        (handle, driver)
+    }
+
+    /// It gets a connection, on which this arrives.
+    fn connect(handle: &PeerHandle, now: Duration, bytes: &[u8]) -> Connection<TestStream> {
         handle.state().handle_timeout(now);
         assert_eq!(handle.state().poll_action(now), Action::Connect);
         handle.state().handle_connected(now, UID::new(50, 50));
-        let connection = Connection::new(
-            Silent(Rc::new(RefCell::new(fresh(2))), Rc::default()),
-            "there",
-            1_000_000,
-        );
+        let stream = TestStream::default();
+        stream.receive(bytes);
+        Connection::new(stream, "there", 1_000_000)
+    }
+
+    #[test]
+    fn the_timers_wake_the_task_that_has_the_driver_now() {
+        let (clock, now) = (Standing::default(), Duration::ZERO);
+        let (handle, driver) = dialling(Rc::new(Order::default()), clock.clone());
+        let connection = connect(&handle, now, &fresh(2));
         let mut timer = pin!(Timer::new(clock.clone()));
         let mut conversing = pin!(driver.converse(connection, timer.as_mut()));
         let asked = || std::mem::take(&mut *clock.0.borrow_mut());
@@ -553,18 +534,6 @@ mod tests {
         poll(&second);
         let woken = asked();
         assert!(!woken.is_empty() && woken.iter().all(|waker| waker.will_wake(&second)));
-    }
-
-    impl TcpStreamTrait for Silent {
-        fn local_addr(&self) -> io::Result<String> {
-            Ok("here".into())
-        }
-        fn peer_addr(&self) -> io::Result<String> {
-            Ok("there".into())
-        }
-        fn set_nodelay(&self, _: bool) -> io::Result<()> {
-            Ok(())
-        }
     }
 
     fn fresh(incarnation: u64) -> Vec<u8> {
@@ -584,29 +553,16 @@ mod tests {
     #[test]
     fn the_end_of_a_session_is_told_before_what_comes_in_the_next_one() {
         let order = Rc::new(Order::default());
-        let config = PeerConfig::default();
-        let identity = SessionIdentity {
-            incarnation: UID::new(1, 1),
-            address: None,
-        };
-        let state = PeerState::dialling(config.clone(), SessionMode::Acknowledged(identity));
-        let handle = PeerHandle::new(PeerId(0), "there".into(), state);
-        let sink = Receiver::Sink(Rc::clone(&order) as Rc<dyn PeerSink>);
-        let (time, task) = (TokioTimeProvider::new(), TokioTaskProvider::new());
-        let driver = Driver::new(&handle, sink, time, task, &config);
+        let sink = Rc::clone(&order) as Rc<dyn PeerSink>;
+        let (handle, driver) = dialling(sink, Standing::default());
         let receive = |now: Duration, bytes: &[u8]| {
-            handle.state().handle_timeout(now);
-            assert_eq!(handle.state().poll_action(now), Action::Connect);
-            handle.state().handle_connected(now, UID::new(50, 50));
-            let mut connection = Connection::new(Silent::default(), "there", 1_000_000);
-            connection.reader.buffer().extend_from_slice(bytes);
+            let mut connection = connect(&handle, now, bytes);
             let mut cx = Context::from_waker(Waker::noop());
             let mut budget = TURN_BYTES;
             driver
                 .poll_read(&mut cx, &mut connection, now, &mut budget, false)
                 .unwrap();
         };
-        handle.reconnect();
         receive(Duration::ZERO, &fresh(2));
         handle.send_reliable(UID::new(7, 8), "x".into()).unwrap();
         let batch = handle.state().lay_out(Duration::ZERO).unwrap();

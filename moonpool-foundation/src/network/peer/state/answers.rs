@@ -4,24 +4,14 @@ use std::rc::Rc;
 
 use crate::messaging::UID;
 
-use super::{PeerState, Refusal};
+use super::PeerState;
 use crate::network::peer::budget::SharedBudget;
-use crate::network::peer::terms::{Account, AnswerSlot};
+use crate::network::peer::terms::AnswerSlot;
 
 /// Bytes of a refusal's payload at most: refusals of one burst share packets up to this size.
 const MAX_REFUSAL_BYTES: usize = 16 * 1024;
 
 impl PeerState {
-    /// [`admit`](Self::admit), for a reliable packet.
-    pub(in crate::network::peer) fn admit_reliable(
-        &self,
-        size: usize,
-        account: Account,
-    ) -> Result<(), Refusal> {
-        let has_room = self.outbox.accepts(account).ok_or(Refusal::Closed)?;
-        self.admit(size, account, has_room)
-    }
-
     /// Whether the slot is of the current session.
     pub(in crate::network::peer) fn is_current(&self, slot: AnswerSlot) -> bool {
         self.outbox.is_current(slot)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::messaging::wire::SEQUENCED_PREFIX_SIZE;
 use crate::messaging::{UID, WellKnownToken, WireError};
 use crate::network::peer::error::{ConnectionError, ProtocolError};
 use crate::network::peer::exchange::{Answered, Exchange, Greeted, Inbound};
@@ -109,7 +110,44 @@ impl PeerState {
     ///
     /// # Errors
     /// Why the connection has to end: call `handle_closed` with it.
+    #[inline]
     pub(in crate::network::peer) fn handle_packet<'a>(
+        &mut self,
+        now: Duration,
+        token: UID,
+        payload: &'a [u8],
+    ) -> Result<Inbound<'a>, ConnectionError> {
+        match self.take_expected(now, token, payload) {
+            Some((token, payload)) => Ok(Inbound::Deliver {
+                token,
+                payload,
+                reliable: true,
+            }),
+            None => self.judge_packet(now, token, payload),
+        }
+    }
+
+    /// The token and payload of the reliable packet that is next, about which there is nothing else
+    /// to decide. `None`: nothing was done about it.
+    fn take_expected<'a>(
+        &mut self,
+        now: Duration,
+        token: UID,
+        payload: &'a [u8],
+    ) -> Option<(UID, &'a [u8])> {
+        let limit = self.config.max_payload_bytes as usize;
+        let is_too_large = payload.len() > limit + SEQUENCED_PREFIX_SIZE;
+        if is_too_large || self.contest.is_some() || !self.is_open() {
+            return None;
+        }
+        let exchange = self.exchange.as_mut()?;
+        let expected = exchange.take_expected(token, payload, &mut self.outbox)?;
+        self.liveness.handle_packet(now);
+        self.metrics.packets_received += 1;
+        Some(expected)
+    }
+
+    fn judge_packet<'a>(
         &mut self,
         now: Duration,
         token: UID,
@@ -254,6 +292,7 @@ impl PeerState {
 
     /// Lays out what can be written now. The batch is to be written from;
     /// [`put_back`](Self::put_back) has to follow at once. `None`: there is nothing to write.
+    #[inline]
     pub(in crate::network::peer) fn lay_out(&mut self, now: Duration) -> Option<Batch> {
         if self.is_open() {
             // A full batch has no place for pongs either, or an end that asks and never reads would
@@ -270,6 +309,7 @@ impl PeerState {
             if let Some(exchange) = &mut self.exchange
                 && exchange.owes_ack()
                 && self.outbox.batch().has_room()
+                && exchange.wants_ack()
             {
                 exchange.lay_out_ack(&mut self.outbox);
             }
@@ -281,7 +321,15 @@ impl PeerState {
         let limit = self.max_payload();
         // What arrives moves it, and nothing does while this goes on.
         let ack = self.exchange.as_ref().map_or(0, Exchange::ack);
-        while self.outbox.batch().has_room() && self.events.len() < MAX_EVENTS {
+        if self.outbox.lay_out_plain(now, ack, limit as usize)
+            && let Some(exchange) = &mut self.exchange
+        {
+            exchange.handle_ack_laid_out();
+        }
+        while self.outbox.has_queued()
+            && self.outbox.batch().has_room()
+            && self.events.len() < MAX_EVENTS
+        {
             match self.outbox.lay_out_next(now, ack, limit as usize) {
                 LaidOut::Nothing => break,
                 LaidOut::Unreliable => {}

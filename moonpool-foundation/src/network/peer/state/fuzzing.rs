@@ -7,7 +7,7 @@
 use std::io::IoSlice;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::messaging::{UID, WellKnownToken, WireError, serialize_packet};
 use crate::network::peer::config::PeerConfig;
@@ -333,15 +333,18 @@ impl Script {
     fn send(&mut self, input: &mut Input<'_>) {
         let reliable = input.below(3) > 0;
         let size = input.below(1_100);
-        let mut head = BytesMut::new();
-        self.state.prefix(reliable, TOKEN).write(&mut head);
         let body = Bytes::from(vec![0x5A; size]);
         if reliable {
             let terms = self.terms(input);
-            let sent = self.state.send_reliable(head, body, terms);
-            self.accepted += u64::from(sent.is_ok());
-        } else {
-            let sent = self.state.send_unreliable(head, body);
+            let begun = self.state.begin_reliable(TOKEN, &terms, 0, 0);
+            let sent = begun.is_ok_and(|mut frame| {
+                frame.set_body(body);
+                self.state.send_reliable(frame).is_ok()
+            });
+            self.accepted += u64::from(sent);
+        } else if let Ok(mut frame) = self.state.begin_unreliable(TOKEN, 0, 0) {
+            frame.set_body(body);
+            let sent = self.state.send_unreliable(frame);
             drop(sent);
         }
     }

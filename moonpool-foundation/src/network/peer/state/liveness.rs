@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use crate::network::peer::error::ConnectionError;
-use crate::network::peer::exchange::Exchange;
 use crate::network::peer::packet::ConnectionChange;
 
 use super::{EndStep, Event, PeerState, Phase, Role};
@@ -196,9 +195,11 @@ impl PeerState {
 
     /// Whether written, unacknowledged packets take up so much of the queue that the other end is to
     /// acknowledge them at once, and was not asked for it yet.
+    #[inline]
     pub(super) fn is_pressed(&self) -> bool {
-        let is_asked = self.exchange.as_ref().is_none_or(Exchange::is_asking);
-        self.outbox.unacknowledged() > 0 && !is_asked && self.outbox.is_half_unacknowledged()
+        self.outbox.unacknowledged() > 0
+            && self.outbox.is_half_unacknowledged()
+            && self.exchange.as_ref().is_some_and(|it| !it.is_asking())
     }
 
     /// Notes since when something is owed.

@@ -167,6 +167,7 @@ impl PeerState {
 
     /// Whether packets that come and go are all that happens to an open connection, so that nothing is
     /// decided but which of them are laid out.
+    #[inline]
     fn is_plain_sailing(&self) -> bool {
         self.is_timed
             && self.is_open()
@@ -177,6 +178,7 @@ impl PeerState {
 
     /// Handles have queued packets, and changed nothing else. Whether that leaves nothing to decide:
     /// then neither `handle_timeout` nor `poll_action` need be asked.
+    #[inline]
     pub(in crate::network::peer) fn handle_queued(&mut self, now: Duration) -> bool {
         let is_all = self.is_plain_sailing();
         if is_all && std::mem::take(&mut self.was_used) {
@@ -217,6 +219,7 @@ impl PeerState {
 
     /// Whether an open connection has packets that were not laid out although they could be, or has
     /// to ask for an acknowledgement.
+    #[inline]
     fn is_half_done(&self) -> bool {
         let is_written = self.outbox.batch().is_empty();
         let has_stopped_short = is_written && self.outbox.has_queued() && self.contest.is_none();

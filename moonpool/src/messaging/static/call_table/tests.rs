@@ -3,8 +3,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
+use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+use moonpool_foundation::network::peer::SessionEnded;
 
 use super::*;
 
@@ -24,6 +27,10 @@ impl Wake for Counting {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn body(bytes: &'static [u8]) -> KeptBody {
+    KeptBody::Shared(Bytes::from_static(bytes))
 }
 
 fn packet(number: u64) -> PacketId {
@@ -126,7 +133,7 @@ fn a_call_that_ends_takes_its_deadline_along() {
     let mut table = CallTable::new(7, 100);
     let [replied, forgotten, failed, local] = [4, 5, 6, 7].map(|at| timed(&mut table, at, 100));
     assert!(matches!(
-        table.reply(replied, Some(A), Ok(Bytes::new())),
+        table.reply(replied, Some(A), Ok(body(b""))),
         Arrival::Ended { .. }
     ));
     drop(table.forget(forgotten));
@@ -171,7 +178,7 @@ fn calls_beyond_the_limit_are_not_started() {
 fn a_reply_ends_its_call_once() {
     let mut table = CallTable::new(7, 100);
     let token = call(&mut table, A, 1);
-    let reply = || Ok(Bytes::from_static(b"42"));
+    let reply = || Ok(body(b"42"));
     assert!(matches!(
         table.reply(token, Some(A), reply()),
         Arrival::Ended { waker: None, .. }
@@ -186,7 +193,8 @@ fn a_reply_ends_its_call_once() {
         Arrival::Late
     ));
     assert!(matches!(table.poll(token, Waker::noop()), Polled::Unknown));
-    assert_eq!((table.waiting(), table.len(), table.lists.len()), (0, 0, 0));
+    assert_eq!((table.waiting(), table.len()), (0, 0));
+    assert!(!table.has_calls_of(A));
 }
 
 #[test]
@@ -195,12 +203,12 @@ fn a_reply_from_another_peer_is_late() {
     let (remote, local) = (call(&mut table, A, 1), table.start(TERMS).unwrap());
     for (token, from) in [(remote, Some(B)), (remote, None), (local, Some(A))] {
         assert!(matches!(
-            table.reply(token, from, Ok(Bytes::new())),
+            table.reply(token, from, Ok(body(b""))),
             Arrival::Late
         ));
     }
     assert!(matches!(
-        table.reply(local, None, Ok(Bytes::new())),
+        table.reply(local, None, Ok(body(b""))),
         Arrival::Ended { .. }
     ));
 }
@@ -224,7 +232,7 @@ fn the_last_waker_is_woken_and_the_others_are_handed_out() {
     };
     let Arrival::Ended {
         waker: Some(waker), ..
-    } = table.reply(token, Some(A), Ok(Bytes::new()))
+    } = table.reply(token, Some(A), Ok(body(b"")))
     else {
         panic!("no waker");
     };
@@ -278,9 +286,10 @@ fn a_forgotten_call_leaves_nothing_behind() {
     for token in [tokens[1], tokens[0], tokens[2]] {
         table.forget(token);
     }
-    assert_eq!((table.waiting(), table.len(), table.lists.len()), (0, 0, 0));
+    assert_eq!((table.waiting(), table.len()), (0, 0));
+    assert!(!table.has_calls_of(A));
     assert!(matches!(
-        table.reply(tokens[0], Some(A), Ok(Bytes::new())),
+        table.reply(tokens[0], Some(A), Ok(body(b""))),
         Arrival::Late
     ));
 }
@@ -305,7 +314,7 @@ proptest! {
         for index in replies {
             let (token, peer) = *index.get(&calls);
             let expected = open.contains(&(token, peer));
-            let arrival = table.reply(token, Some(peer), Ok(Bytes::new()));
+            let arrival = table.reply(token, Some(peer), Ok(body(b"")));
             prop_assert_eq!(matches!(arrival, Arrival::Ended { .. }), expected);
             open.retain(|call| call.0 != token);
         }
@@ -364,7 +373,7 @@ fn only_an_answer_to_a_promise_ends_it_and_it_ends_nothing_else() {
     let other = table.start_promise(TERMS, 78).unwrap();
     assert_eq!((promise.first, other.first), (77, 78));
     for from in [None, Some(A), Some(B)] {
-        let reply = table.reply(promise, from, Ok(Bytes::new()));
+        let reply = table.reply(promise, from, Ok(body(b"")));
         assert!(matches!(reply, Arrival::Late));
     }
     for guess in [
@@ -373,13 +382,13 @@ fn only_an_answer_to_a_promise_ends_it_and_it_ends_nothing_else() {
         UID::new(7, promise.second),
         UID::new(77, other.second),
     ] {
-        assert!(table.end_promise(guess, Ok(Bytes::new())).is_none());
+        assert!(table.end_promise(guess, Ok(body(b""))).is_none());
     }
     assert_eq!(table.waiting(), 3);
-    assert!(table.end_promise(promise, Ok(Bytes::new())).is_some());
-    assert!(table.end_promise(promise, Ok(Bytes::new())).is_none());
-    assert_eq!(poll(&mut table, promise), Some(Ok(Bytes::new())));
+    assert!(table.end_promise(promise, Ok(body(b""))).is_some());
+    assert!(table.end_promise(promise, Ok(body(b""))).is_none());
+    assert_eq!(poll(&mut table, promise), Some(Ok(body(b""))));
     drop(table.forget(other));
-    assert!(table.end_promise(other, Ok(Bytes::new())).is_none());
+    assert!(table.end_promise(other, Ok(body(b""))).is_none());
     assert_eq!(table.waiting(), 1);
 }

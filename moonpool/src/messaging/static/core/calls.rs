@@ -130,6 +130,7 @@ impl Core {
 
     /// Gives a call its outcome, if it waits for one from there; then gives the token that its
     /// request went to.
+    #[inline]
     pub(crate) fn end_call(
         &self,
         token: UID,

@@ -112,10 +112,15 @@ impl Core {
     }
 
     /// The process that a peer dials answered a request to the token.
+    #[inline]
     pub(crate) fn handle_found(&self, peer: PeerId, token: UID) {
-        if self.failures.borrow().missing() == 0 {
-            return;
+        if self.failures.borrow().missing() != 0 {
+            self.forget_missing(peer, token);
         }
+    }
+
+    #[cold]
+    fn forget_missing(&self, peer: PeerId, token: UID) {
         if let Some(destination) = self.peers.borrow().destination(peer) {
             self.failures.borrow_mut().handle_found(destination, token);
         }
@@ -140,7 +145,9 @@ pub(super) struct TransportSink {
 impl PeerSink for TransportSink {
     fn handle_packet(&self, peer: &PeerHandle, packet: ReceivedPacket<'_>) {
         if let Some(core) = self.core.upgrade() {
-            core.dispatch(packet.token, &Packet::Remote { peer, packet });
+            let token = packet.token;
+            let packet = &packet;
+            core.dispatch(token, &Packet::Remote { peer, packet });
         }
     }
 

@@ -115,8 +115,9 @@ impl Core {
         let deadline = head
             .deadline
             .and_then(|remaining| self.received_at(packet).checked_add(remaining));
-        ReplyRoute::admitted(reply_token, packet, self.this.clone(), slot)
-            .with_request(deadline, is_known)
+        let mut spare = self.spare_routes.borrow_mut();
+        let asked = (reply_token, deadline);
+        ReplyRoute::admitted(&mut spare, asked, packet, &self.this, (slot, is_known))
             .with_context(head)
     }
 
@@ -130,7 +131,8 @@ impl Core {
 
     fn refusal(&self, packet: &Packet<'_>, head: &MessageHead<'_>) -> ReplyRoute {
         let reply_token = head.reply_token.unwrap_or(UID::NIL);
-        ReplyRoute::refusal(reply_token, packet, self.this.clone())
+        let mut spare = self.spare_routes.borrow_mut();
+        ReplyRoute::refusal(&mut spare, reply_token, packet, &self.this)
     }
 
     /// A caller waits no more. `from` is its session; `None` is this process.
