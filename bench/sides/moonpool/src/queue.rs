@@ -39,31 +39,31 @@ pub fn pop_and_push(arguments: &Arguments) {
 }
 
 /// Packets of one write.
-const BATCH: u64 = 16;
+const BATCH: u32 = 16;
 
 /// Encodes packets of 64 bytes, as many of them for a write as a busy connection has.
 pub fn encode_packets(count: u64) {
     let payload = [7; PAYLOAD];
     let mut probe = PacketProbe::default();
     let measurement = Measurement::begin();
-    for _ in 0..count / BATCH {
-        probe.encode(TOKEN, black_box(&payload), BATCH as usize, |slices| {
+    for _ in 0..count / u64::from(BATCH) {
+        probe.encode(TOKEN, black_box(&payload), BATCH, |slices| {
             black_box(slices);
         });
     }
-    measurement.end(count / BATCH * BATCH);
+    measurement.end(count / u64::from(BATCH) * u64::from(BATCH));
 }
 
 /// Decodes them, as many from a read.
 pub fn decode_packets(count: u64) {
     let mut probe = PacketProbe::default();
     let mut read = Vec::new();
-    probe.encode(TOKEN, &[7; PAYLOAD], BATCH as usize, |slices| {
+    probe.encode(TOKEN, &[7; PAYLOAD], BATCH, |slices| {
         read.extend(slices.iter().flat_map(|slice| slice.iter().copied()));
     });
     let mut decoded = 0;
     let measurement = Measurement::begin();
-    for _ in 0..count / BATCH {
+    for _ in 0..count / u64::from(BATCH) {
         let deliver = |token, payload: &[u8]| {
             black_box((token, payload));
             decoded += 1;
@@ -71,5 +71,5 @@ pub fn decode_packets(count: u64) {
         probe.decode(black_box(&read), deliver).unwrap();
     }
     measurement.end(decoded);
-    assert_eq!(decoded, count / BATCH * BATCH);
+    assert_eq!(decoded, count / u64::from(BATCH) * u64::from(BATCH));
 }

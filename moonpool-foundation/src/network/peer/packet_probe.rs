@@ -4,8 +4,6 @@
 use std::io::IoSlice;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-
 use crate::messaging::{UID, WellKnownToken};
 
 use super::config::PeerConfig;
@@ -13,17 +11,13 @@ use super::error::ConnectionError;
 use super::frame::{BATCH_SLICES, Prefix};
 use super::outbox::Outbox;
 use super::reader::PacketReader;
-use super::session::Frame;
+use super::session::sequenced;
 use super::terms::PacketTerms;
-
-/// Memory that packets are encoded into is asked for in such pieces, as a peer does.
-const CHUNK_SIZE: usize = 16 * 1024;
 
 /// What a peer does with packets between a message's bytes and the socket's, without the peer.
 #[derive(Debug)]
 pub struct PacketProbe {
     outbox: Outbox,
-    chunk: BytesMut,
     max_payload: usize,
     written: u64,
     reader: PacketReader,
@@ -35,7 +29,6 @@ impl Default for PacketProbe {
         let max_payload = config.max_payload_bytes as usize;
         Self {
             outbox: Outbox::new(&config, true),
-            chunk: BytesMut::new(),
             max_payload,
             written: 0,
             reader: PacketReader::new(max_payload),
@@ -50,26 +43,19 @@ impl PacketProbe {
         &mut self,
         token: UID,
         payload: &[u8],
-        count: usize,
+        count: u32,
         write: impl FnOnce(&[IoSlice<'_>]),
     ) {
-        let prefix = Prefix::Sequenced(token);
         for _ in 0..count {
-            let needed = prefix.size() + payload.len();
-            if self.chunk.capacity() < needed {
-                self.chunk.reserve(needed.max(CHUNK_SIZE));
-            }
-            prefix.write(&mut self.chunk);
-            self.chunk.extend_from_slice(payload);
-            let head = self.chunk.split();
-            let terms = PacketTerms::default();
-            self.outbox.push_reliable(head, Bytes::new(), terms);
+            let prefix = Prefix::Sequenced(token);
+            let mut frame = self.outbox.begin(prefix, payload.len());
+            frame.head().extend_from_slice(payload);
+            frame.terms = PacketTerms::default();
+            self.outbox.push_reliable(frame);
         }
-        while self.outbox.batch().has_room() && self.outbox.has_queued() {
-            self.outbox
-                .lay_out_next(Duration::ZERO, self.written, self.max_payload);
-            self.written += 1;
-        }
+        let ack = self.written;
+        self.outbox
+            .lay_out_plain(Duration::ZERO, ack, self.max_payload);
         let batch = self.outbox.take_batch();
         let mut slices = [IoSlice::new(&[]); BATCH_SLICES];
         let used = batch.slices(&mut slices);
@@ -77,6 +63,7 @@ impl PacketProbe {
         write(slices);
         let bytes = slices.iter().map(|slice| slice.len()).sum();
         self.outbox.put_back(batch, bytes);
+        self.written += u64::from(count);
         let acknowledged = self.outbox.acknowledge(self.written + 1);
         debug_assert_eq!(acknowledged, Ok(()), "all of it was written");
     }
@@ -95,12 +82,9 @@ impl PacketProbe {
         self.reader.handle_read(bytes.len());
         while let Some(mut block) = self.reader.next_block()? {
             while let Some((token, payload, _)) = block.next_packet()? {
-                let Some(kind) = WellKnownToken::session_frame(token) else {
+                if token != WellKnownToken::Sequenced.token() {
                     deliver(token, payload);
-                    continue;
-                };
-                if let Some(Frame::Sequenced { token, payload, .. }) = Frame::decode(kind, payload)?
-                {
+                } else if let Some((_, _, token, payload)) = sequenced(payload) {
                     deliver(token, payload);
                 }
             }
