@@ -69,13 +69,13 @@ pub enum SimulationError {
         message: String,
     },
     /// An `always_assert!` did not hold.
-    #[error("always_assert `{name}` failed at {at:?}{task} in {location}: {message}", task = in_task(who.as_ref()))]
+    #[error("always_assert `{name}` failed at {at:?}{task} in {location}: {message}", task = in_task(who.as_deref()))]
     AlwaysAssert {
         /// Virtual time.
         at: Duration,
         /// The task in which it failed, and the process it belongs to. `None` if its panic was caught,
         /// so that it was noticed later.
-        who: Option<(String, String)>,
+        who: Option<Box<(String, String)>>,
         /// The assertion's name.
         name: String,
         /// What it says of the failure.

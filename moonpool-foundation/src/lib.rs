@@ -116,10 +116,6 @@ pub use runner::{
 pub use runner::{
     SimulationMetrics, TokioReport, TokioRunReport, TokioRunner, Verdict, WorkloadTopology,
 };
-/// What `bench/` measures by itself. Not part of the API.
-#[cfg(feature = "sim")]
-#[doc(hidden)]
-pub use sim::QueueProbe;
 #[cfg(feature = "sim")]
 pub use sim::{
     CloseDirection, CloseReason, ConnectionSide, Host, KillKind, Leftovers, PendingTask,
@@ -132,6 +128,10 @@ pub use sim::{
 pub use task::SimTaskProvider;
 #[cfg(feature = "sim")]
 pub use time::SimTimeProvider;
+/// What `bench/` measures by itself. Not part of the API.
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub use {network::peer::PacketProbe, sim::QueueProbe};
 
 /// The bodies of the fuzz targets. Not part of the API.
 #[cfg(any(test, feature = "fuzzing"))]

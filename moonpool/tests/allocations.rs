@@ -9,15 +9,17 @@
 )]
 
 use std::alloc::System;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use foundation::{
-    LatencyModel, NetworkConfiguration, Peer, PeerConfig, SimProviders, SimWorld, UID,
+    LatencyModel, NetworkConfiguration, Peer, PeerConfig, PeerHandle, SimProviders, SimWorld, UID,
 };
 use moonpool::prelude::*;
-use moonpool::{TcpListenerTrait, foundation};
+use moonpool::{Blob, MessageCodec, TcpListenerTrait, foundation};
+use moonpool_traits::PostcardCodec;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -98,18 +100,26 @@ async fn count_sleeps(providers: SimProviders) -> usize {
     allocations(&region)
 }
 
-async fn echo_packets(providers: SimProviders) {
+async fn echo_packets(providers: SimProviders, reliable: bool) {
     let listener = providers.network().bind("server:80").await.unwrap();
     let (stream, from) = listener.accept().await.unwrap();
     let (time, task) = (providers.time().clone(), providers.task().clone());
     let peer: Peer<<SimProviders as Providers>::Network, _, _> =
         Peer::new_incoming(stream, from, time, task, PeerConfig::default());
     while let Ok((token, payload)) = peer.receive().await {
-        peer.handle().send_reliable(token, payload).unwrap();
+        send(peer.handle(), token, payload, reliable);
     }
 }
 
-async fn count_packets(providers: SimProviders) -> usize {
+fn send(peer: &PeerHandle, token: UID, payload: Bytes, reliable: bool) {
+    if reliable {
+        peer.send_reliable(token, payload).unwrap();
+    } else {
+        peer.send_unreliable(token, payload).unwrap();
+    }
+}
+
+async fn count_packets(providers: SimProviders, reliable: bool) -> usize {
     providers.time().sleep(Duration::from_secs(1)).await;
     let (network, time) = (providers.network().clone(), providers.time().clone());
     let task = providers.task().clone();
@@ -121,7 +131,7 @@ async fn count_packets(providers: SimProviders) -> usize {
             region.reset();
         }
         let payload = Bytes::from_static(&[7; PAYLOAD]);
-        peer.handle().send_reliable(TOKEN, payload).unwrap();
+        send(peer.handle(), TOKEN, payload, reliable);
         peer.receive().await.unwrap();
     }
     allocations(&region)
@@ -133,49 +143,137 @@ type Transport = FlowTransport<
     <SimProviders as Providers>::Task,
 >;
 
-async fn serve_calls(providers: SimProviders) {
-    let transport: Rc<Transport> = FlowTransportBuilder::from_providers(&providers)
+async fn listening(providers: &SimProviders) -> Rc<Transport> {
+    FlowTransportBuilder::from_providers(providers)
         .local_address("10.0.0.1:80".parse().unwrap())
         .build_listening()
         .await
-        .unwrap();
-    let stream = transport.register_handler::<u64, _>(TOKEN, JsonCodec);
+        .unwrap()
+}
+
+async fn serve_calls<C: MessageCodec>(providers: SimProviders, codec: C) {
+    let transport = listening(&providers).await;
+    let stream = transport.register_handler::<u64, _>(TOKEN, codec);
     while let Some((request, reply)) = stream.recv_with_transport::<_, _, _, u64>(&transport).await
     {
         reply.send(request + 1);
     }
 }
 
-/// Numbers, whose JSON needs no memory of its own.
-async fn count_calls(providers: SimProviders) -> usize {
+/// Asks for so many answers from now on to be counted, and tells how often memory was asked for meanwhile.
+struct Count {
+    region: Cell<Option<Region<'static, System>>>,
+    operations: Cell<u32>,
+    counted: Cell<usize>,
+}
+
+impl Count {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            region: Cell::new(None),
+            operations: Cell::new(0),
+            counted: Cell::new(usize::MAX),
+        })
+    }
+
+    /// One more operation was done.
+    fn note(&self) {
+        let operations = self.operations.get() + 1;
+        self.operations.set(operations);
+        if operations == WARM_UP {
+            self.region.set(Some(Region::new(ALLOCATOR)));
+        } else if operations == WARM_UP + COUNTED
+            && let Some(region) = self.region.take()
+        {
+            self.counted.set(allocations(&region));
+        }
+    }
+}
+
+/// Numbers, which need no memory of their own, from that many callers at once.
+async fn count_calls<C: MessageCodec>(providers: SimProviders, codec: C, callers: u32) -> usize {
     providers.time().sleep(Duration::from_secs(1)).await;
     let transport = FlowTransportBuilder::from_providers(&providers).build();
     let endpoint = Endpoint::new("10.0.0.1:80".parse().unwrap(), TOKEN);
-    let mut region = Region::new(ALLOCATOR);
-    for operation in 0..WARM_UP + COUNTED {
-        if operation == WARM_UP {
-            region.reset();
-        }
-        let reply: ReplyFuture<u64, JsonCodec> =
-            send_request(&transport, &endpoint, u64::from(operation), JsonCodec).unwrap();
-        assert_eq!(reply.await.unwrap(), u64::from(operation) + 1);
+    let count = Count::new();
+    let caller = |_| {
+        let (transport, count) = (Rc::clone(&transport), Rc::clone(&count));
+        let (endpoint, codec) = (endpoint, codec.clone());
+        providers.task().spawn_task("caller", async move {
+            // Whoever is done goes on until all are, so that as many stay in flight.
+            while count.operations.get() < WARM_UP + COUNTED {
+                let reply: ReplyFuture<u64, C> =
+                    send_request(&transport, &endpoint, 7_u64, codec.clone()).unwrap();
+                assert_eq!(reply.await.unwrap(), 8);
+                count.note();
+            }
+        })
+    };
+    let callers: Vec<_> = (0..callers).map(caller).collect();
+    for caller in callers {
+        caller.await.unwrap();
     }
-    allocations(&region)
+    count.counted.get()
+}
+
+async fn echo_blobs(providers: SimProviders) {
+    let transport = listening(&providers).await;
+    let stream = transport.register_handler::<Blob, _>(TOKEN, PostcardCodec);
+    while let Some((request, reply)) = stream
+        .recv_with_transport::<_, _, _, Blob>(&transport)
+        .await
+    {
+        reply.send(request);
+    }
+}
+
+/// The same bytes again and again: on their way out they are shared, not copied.
+async fn count_blobs(providers: SimProviders) -> usize {
+    providers.time().sleep(Duration::from_secs(1)).await;
+    let transport = FlowTransportBuilder::from_providers(&providers).build();
+    let endpoint = Endpoint::new("10.0.0.1:80".parse().unwrap(), TOKEN);
+    let blob = Blob::from(vec![7; 4096]);
+    let count = Count::new();
+    while count.operations.get() < WARM_UP + COUNTED {
+        let reply: ReplyFuture<Blob, PostcardCodec> =
+            send_request(&transport, &endpoint, blob.clone(), PostcardCodec).unwrap();
+        assert_eq!(reply.await.unwrap().len(), blob.len());
+        count.note();
+    }
+    count.counted.get()
 }
 
 #[test]
 fn steady_traffic_in_simulation_allocates_nothing() {
-    let of_streams = in_a_world(echo_bytes, count_round_trips);
-    let of_sleeps = in_a_world(echo_bytes, count_sleeps);
-    let of_packets = in_a_world(echo_packets, count_packets);
-    let of_calls = in_a_world(serve_calls, count_calls);
-    println!(
-        "{COUNTED} round trips: {of_streams}, sleeps: {of_sleeps}, packets: {of_packets}, calls: {of_calls}"
-    );
-    assert_eq!(of_streams, 0, "round trips on a stream");
-    assert_eq!(of_sleeps, 0, "sleeps");
-    // Payloads are handed out where they were read. So they have memory of their own: a buffer, and
-    // the count of those who use it, for some forty of them.
-    assert!(of_packets <= COUNTED as usize / 8, "{of_packets}");
-    assert!(of_calls <= COUNTED as usize / 20, "{of_calls}");
+    let packets = |reliable| {
+        in_a_world(
+            move |providers| echo_packets(providers, reliable),
+            move |providers| count_packets(providers, reliable),
+        )
+    };
+    let of = [
+        ("round trips", in_a_world(echo_bytes, count_round_trips)),
+        ("sleeps", in_a_world(echo_bytes, count_sleeps)),
+        ("reliable packets", packets(true)),
+        ("unreliable packets", packets(false)),
+        (
+            "calls with JSON",
+            in_a_world(
+                |providers| serve_calls(providers, JsonCodec),
+                |providers| count_calls(providers, JsonCodec, 1),
+            ),
+        ),
+        (
+            "64 calls at once with postcard",
+            in_a_world(
+                |providers| serve_calls(providers, PostcardCodec),
+                |providers| count_calls(providers, PostcardCodec, 64),
+            ),
+        ),
+        ("blobs of 4 KiB", in_a_world(echo_blobs, count_blobs)),
+    ];
+    println!("asked for memory in {COUNTED} operations: {of:?}");
+    for (what, count) in of {
+        assert_eq!(count, 0, "{what}");
+    }
 }

@@ -27,8 +27,9 @@ pub fn print(options: &Options) {
         .output();
     let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     println!(
-        "moonpool at {}; {}",
+        "moonpool at {}{}; {}",
         commit.unwrap_or_default(),
+        changes(),
         versions.join(", ")
     );
     println!(
@@ -49,7 +50,7 @@ pub fn print(options: &Options) {
         println!("medians of {rounds} rounds in which the sizes take turns");
     } else {
         println!(
-            "medians of {} interleaved runs of about {} s (sim-workers: 0.5 s); by {} time{}",
+            "medians of {} interleaved runs of about {} s (sim-workers and CPU time: 0.5 s); by {} time{}",
             options.rounds.unwrap_or(5),
             crate::measure::run_seconds(options),
             if options.cpu { "CPU" } else { "wall" },
@@ -59,6 +60,16 @@ pub fn print(options: &Options) {
     println!(
         "simulated networks: 1 ms one way, no faults; 64-byte echoes, calls of {{u64, f64, f64, 32 characters}}"
     );
+}
+
+/// Whether the commit is all that was built.
+fn changes() -> &'static str {
+    let status = Command::new("git").args(["status", "--porcelain"]).output();
+    match status {
+        Ok(output) if output.status.success() && output.stdout.is_empty() => "",
+        Ok(output) if output.status.success() => ", with changes that are not committed",
+        _ => ", with changes or without: git does not say",
+    }
 }
 
 /// The version of a package in a lock file.

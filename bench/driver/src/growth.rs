@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::Options;
 use crate::sides::{self, Figures, Layout, Side};
 
-/// Works of growing size, all of one kind.
+/// Works of growing size, all of one kind. Each run is of half a second or more on the machine this was
+/// written on.
 struct Growth {
     work: &'static str,
     layout: Layout,
@@ -42,7 +43,7 @@ const GROWTHS: [Growth; 4] = [
         size: "nodes",
         sizes: &[10, 100, 1000, 10_000, 100_000],
         // Simulated seconds: the work's own unit. As many as say something beside the world's making.
-        count: |nodes| (300_000 / nodes).clamp(10, 10_000),
+        count: |nodes| (1_200_000 / nodes).clamp(10, 120_000),
         curves: &[
             Curve {
                 name: "nodes",
@@ -63,7 +64,7 @@ const GROWTHS: [Growth; 4] = [
         layout: Layout::OneCore,
         size: "tasks",
         sizes: &[1, 10, 100, 1000, 10_000, 100_000, 1_000_000],
-        count: |tasks| (2 * tasks).max(200_000),
+        count: |tasks| (2 * tasks).max(5_000_000),
         curves: &[Curve {
             name: "timers",
             title: "simulated: a sleep, among as many tasks that sleep",
@@ -77,7 +78,7 @@ const GROWTHS: [Growth; 4] = [
         layout: Layout::TwoProcessesOneCore,
         size: "connections",
         sizes: &[1, 10, 100, 1000, 10_000],
-        count: |connections| (10 * connections).max(20_000),
+        count: |connections| (10 * connections).max(30_000),
         curves: &[Curve {
             name: "connections",
             title: "TCP: a call, among as many connections with one call in flight each",

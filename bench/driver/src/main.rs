@@ -11,6 +11,7 @@ mod table;
 
 use std::process::ExitCode;
 
+use measure::Broken;
 use serde_json::Value;
 use sides::Side;
 
@@ -97,8 +98,8 @@ fn run() -> Result<(), String> {
             Err("instructions are counted by callgrind: install valgrind".to_owned())
         }
         Mode::Check => {
-            build(&[Side::Moonpool], &options)?;
-            instructions::check(&rows::instructions())
+            build(&[Side::Moonpool, Side::Untraced], &options)?;
+            instructions::check(&rows::instructions(), &rows::tracing())
         }
         Mode::Update => {
             build(&[Side::Moonpool], &options)?;
@@ -108,15 +109,18 @@ fn run() -> Result<(), String> {
 }
 
 fn build(sides: &[Side], options: &Options) -> Result<(), String> {
-    if options.build {
-        sides::build(sides.iter().copied())?;
+    if !options.build {
+        return Ok(());
     }
-    Ok(())
+    let broken = sides::build_each(sides.iter().copied());
+    broken.into_values().next().map_or(Ok(()), Err)
 }
 
 fn compare(options: &Options) -> Result<(), String> {
     let rows = if options.instructions {
-        rows::instructions()
+        let mut rows = rows::instructions();
+        rows.push(rows::tracing());
+        rows
     } else {
         rows::all(options.quick)
     };
@@ -128,16 +132,24 @@ fn compare(options: &Options) -> Result<(), String> {
         .iter()
         .flat_map(|row| row.systems.iter().map(|system| system.side))
         .collect();
-    build(&sides, options)?;
+    let broken = if options.build {
+        sides::build_each(sides)
+    } else {
+        Broken::new()
+    };
     environment::print(options);
     let mut json = Vec::new();
     for row in &rows {
-        let measured = measure::row(row, options)?;
+        let measured = measure::row(row, &broken, options);
         table::print(row, &measured);
         json.extend(table::json(row, &measured));
     }
     table::summary(&json);
-    write_json(&json, options)
+    write_json(&json, options)?;
+    match table::failures(&json) {
+        failures if failures.is_empty() => Ok(()),
+        failures => Err(format!("failed:\n  {}", failures.join("\n  "))),
+    }
 }
 
 /// One object a line, if a file was named.

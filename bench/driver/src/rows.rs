@@ -47,6 +47,11 @@ impl Figure {
     }
 
     pub fn more_is_better(self) -> bool {
+        self.is_rate()
+    }
+
+    /// Whether it is operations a second, in whatever unit.
+    pub fn is_rate(self) -> bool {
         matches!(self, Self::Rate | Self::Millions | Self::Megabytes)
     }
 }
@@ -93,6 +98,8 @@ pub struct System {
     /// Too slow for several rounds.
     pub once: bool,
     pub goals: Vec<Goal>,
+    /// What it does less than the others of its row, if it does.
+    pub does_less: Option<&'static str>,
 }
 
 #[derive(Clone, Debug)]
@@ -134,7 +141,7 @@ impl Row {
 fn system(name: &'static str, side: Side, work: &'static str) -> System {
     let kind = match side {
         Side::Moonpool => Kind::Ours,
-        Side::Floor => Kind::Floor,
+        Side::Untraced | Side::Floor => Kind::Floor,
         _ => Kind::Peer,
     };
     System {
@@ -148,6 +155,7 @@ fn system(name: &'static str, side: Side, work: &'static str) -> System {
         seconds: 0.0,
         once: false,
         goals: Vec::new(),
+        does_less: None,
     }
 }
 
@@ -183,6 +191,11 @@ impl System {
         self
     }
 
+    fn does_less(mut self, what: &'static str) -> Self {
+        self.does_less = Some(what);
+        self
+    }
+
     fn goal(mut self, goal: Goal) -> Self {
         self.goals.push(goal);
         self
@@ -210,6 +223,7 @@ pub fn all(quick: bool) -> Vec<Row> {
     rows.push(sleeps());
     if !quick {
         rows.extend(part_instructions());
+        rows.push(tracing());
     }
     rows.extend(concurrent_sleeps(quick));
     rows.extend([1_000, 100_000, 1_000_000].map(queue));
@@ -289,6 +303,20 @@ fn call_instructions() -> Row {
         .with(add("madsim", Side::Madsim, &[]))
 }
 
+/// What the points of tracing cost when nobody listens.
+pub fn tracing() -> Row {
+    let add = |name, side| {
+        system(name, side, "sim-rpc")
+            .parameters(&["codec=postcard"])
+            .exactly(500)
+    };
+    let title =
+        "simulated: a call without a subscriber, and with tracing compiled out, in instructions";
+    Row::new("instructions-tracing", title, Figure::Instructions)
+        .with(add("moonpool", Side::Moonpool).goal(Goal::Floor(0.98)))
+        .with(add("tracing compiled out", Side::Untraced))
+}
+
 /// What else a baseline is kept of, beside what it can be compared with.
 fn part_instructions() -> Vec<Row> {
     let row = |name: &str, title: &str| {
@@ -299,11 +327,16 @@ fn part_instructions() -> Vec<Row> {
             .parameters(&["pending=1000"])
             .exactly(20_000)
     };
+    let packets = |work: &'static str, what: &str| {
+        let ours = system("moonpool", Side::Moonpool, work).exactly(16_000);
+        row(work, &format!("{what}, in instructions")).with(ours)
+    };
     let switch = |name, side| system(name, side, "sim-switch").exactly(20_000);
     let sleeps = |name, side| system(name, side, "sim-sleeps").exactly(10_000);
     let call = |name, side, codec: &[&str]| {
         system(name, side, "tcp")
-            .parameters(&["window=1"])
+            // As many in both runs, so that the difference has none of them.
+            .parameters(&["window=1", "warm=20"])
             .parameters(codec)
             .exactly(300)
     };
@@ -326,14 +359,17 @@ fn part_instructions() -> Vec<Row> {
             "simulated: a sleep of one of 1000 tasks, in instructions",
         )
         .with(sleeps("moonpool", Side::Moonpool))
-        .with(sleeps("turmoil", Side::Turmoil))
+        .with(sleeps("turmoil", Side::Turmoil).does_less(TICKS))
         .with(sleeps("madsim", Side::Madsim))
         .with(sleeps("bare loop", Side::Floor)),
-        row(
-            "packets",
-            "a packet of 64 bytes encoded and decoded, in instructions",
-        )
-        .with(system("moonpool", Side::Moonpool, "packets").exactly(10_000)),
+        packets(
+            "packets-encode",
+            "a packet of 64 bytes framed, checksummed and laid out, 16 a write",
+        ),
+        packets(
+            "packets-decode",
+            "a packet of 64 bytes split off and checked, 16 a read",
+        ),
         row(
             "tcp",
             "TCP: a sequential call, both sides, in instructions outside the kernel",
@@ -450,6 +486,9 @@ fn ring(nodes: u64, quick: bool) -> Row {
     row
 }
 
+/// Of turmoil's sleeps. A thousand timers then fire in a hundred steps.
+const TICKS: &str = "sleeps end with ticks of 1 ms";
+
 fn sleeps() -> Row {
     let title = "simulated: 1000 tasks that sleep again and again, sleeps a second";
     Row::new("sim-sleeps", title, Figure::Rate)
@@ -458,7 +497,11 @@ fn sleeps() -> Row {
                 .at_least(100_000)
                 .goal(Goal::BestPeer(3.0)),
         )
-        .with(system("turmoil", Side::Turmoil, "sim-sleeps").at_least(100_000))
+        .with(
+            system("turmoil", Side::Turmoil, "sim-sleeps")
+                .at_least(100_000)
+                .does_less(TICKS),
+        )
         .with(system("madsim", Side::Madsim, "sim-sleeps").at_least(100_000))
         .with(system("bare loop", Side::Floor, "sim-sleeps").at_least(100_000))
 }
@@ -472,7 +515,7 @@ fn concurrent_sleeps(quick: bool) -> [Row; 2] {
         let other = |name, side| system(name, side, "sim-concurrent-sleeps").exactly(count);
         Row::new(name, title, figure)
             .with(ours)
-            .with(other("turmoil", Side::Turmoil))
+            .with(other("turmoil", Side::Turmoil).does_less(TICKS))
             .with(other("madsim", Side::Madsim))
             .with(other("bare loop", Side::Floor))
     };

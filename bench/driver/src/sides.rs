@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     Moonpool,
+    /// moonpool with tracing compiled out.
+    Untraced,
     Floor,
     Turmoil,
     Madsim,
@@ -36,6 +40,7 @@ impl Side {
     pub fn package(self) -> &'static str {
         match self {
             Self::Moonpool => "bench-moonpool",
+            Self::Untraced => "bench-moonpool-untraced",
             Self::Floor => "bench-floor",
             Self::Turmoil => "bench-turmoil",
             Self::Madsim => "bench-madsim",
@@ -72,7 +77,9 @@ impl Side {
         ]);
         command.arg("--target-dir").arg(self.target_directory());
         if self == Self::Madsim {
-            command.env("RUSTFLAGS", "--cfg madsim");
+            // Beside what the caller asks for: the others are built with that as well.
+            let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+            command.env("RUSTFLAGS", format!("{flags} --cfg madsim").trim_start());
         }
         let status = command
             .status()
@@ -89,13 +96,15 @@ pub fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// One invocation of cargo for each: features of one side's dependencies do not reach another's.
-pub fn build(sides: impl Iterator<Item = Side>) -> Result<(), String> {
-    for side in sides.collect::<BTreeSet<_>>() {
+/// One invocation of cargo for each: features of one side's dependencies do not reach another's. Gives those
+/// that did not build, and why.
+pub fn build_each(sides: impl IntoIterator<Item = Side>) -> BTreeMap<Side, String> {
+    let sides: BTreeSet<Side> = sides.into_iter().collect();
+    let built = sides.into_iter().filter_map(|side| {
         eprintln!("building {}", side.package());
-        side.build()?;
-    }
-    Ok(())
+        side.build().err().map(|message| (side, message))
+    });
+    built.collect()
 }
 
 /// What a run printed.
@@ -125,15 +134,13 @@ pub fn run(
                 Layout::TwoProcesses => "0".to_owned(),
                 _ => last_core(),
             };
-            let mut server = Server::start(side, &core, parameters)?;
+            let server = Server::start(side, &core, parameters)?;
             let mut command = pinned(&last_core(), side);
             command.arg(format!("{work}-client"));
             command.arg(&count).args(parameters);
             command.arg(format!("address={}", server.address));
             command.arg(format!("server={}", server.process.id()));
-            let figures = finish(command);
-            server.stop();
-            figures
+            finish(command)
         }
     }
 }
@@ -186,7 +193,10 @@ fn finish(run: Command) -> Result<Figures, String> {
     Ok(text.lines().filter_map(pair).collect())
 }
 
-/// The server's half of a side, in a process of its own.
+/// How long a server may take to say where it listens.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+
+/// The server's half of a side, in a process of its own, which ends with this.
 struct Server {
     process: Child,
     address: String,
@@ -202,16 +212,31 @@ impl Server {
         let mut process = command
             .spawn()
             .map_err(|error| format!("{command:?}: {error}"))?;
-        let mut line = String::new();
-        if let Some(output) = process.stdout.take() {
-            let read = BufReader::new(output).read_line(&mut line);
-            read.map_err(|error| format!("{command:?}: {error}"))?;
-        }
-        let address = line.trim().trim_start_matches("address=").to_owned();
-        Ok(Self { process, address })
+        let output = process.stdout.take();
+        let mut server = Self {
+            process,
+            address: String::new(),
+        };
+        // The thread ends with the server's output.
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let line = output.and_then(|output| BufReader::new(output).lines().next());
+            // Nobody listens any more once it took too long.
+            let _late = tell.send(line);
+        });
+        let line = match told.recv_timeout(STARTS_WITHIN) {
+            Ok(Some(line)) => line.map_err(|error| format!("{command:?}: {error}"))?,
+            Ok(None) => return Err(format!("{command:?} ended")),
+            Err(error) => return Err(format!("{command:?} says no address: {error}")),
+        };
+        let address = line.strip_prefix("address=");
+        server.address = address.ok_or(format!("{command:?}: {line}"))?.to_owned();
+        Ok(server)
     }
+}
 
-    fn stop(&mut self) {
+impl Drop for Server {
+    fn drop(&mut self) {
         // It may have ended by itself, which the client has told then.
         let _ended = self.process.kill();
         let _status = self.process.wait();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::measure::Measured;
-use crate::rows::{Goal, Kind, Row};
+use crate::rows::{Goal, Kind, Row, System};
 
 /// How many times better `value` is than `other`.
 fn ratio(row: &Row, value: f64, other: f64) -> f64 {
@@ -14,10 +14,12 @@ fn ratio(row: &Row, value: f64, other: f64) -> f64 {
     }
 }
 
-fn best(row: &Row, measured: &[Measured], kind: Kind) -> Option<f64> {
+/// The best of the systems that were measured and are wanted.
+fn best_of(row: &Row, measured: &[Measured], wanted: impl Fn(&System) -> bool) -> Option<f64> {
     let figures = row.systems.iter().zip(measured);
-    let figures = figures.filter(|(system, _)| system.kind == kind);
+    let figures = figures.filter(|(system, _)| wanted(system));
     let medians = figures.map(|(_, measured)| measured.median());
+    let medians = medians.filter(|median| median.is_finite());
     if row.figure.more_is_better() {
         medians.reduce(f64::max)
     } else {
@@ -25,9 +27,24 @@ fn best(row: &Row, measured: &[Measured], kind: Kind) -> Option<f64> {
     }
 }
 
+fn best(row: &Row, measured: &[Measured], kind: Kind) -> Option<f64> {
+    best_of(row, measured, |system| system.kind == kind)
+}
+
+/// The best peer that does all of the row's work, if another one does less.
+fn best_like(row: &Row, measured: &[Measured]) -> Option<f64> {
+    let is_peer = |system: &System| system.kind == Kind::Peer;
+    let does_less = |system: &System| is_peer(system) && system.does_less.is_some();
+    row.systems.iter().find(|system| does_less(system))?;
+    best_of(row, measured, |system| {
+        is_peer(system) && !does_less(system)
+    })
+}
+
 fn median_of(row: &Row, measured: &[Measured], name: &str) -> Option<f64> {
     let position = row.systems.iter().position(|system| system.name == name)?;
-    Some(measured[position].median())
+    let median = measured[position].median();
+    median.is_finite().then_some(median)
 }
 
 /// Whether a goal is met; `None` if what it compares with was not measured.
@@ -71,11 +88,15 @@ fn goal_text(goal: &Goal) -> String {
 /// One object for each system of the row.
 pub fn json(row: &Row, measured: &[Measured]) -> Vec<Value> {
     let best_peer = best(row, measured, Kind::Peer);
+    let like_peer = best_like(row, measured);
     let floor = best(row, measured, Kind::Floor);
     let figures = row.systems.iter().zip(measured);
-    let object = |(system, figures): (&crate::rows::System, &Measured)| {
+    let object = |(system, figures): (&System, &Measured)| {
         let value = figures.median();
-        let against = |other: Option<f64>| other.map(|other| ratio(row, value, other));
+        let against = |other: Option<f64>| {
+            let other = other.filter(|_| value.is_finite());
+            other.map(|other| ratio(row, value, other))
+        };
         let goals: Vec<String> = system.goals.iter().map(goal_text).collect();
         let met: Option<Vec<bool>> = system
             .goals
@@ -98,7 +119,10 @@ pub fn json(row: &Row, measured: &[Measured]) -> Vec<Value> {
             "rounds": figures.values.len(),
             "spread": figures.spread(),
             "ratio_to_best_peer": against(best_peer),
+            "ratio_to_best_like_peer": against(like_peer),
             "ratio_to_floor": against(floor),
+            "does_less": system.does_less,
+            "failure": figures.failure,
             "target": if goals.is_empty() { Value::Null } else { goals.join(", ").into() },
             "met": met.map(|met| met.iter().all(|met| *met)),
             "note": if notes.is_empty() { Value::Null } else { notes.join(", ").into() },
@@ -122,8 +146,24 @@ pub fn print(row: &Row, measured: &[Measured]) {
             "" => String::new(),
             note => format!("; {note}"),
         };
+        if object["failure"].is_string() {
+            println!(
+                "  {:<26} FAILED: {}",
+                text("system"),
+                text("failure").trim()
+            );
+            continue;
+        }
+        let like = number("ratio_to_best_like_peer");
+        let like = like.map_or(String::new(), |times| {
+            format!("  best that does the same x {times:.2}")
+        });
+        let less = match text("does_less").as_str() {
+            "" => String::new(),
+            less => format!("  ({less})"),
+        };
         println!(
-            "  {:<26} {:>14} {:<14} +-{:>3.0} %  best peer x {:>7}  floor x {:>6}  {} {verdict}{note}",
+            "  {:<26} {:>14} {:<14} +-{:>3.0} %  best peer x {:>7}  floor x {:>6}{like}{less}  {} {verdict}{note}",
             text("system"),
             readable(number("value").unwrap_or(f64::NAN)),
             text("unit"),
@@ -173,3 +213,21 @@ pub fn summary(figures: &[Value]) {
         );
     }
 }
+
+/// Works and systems that gave no figures because they failed.
+pub fn failures(figures: &[Value]) -> Vec<String> {
+    let failed = figures
+        .iter()
+        .filter(|figure| figure["failure"].is_string());
+    failed
+        .map(|figure| {
+            format!(
+                "{} {}: {}",
+                figure["work"], figure["system"], figure["failure"]
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

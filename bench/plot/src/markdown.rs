@@ -32,6 +32,8 @@ fn figure(object: &Value) -> String {
 /// The system of this kind that is ahead of the others of its kind.
 fn best<'a>(row: &'a [Value], kind: &str) -> Option<&'a Value> {
     let of_kind = row.iter().filter(|object| text(object, "kind") == kind);
+    // Without a value it failed.
+    let of_kind = of_kind.filter(|object| object["value"].is_number());
     of_kind.reduce(|best, other| {
         let [best_value, value] = [best, other].map(|object| object["value"].as_f64());
         if (value > best_value) == (is_better_with_more(other)) {
@@ -70,11 +72,23 @@ pub fn compare(figures: &[Value]) -> String {
                 "" => met.to_owned(),
                 note => format!("{met}; {note}"),
             };
+            let met = match text(ours, "failure") {
+                "" => met,
+                _ => "**failed**".to_owned(),
+            };
+            // Where the best peer does less than the others, the best of those stands beside it.
+            let times_peer = match ours["ratio_to_best_like_peer"].as_f64() {
+                Some(like) => format!(
+                    "{} ({like:.2} of one that does the same)",
+                    times("ratio_to_best_peer")
+                ),
+                None => times("ratio_to_best_peer"),
+            };
             let line = [
                 format!("`{}`, {}", text(ours, "work"), text(ours, "system")),
                 figure(ours),
                 peer.clone(),
-                times("ratio_to_best_peer"),
+                times_peer,
                 times("ratio_to_floor"),
                 text(ours, "target").to_owned(),
                 met,
@@ -101,4 +115,46 @@ pub fn growth(points: &[Value]) -> String {
         );
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn figure_of(kind: &str, system: &str, value: Value, more_is_better: bool) -> Value {
+        json!({
+            "work": "work", "kind": kind, "system": system, "value": value, "unit": "/s",
+            "more_is_better": more_is_better,
+        })
+    }
+
+    #[test]
+    fn the_best_is_the_most_or_the_least_of_those_that_have_a_value() {
+        for (more_is_better, expected) in [(true, "c"), (false, "b")] {
+            let row = [
+                ("a", Value::Null),
+                ("b", json!(1.0)),
+                ("c", json!(2.0)),
+                ("d", Value::Null),
+            ];
+            let row = row.map(|(system, value)| figure_of("peer", system, value, more_is_better));
+            assert_eq!(
+                best(&row, "peer").map(|best| text(best, "system")),
+                Some(expected)
+            );
+            assert_eq!(best(&row, "floor"), None);
+        }
+    }
+
+    #[test]
+    fn a_line_tells_failures_and_peers_that_do_less() {
+        let mut ours = figure_of("ours", "moonpool", json!(10.0), true);
+        ours["ratio_to_best_peer"] = json!(2.0);
+        ours["ratio_to_best_like_peer"] = json!(5.0);
+        assert!(compare(&[ours]).contains("2.00 (5.00 of one that does the same)"));
+        let mut failed = figure_of("ours", "moonpool", Value::Null, true);
+        failed["failure"] = json!("it ended");
+        assert!(compare(&[failed]).contains("**failed**"));
+    }
 }

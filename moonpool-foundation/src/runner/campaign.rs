@@ -86,7 +86,8 @@ impl Queue {
             return None;
         }
         let left = plan.turns().saturating_sub(begun);
-        let seeds = match plan.may_end_early() {
+        // Within a batch nobody looks at the clock: seeds may become slower than those before them.
+        let seeds = match plan.may_end_early() || self.time_limit.is_some() {
             true => 1,
             false => batch_size(left, plan.jobs, quick),
         };

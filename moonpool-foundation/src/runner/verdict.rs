@@ -42,7 +42,7 @@ pub enum Verdict {
         at: Duration,
         /// The task in which it failed, and the process it belongs to. `None` if its panic was caught,
         /// so that it was noticed later.
-        who: Option<(String, String)>,
+        who: Option<Box<(String, String)>>,
         /// The assertion's name.
         name: String,
         /// What it says of the failure.
@@ -189,7 +189,7 @@ impl Verdict {
                 message,
                 location,
             } => {
-                let who = in_task(who.as_ref());
+                let who = in_task(who.as_deref());
                 format!(
                     "`{name}` must always hold, and did not at {at:?}{who} ({location}): {message}"
                 )

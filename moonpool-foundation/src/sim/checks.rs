@@ -196,7 +196,7 @@ impl World {
     pub(super) fn assertion_error(
         &self,
         failed: FailedAssertion,
-        who: Option<(String, String)>,
+        who: Option<Box<(String, String)>>,
     ) -> SimulationError {
         SimulationError::AlwaysAssert {
             at: self.clock.since_start(),

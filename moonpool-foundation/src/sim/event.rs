@@ -39,7 +39,13 @@ impl Queued {
 
 /// Boxes of events that have happened, for those to come.
 #[derive(Debug, Default)]
-pub(crate) struct SpareBoxes(Vec<Box<Event>>);
+pub(crate) struct SpareBoxes(
+    #[expect(
+        clippy::vec_box,
+        reason = "it is the boxes that are kept: an event is moved by its pointer"
+    )]
+    Vec<Box<Event>>,
+);
 
 impl SpareBoxes {
     pub(super) fn pack(&mut self, event: Event) -> Queued {

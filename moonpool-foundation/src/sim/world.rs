@@ -489,7 +489,7 @@ impl Shared {
     ) -> SimulationError {
         let process = self.with(|world| world.processes.get(process.id).name.to_string());
         if let Some(failed) = assertions::take_failure() {
-            let who = Some((task.into_owned(), process));
+            let who = Some(Box::new((task.into_owned(), process)));
             return self.with(|world| world.assertion_error(failed, who));
         }
         match site.escape {

@@ -149,7 +149,7 @@ fn a_broken_guarantee_fails_the_seed_with_its_name_message_and_place() {
     };
     assert_eq!(*at, Duration::from_millis(5));
     assert_eq!(name, "totals_agree");
-    let (task, process) = who.clone().unwrap();
+    let (task, process) = *who.clone().unwrap();
     assert_eq!((task.as_str(), process.as_str()), ("service", "service"));
     let text = report.individual_metrics[0].verdict.to_string();
     assert!(

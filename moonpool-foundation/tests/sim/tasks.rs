@@ -236,9 +236,12 @@ fn blocking_work_gives_its_output_or_its_panic() {
     assert_eq!(result, (Ok(5), Err(JoinError::Panicked("no".into()))));
 }
 
+/// In which order they were done and were heard of, and whether time passed.
+type TwoBlocking = (Vec<u32>, Vec<u32>, bool);
+
 /// In which order two pieces of blocking work were done and were heard of, of which one was handed
 /// over first, and whether virtual time passed.
-fn two_blocking(seed: u64) -> (Vec<u32>, Vec<u32>, bool) {
+fn two_blocking(seed: u64) -> TwoBlocking {
     let world = SimWorld::new_with_seed(seed);
     let (task, time) = (world.task_provider(), world.time_provider());
     let done = Arc::new(Mutex::new(Vec::new()));
@@ -265,7 +268,7 @@ fn blocking_work_takes_time_and_may_be_overtaken() {
     let runs: Vec<_> = (0..40).map(two_blocking).collect();
     assert!(runs.iter().all(|(_, _, passed)| *passed));
     let count =
-        |test: fn(&(Vec<u32>, Vec<u32>, bool)) -> bool| runs.iter().filter(|run| test(run)).count();
+        |test: fn(&TwoBlocking) -> bool| runs.iter().filter(|run| test(run)).count();
     assert!(count(|(done, ..)| *done == [2, 1]) > 5);
     assert!(count(|(done, ..)| *done == [1, 2]) > 5);
     assert!(count(|(done, heard, _)| done != heard) > 5);

@@ -148,7 +148,7 @@ async fn call_many(client: &echo::Client, count: u64, window: u64) {
 async fn measure(client: echo::Client, arguments: &Arguments, other: Option<u32>) {
     let window: u64 = arguments.number("window", 1);
     let count: u64 = arguments.number("n", 20_000);
-    call_many(&client, window, window).await;
+    call_many(&client, arguments.warm_up(count, window), window).await;
     let measurement = Measurement::begin_with(other);
     call_many(&client, count, window).await;
     measurement.end(count / window * window);

@@ -14,11 +14,32 @@ enum Event {
     Deliver { pipe: u32, length: u32 },
 }
 
+/// What was written and not read; the first `arrived` bytes of it can be.
 #[derive(Default)]
 struct Pipe {
-    under_way: VecDeque<u8>,
-    arrived: VecDeque<u8>,
+    bytes: VecDeque<u8>,
+    arrived: usize,
     reader: Option<Waker>,
+}
+
+impl Pipe {
+    fn take(&mut self, out: &mut [u8]) {
+        let (first, second) = self.bytes.as_slices();
+        match first.get(..out.len()) {
+            Some(whole) => out.copy_from_slice(whole),
+            None => {
+                let (front, back) = out.split_at_mut(first.len());
+                front.copy_from_slice(first);
+                back.copy_from_slice(&second[..back.len()]);
+            }
+        }
+        self.arrived -= out.len();
+        if self.bytes.len() == out.len() {
+            self.bytes.clear();
+        } else {
+            self.bytes.drain(..out.len());
+        }
+    }
 }
 
 struct World {
@@ -116,11 +137,7 @@ impl World {
 
     fn deliver(&mut self, pipe: u32, length: usize) -> Option<Waker> {
         let pipe = &mut self.pipes[pipe as usize];
-        let (first, second) = pipe.under_way.as_slices();
-        let split = first.len().min(length);
-        pipe.arrived.extend(&first[..split]);
-        pipe.arrived.extend(&second[..length - split]);
-        pipe.under_way.drain(..length);
+        pipe.arrived += length;
         pipe.reader.take()
     }
 }
@@ -149,7 +166,7 @@ pub fn pipe() -> u32 {
 /// `bytes` arrive `after` nanoseconds later.
 pub fn write(pipe: u32, bytes: &[u8], after: u64) {
     with(|world| {
-        world.pipes[pipe as usize].under_way.extend(bytes);
+        world.pipes[pipe as usize].bytes.extend(bytes);
         let length = bytes.len() as u32;
         world.schedule(world.now + after, Event::Deliver { pipe, length });
     });
@@ -160,19 +177,14 @@ pub async fn read_exact(pipe: u32, bytes: &mut [u8]) {
     poll_fn(|context| {
         with(|world| {
             let pipe = &mut world.pipes[pipe as usize];
-            if pipe.arrived.len() < bytes.len() {
+            if pipe.arrived < bytes.len() {
                 match &mut pipe.reader {
                     Some(reader) => reader.clone_from(context.waker()),
                     none => *none = Some(context.waker().clone()),
                 }
                 return Poll::Pending;
             }
-            let (first, second) = pipe.arrived.as_slices();
-            let split = first.len().min(bytes.len());
-            bytes[..split].copy_from_slice(&first[..split]);
-            let rest = bytes.len() - split;
-            bytes[split..].copy_from_slice(&second[..rest]);
-            pipe.arrived.drain(..bytes.len());
+            pipe.take(bytes);
             Poll::Ready(())
         })
     })

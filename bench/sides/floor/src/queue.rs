@@ -2,9 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::hint::black_box;
 
-use bench_common::{Arguments, Measurement, Numbers};
+use bench_common::{Arguments, Measurement, Numbers, Order, print};
 
 trait Queue: Default {
     fn push(&mut self, at: u64, event: u64);
@@ -122,11 +121,10 @@ fn measure(arguments: &Arguments, mut queue: impl Queue) {
     for event in 0..pending {
         queue.push(numbers.next() % 100_000_000, event);
     }
-    let mut last = 0;
+    let mut order = Order::default();
     let mut turn = || {
         let (at, event) = queue.pop().unwrap();
-        debug_assert!(at >= last, "out of order");
-        last = at;
+        order.note(at);
         queue.push(at + numbers.next() % 100_000_000, event);
     };
     for _ in 0..pending {
@@ -137,5 +135,8 @@ fn measure(arguments: &Arguments, mut queue: impl Queue) {
         turn();
     }
     measurement.end(count);
-    black_box(last);
+    while let Some((at, event)) = queue.pop() {
+        order.note_left(at, event);
+    }
+    print("checksum", order.checksum());
 }

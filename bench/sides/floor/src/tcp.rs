@@ -71,7 +71,8 @@ async fn measure(address: SocketAddr, arguments: &Arguments, other: Option<u32>)
     let window = arguments.number("window", 1);
     let count = arguments.number("n", 100_000_usize).max(window);
     let mut stream = connect(address).await;
-    ask(&mut stream, window, window).await;
+    let before = arguments.warm_up(count as u64, window as u64) as usize;
+    ask(&mut stream, before, window).await;
     let measurement = Measurement::begin_with(other);
     ask(&mut stream, count, window).await;
     measurement.end(count as u64);

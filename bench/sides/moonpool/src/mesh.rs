@@ -129,21 +129,21 @@ pub fn ring(arguments: &Arguments) {
 
 /// The beats are measured apart from the making of the world: that ends when the first beat of each
 /// node has arrived, half a second before the second leaves. What made a node and dropped it again is
-/// measured with as many worlds as have 20,000 nodes.
+/// measured with as many worlds as have 100,000 nodes.
 pub fn ring_beats(arguments: &Arguments) {
     let nodes: u64 = arguments.number("nodes", 10);
     let seconds: u64 = arguments.number("n", 60);
-    let worlds = (20_000 / nodes).max(1);
+    let worlds = (100_000 / nodes).max(1);
     let make = || {
         let (world, all) = ring_of(nodes, seconds + 1);
         world.run_for(RING_BEAT / 2).unwrap();
         (world, all)
     };
-    let before = cpu_time("self");
+    let before = cpu_time();
     for _ in 0..worlds {
         drop(make());
     }
-    let made = cpu_time("self").saturating_sub(before);
+    let made = cpu_time().saturating_sub(before);
     print(
         "made_us",
         made.as_secs_f64() * 1e6 / (nodes * worlds) as f64,

@@ -2,9 +2,11 @@
 
 use std::hint::black_box;
 
-use bench_common::{Arguments, Measurement, Numbers};
+use bench_common::{Arguments, Measurement, Numbers, Order, PAYLOAD, print};
 use moonpool::UID;
-use moonpool::foundation::{QueueProbe, deserialize_packet, serialize_packet};
+use moonpool::foundation::{PacketProbe, QueueProbe};
+
+const TOKEN: UID = UID::new(1, 2);
 
 /// Takes the earliest of `pending` events out and puts one in, up to 100 ms later.
 pub fn pop_and_push(arguments: &Arguments) {
@@ -15,30 +17,59 @@ pub fn pop_and_push(arguments: &Arguments) {
     for event in 0..pending {
         queue.push(numbers.next() % 100_000_000, event);
     }
-    let turn = |queue: &mut QueueProbe, numbers: &mut Numbers| {
+    let mut order = Order::default();
+    let mut turn = || {
         let (at, event) = queue.pop().unwrap();
+        order.note(at);
         queue.push(at + numbers.next() % 100_000_000, event);
     };
     // Until the times are spread as they will stay.
     for _ in 0..pending {
-        turn(&mut queue, &mut numbers);
+        turn();
     }
     let measurement = Measurement::begin();
     for _ in 0..count {
-        turn(&mut queue, &mut numbers);
+        turn();
     }
     measurement.end(count);
-    black_box(queue.pop());
+    while let Some((at, event)) = queue.pop() {
+        order.note_left(at, event);
+    }
+    print("checksum", order.checksum());
 }
 
-/// Encodes and decodes a packet of 64 bytes.
-pub fn packets(count: u64) {
-    let payload = [7; bench_common::PAYLOAD];
-    let token = UID::new(1, 2);
+/// Packets of one write.
+const BATCH: u32 = 16;
+
+/// Encodes packets of 64 bytes, as many of them for a write as a busy connection has.
+pub fn encode_packets(count: u64) {
+    let payload = [7; PAYLOAD];
+    let mut probe = PacketProbe::default();
     let measurement = Measurement::begin();
-    for _ in 0..count {
-        let bytes = serialize_packet(black_box(token), black_box(&payload));
-        black_box(deserialize_packet(black_box(&bytes)).unwrap());
+    for _ in 0..count / u64::from(BATCH) {
+        probe.encode(TOKEN, black_box(&payload), BATCH, |slices| {
+            black_box(slices);
+        });
     }
-    measurement.end(count);
+    measurement.end(count / u64::from(BATCH) * u64::from(BATCH));
+}
+
+/// Decodes them, as many from a read.
+pub fn decode_packets(count: u64) {
+    let mut probe = PacketProbe::default();
+    let mut read = Vec::new();
+    probe.encode(TOKEN, &[7; PAYLOAD], BATCH, |slices| {
+        read.extend(slices.iter().flat_map(|slice| slice.iter().copied()));
+    });
+    let mut decoded = 0;
+    let measurement = Measurement::begin();
+    for _ in 0..count / u64::from(BATCH) {
+        let deliver = |token, payload: &[u8]| {
+            black_box((token, payload));
+            decoded += 1;
+        };
+        probe.decode(black_box(&read), deliver).unwrap();
+    }
+    measurement.end(decoded);
+    assert_eq!(decoded, count / u64::from(BATCH) * u64::from(BATCH));
 }

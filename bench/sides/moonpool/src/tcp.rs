@@ -21,16 +21,36 @@ fn real<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
+/// How many calls are made, before the measurement and in it, by how many callers.
+#[derive(Clone, Copy)]
+struct Counts {
+    warm_up: u64,
+    measured: u64,
+    window: u64,
+}
+
+impl Counts {
+    fn of(arguments: &Arguments) -> Self {
+        let measured = arguments.number("n", 20_000);
+        let window = arguments.number("window", 1);
+        Self {
+            warm_up: arguments.warm_up(measured, window),
+            measured,
+            window,
+        }
+    }
+}
+
 /// Both ends on this thread.
 pub fn one_process(arguments: &Arguments) {
-    let counts = (arguments.number("n", 20_000), arguments.number("window", 1));
+    let counts = Counts::of(arguments);
     match arguments.text("codec", "postcard") {
         "json" => real(both_ends(counts, JsonCodec)),
         _ => real(both_ends(counts, PostcardCodec)),
     }
 }
 
-async fn both_ends<C: MessageCodec>(counts: (u64, u64), codec: C) {
+async fn both_ends<C: MessageCodec>(counts: Counts, codec: C) {
     let providers = TokioProviders::new();
     let any = ANY_PORT.parse().unwrap();
     let server = calls::serve::<_, Sample, C>(&providers, any, codec.clone()).await;
@@ -39,7 +59,7 @@ async fn both_ends<C: MessageCodec>(counts: (u64, u64), codec: C) {
 
 async fn measure<C: MessageCodec>(
     server: NetworkAddress,
-    (count, window): (u64, u64),
+    counts: Counts,
     other: Option<u32>,
     codec: C,
 ) {
@@ -49,13 +69,20 @@ async fn measure<C: MessageCodec>(
         &providers,
         &transport,
         server,
-        (window, window),
+        (counts.warm_up, counts.window),
         codec.clone(),
     )
     .await;
     let measurement = Measurement::begin_with(other);
-    calls::call_many(&providers, &transport, server, (count, window), codec).await;
-    measurement.end(count / window * window);
+    calls::call_many(
+        &providers,
+        &transport,
+        server,
+        (counts.measured, counts.window),
+        codec,
+    )
+    .await;
+    measurement.end(counts.measured / counts.window * counts.window);
     transport.shutdown(Duration::from_secs(1)).await;
 }
 
@@ -77,7 +104,7 @@ async fn serve<C: MessageCodec>(codec: C) {
 
 /// Calls the server of another process.
 pub fn client(arguments: &Arguments) {
-    let counts = (arguments.number("n", 20_000), arguments.number("window", 1));
+    let counts = Counts::of(arguments);
     let address = arguments.text("address", "").parse().unwrap();
     let other = Some(arguments.number("server", 0));
     match arguments.text("codec", "postcard") {

@@ -192,7 +192,7 @@ async fn call_many(channel: &Channel, count: u64, window: u64) {
 async fn measure(channel: Channel, arguments: &Arguments, other: Option<u32>) {
     let window: u64 = arguments.number("window", 1);
     let count: u64 = arguments.number("n", 20_000);
-    call_many(&channel, window, window).await;
+    call_many(&channel, arguments.warm_up(count, window), window).await;
     let measurement = Measurement::begin_with(other);
     call_many(&channel, count, window).await;
     measurement.end(count / window * window);

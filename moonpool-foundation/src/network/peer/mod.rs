@@ -23,6 +23,8 @@ mod metrics;
 pub mod observability;
 mod outbox;
 mod packet;
+#[cfg(feature = "sim")]
+mod packet_probe;
 mod read_memory;
 mod reader;
 mod receiver;
@@ -60,6 +62,8 @@ pub use metrics::PeerMetrics;
 pub use packet::{
     ConnectionChange, PacketId, PeerId, PeerSink, ReceivedPacket, SessionEnded, Withdrawal,
 };
+#[cfg(feature = "sim")]
+pub use packet_probe::PacketProbe;
 pub use session::{SessionIdentity, SessionMode};
 pub use session_acceptor::{AcceptLimits, Acceptance, SessionAcceptor, SessionOwner};
 pub use tail::{NOTED_BYTES, NotedChecksum, Tail};
