@@ -21,6 +21,8 @@ mod clock;
 #[expect(dead_code, reason = "the rows need some of it")]
 #[path = "../src/sim/events.rs"]
 mod events;
+#[path = "../src/sim/near.rs"]
+mod near;
 #[path = "../src/sim/recycle.rs"]
 mod recycle;
 
