@@ -69,10 +69,13 @@ pub enum SimulationError {
         message: String,
     },
     /// An `always_assert!` did not hold.
-    #[error("always_assert `{name}` failed at {at:?} in {location}: {message}")]
+    #[error("always_assert `{name}` failed at {at:?}{task} in {location}: {message}", task = in_task(who.as_ref()))]
     AlwaysAssert {
         /// Virtual time.
         at: Duration,
+        /// The task in which it failed, and the process it belongs to. `None` if its panic was caught,
+        /// so that it was noticed later.
+        who: Option<(String, String)>,
         /// The assertion's name.
         name: String,
         /// What it says of the failure.
@@ -92,6 +95,14 @@ impl SimulationError {
     /// kept; to keep its source, box it into [`SimulationError::Other`].
     pub fn workload(message: impl std::fmt::Display) -> Self {
         Self::Workload(message.to_string())
+    }
+}
+
+/// Which task of which process, if that is known.
+pub(crate) fn in_task(who: Option<&(String, String)>) -> String {
+    match who {
+        Some((task, process)) => format!(" in task `{task}` of process `{process}`"),
+        None => String::new(),
     }
 }
 

@@ -22,6 +22,8 @@ mod limits;
 mod nested;
 #[path = "guide/once.rs"]
 mod once;
+#[path = "guide/one_way.rs"]
+mod one_way;
 #[path = "guide/promises.rs"]
 mod promises;
 #[path = "guide/store.rs"]
@@ -47,6 +49,7 @@ fn the_guide_prints_code_that_is_compiled_here() {
         include_str!("guide/cores.rs"),
         include_str!("guide/nested.rs"),
         include_str!("guide/once.rs"),
+        include_str!("guide/one_way.rs"),
         include_str!("guide/promises.rs"),
         include_str!("guide/store.rs"),
         include_str!("guide/upgrades.rs"),

@@ -21,6 +21,8 @@ mod deadlines;
 mod embedded_promises;
 #[path = "rpc_integration/every_outcome.rs"]
 mod every_outcome;
+#[path = "rpc_integration/failover.rs"]
+mod failover;
 #[path = "rpc_integration/failures.rs"]
 mod failures;
 #[path = "rpc_integration/final_api.rs"]
@@ -37,6 +39,8 @@ mod liveness;
 mod load;
 #[path = "rpc_integration/middleware.rs"]
 mod middleware;
+#[path = "rpc_integration/one_way.rs"]
+mod one_way;
 #[path = "rpc_integration/outcomes.rs"]
 mod outcomes;
 #[path = "rpc_integration/own_addresses.rs"]

@@ -81,6 +81,7 @@ impl UID {
     }
 
     /// The 16 bytes that travel: both halves little-endian, `first` in front.
+    #[inline]
     #[must_use]
     pub fn to_le_bytes(self) -> [u8; 16] {
         let mut bytes = [0; 16];
@@ -90,6 +91,7 @@ impl UID {
     }
 
     /// The token whose [`to_le_bytes`](Self::to_le_bytes) these are.
+    #[inline]
     #[must_use]
     pub fn from_le_bytes(bytes: [u8; 16]) -> Self {
         let whole = u128::from_le_bytes(bytes);

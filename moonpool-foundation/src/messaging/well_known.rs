@@ -50,12 +50,14 @@ pub enum WellKnownToken {
 
 impl WellKnownToken {
     /// The token on the wire.
+    #[inline]
     #[must_use]
     pub const fn token(self) -> UID {
         UID::well_known(self as u32)
     }
 
     /// Which session frame `token` stands for, if any.
+    #[inline]
     #[must_use]
     pub const fn session_frame(token: UID) -> Option<Self> {
         if token.first != u64::MAX {
@@ -126,6 +128,7 @@ impl WellKnownId {
     }
 
     /// The token on the wire.
+    #[inline]
     #[must_use]
     pub const fn token(self) -> UID {
         UID::well_known(self.0)

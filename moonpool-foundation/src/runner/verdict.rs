@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::error::SimulationError;
+use crate::error::{SimulationError, in_task};
 
 /// How one seed ended.
 ///
@@ -40,6 +40,9 @@ pub enum Verdict {
     AlwaysAssert {
         /// Virtual time.
         at: Duration,
+        /// The task in which it failed, and the process it belongs to. `None` if its panic was caught,
+        /// so that it was noticed later.
+        who: Option<(String, String)>,
         /// The assertion's name.
         name: String,
         /// What it says of the failure.
@@ -181,11 +184,15 @@ impl Verdict {
             }
             Self::AlwaysAssert {
                 at,
+                who,
                 name,
                 message,
                 location,
             } => {
-                format!("`{name}` must always hold, and did not at {at:?} ({location}): {message}")
+                let who = in_task(who.as_ref());
+                format!(
+                    "`{name}` must always hold, and did not at {at:?}{who} ({location}): {message}"
+                )
             }
             Self::WorkloadError { workload, message } => {
                 format!("workload `{workload}` returned an error: {message}")
@@ -255,11 +262,13 @@ impl Verdict {
             }
             SimulationError::AlwaysAssert {
                 at,
+                who,
                 name,
                 message,
                 location,
             } => Self::AlwaysAssert {
                 at,
+                who,
                 name,
                 message,
                 location,

@@ -135,7 +135,10 @@ impl Shared {
             let interval = attritor.config.interval.clone();
             let interval = attritor.between(interval, &mut world.digest);
             let at = world.clock.after(interval);
-            attritor.next = Some(world.events.push(at, EventClass::Background, tick));
+            let next = world.queue(at, EventClass::Background, tick);
+            if let Some(attritor) = &mut world.lifecycle.attrition {
+                attritor.next = Some(next);
+            }
             None
         });
         drop(unused);
@@ -192,7 +195,7 @@ impl World {
     pub(super) fn end_attrition(&mut self) -> (Option<Attritor>, Option<Event>) {
         let attritor = self.lifecycle.attrition.take();
         let next = attritor.as_ref().and_then(|attritor| attritor.next);
-        let tick = next.and_then(|next| self.events.remove(next));
+        let tick = next.and_then(|next| self.take_event(next));
         (attritor, tick)
     }
 }

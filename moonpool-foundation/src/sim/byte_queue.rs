@@ -4,7 +4,7 @@
 /// once it is as long as what is left: so a byte is moved once more on average at most, and all of
 /// them can be read, sent and digested as one slice.
 #[derive(Debug, Default)]
-pub(super) struct ByteQueue {
+pub(crate) struct ByteQueue {
     buffer: Vec<u8>,
     /// Taken bytes in front.
     taken: usize,

@@ -157,7 +157,9 @@ impl SimWorld {
     pub(crate) fn check_assertions(&self) -> SimulationResult<()> {
         let failed = self.shared.with(|world| world.tally.take_failure());
         match failed {
-            Some(failed) => Err(self.shared.with(|world| world.assertion_error(failed))),
+            Some(failed) => Err(self
+                .shared
+                .with(|world| world.assertion_error(failed, None))),
             None => Ok(()),
         }
     }
@@ -190,9 +192,15 @@ impl World {
         enabled
     }
 
-    pub(super) fn assertion_error(&self, failed: FailedAssertion) -> SimulationError {
+    /// `who`: the task and its process, if it was seen to fail.
+    pub(super) fn assertion_error(
+        &self,
+        failed: FailedAssertion,
+        who: Option<(String, String)>,
+    ) -> SimulationError {
         SimulationError::AlwaysAssert {
             at: self.clock.since_start(),
+            who,
             name: failed.name.to_owned(),
             location: failed.place.to_string(),
             message: failed.message,

@@ -105,7 +105,7 @@ impl World {
     pub(crate) fn write(
         &mut self,
         (id, side): (ConnectionId, Side),
-        bytes: Outgoing<'_>,
+        bytes: impl Outgoing,
         waker: &Waker,
         reason: impl FnOnce() -> WaitReason,
     ) -> Asked<io::Result<usize>> {
@@ -118,7 +118,7 @@ impl World {
         if let Some(failed) = end.write_end(pipe.sender) {
             return Asked::Ready(Err(failed.into()));
         }
-        let offered = bytes.len();
+        let offered = bytes.count();
         if offered == 0 {
             return Asked::Ready(Ok(0));
         }
@@ -144,10 +144,10 @@ impl World {
         &mut self,
         id: ConnectionId,
         side: Side,
-        bytes: Outgoing<'_>,
+        bytes: impl Outgoing,
         accepted: usize,
     ) -> Asked<io::Result<usize>> {
-        let goes = match self.meet_write(id, side, bytes.len(), accepted) {
+        let goes = match self.meet_write(id, side, bytes.count(), accepted) {
             Meets::Goes(goes) => goes,
             Meets::Reset => {
                 return Asked::Ready(Err(io::ErrorKind::ConnectionReset.into()));

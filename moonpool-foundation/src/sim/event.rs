@@ -1,13 +1,88 @@
 //! [`Event`]: what the queue holds.
 
 use std::fmt;
+use std::task::Waker;
 
 use super::breakage::Breakage;
 use super::clogs::ClogSide;
 use super::connections::{AttemptId, ConnectionId, Side};
 use super::digest::Digest;
 use super::links::{Block, Cause};
+use super::slab::Key;
 use super::wakes::Waiter;
+
+/// An [`Event`] as it lies in the queue: two words, which are handed over in registers. The kinds that nearly all
+/// are of have their subject's number beside their own; others a box.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    /// A sleep of this task is over.
+    Task(u64),
+    /// A segment arrives on this connection.
+    FromDialer(u64),
+    FromAcceptor(u64),
+    /// What happens to this attempt.
+    ConnectArrives(u64),
+    ConnectAnswered(u64),
+    Other(Box<Event>),
+}
+
+impl Queued {
+    /// A segment that `from` sent arrives.
+    #[inline]
+    pub(super) fn segment(connection: ConnectionId, from: Side) -> Self {
+        match from {
+            Side::Dialer => Self::FromDialer(connection.number()),
+            Side::Acceptor => Self::FromAcceptor(connection.number()),
+        }
+    }
+}
+
+/// Boxes of events that have happened, for those to come.
+#[derive(Debug, Default)]
+pub(crate) struct SpareBoxes(Vec<Box<Event>>);
+
+impl SpareBoxes {
+    pub(super) fn pack(&mut self, event: Event) -> Queued {
+        match event {
+            Event::Wake(Waiter::Task(key)) => Queued::Task(key.number()),
+            Event::Segment { connection, from } => Queued::segment(connection, from),
+            Event::ConnectArrives(attempt) => Queued::ConnectArrives(attempt.number()),
+            Event::ConnectAnswered(attempt) => Queued::ConnectAnswered(attempt.number()),
+            event => Queued::Other(match self.0.pop() {
+                Some(mut spare) => {
+                    *spare = event;
+                    spare
+                }
+                None => Box::new(event),
+            }),
+        }
+    }
+
+    pub(super) fn unpack(&mut self, queued: Queued) -> Event {
+        let segment = |number, from| Event::Segment {
+            connection: key_of(number),
+            from,
+        };
+        match queued {
+            Queued::Task(number) => Event::Wake(Waiter::Task(key_of(number))),
+            Queued::FromDialer(number) => segment(number, Side::Dialer),
+            Queued::FromAcceptor(number) => segment(number, Side::Acceptor),
+            Queued::ConnectArrives(number) => Event::ConnectArrives(key_of(number)),
+            Queued::ConnectAnswered(number) => Event::ConnectAnswered(key_of(number)),
+            Queued::Other(mut boxed) => {
+                let event = std::mem::replace(&mut *boxed, Event::Mark(0));
+                self.0.push(boxed);
+                event
+            }
+        }
+    }
+}
+
+/// The key that gave a number.
+#[inline]
+pub(super) fn key_of(number: u64) -> Key {
+    Key::of_number(number).unwrap_or(Key::FIRST)
+}
 
 /// What happens at a point in virtual time.
 pub(crate) enum Event {
@@ -98,6 +173,11 @@ impl fmt::Debug for Event {
 }
 
 impl Event {
+    /// Whether it wakes whoever `waker` does.
+    pub(super) fn would_wake(&self, waker: &Waker) -> bool {
+        matches!(self, Self::Wake(Waiter::Other(kept)) if kept.will_wake(waker))
+    }
+
     /// What the digest folds: the kind, and what it happens to.
     #[inline]
     pub(super) fn fold_into(&self, digest: &mut Digest) {
@@ -131,5 +211,57 @@ impl Event {
         };
         digest.fold(kind);
         digest.fold(subject);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::executor::TaskKey;
+
+    fn key(number: u64) -> TaskKey {
+        Key::of_number(number).unwrap()
+    }
+
+    fn all() -> Vec<Event> {
+        let connection = key(7 << 32 | 3);
+        let segment = |from| Event::Segment { connection, from };
+        vec![
+            Event::Wake(Waiter::Task(key(5 << 32 | 1))),
+            Event::Wake(Waiter::Other(Waker::noop().clone())),
+            segment(Side::Dialer),
+            segment(Side::Acceptor),
+            Event::ConnectArrives(connection),
+            Event::ConnectAnswered(connection),
+            Event::Restore(connection),
+            Event::Mark(9),
+        ]
+    }
+
+    #[test]
+    fn what_is_packed_is_the_same_when_it_is_unpacked() {
+        let mut spare = SpareBoxes::default();
+        for (event, packed) in all().into_iter().zip(all()) {
+            let packed = spare.pack(packed);
+            let unpacked = spare.unpack(packed);
+            assert_eq!(format!("{unpacked:?}"), format!("{event:?}"));
+            let [before, after] = [&event, &unpacked].map(|event| {
+                let mut digest = Digest::new(0);
+                event.fold_into(&mut digest);
+                digest.value()
+            });
+            assert_eq!(before, after);
+        }
+    }
+
+    #[test]
+    fn a_box_serves_one_event_after_the_other() {
+        let mut spare = SpareBoxes::default();
+        for mark in 0..10 {
+            let packed = spare.pack(Event::Mark(mark));
+            assert!(spare.0.is_empty());
+            spare.unpack(packed);
+            assert_eq!(spare.0.len(), 1);
+        }
     }
 }

@@ -9,15 +9,19 @@
 //! A bucket is a list of chunks that all buckets take from one store and give back to it: none grows
 //! by being copied, and none is freed and made again.
 //!
+//! Where the row may not grow, for the wheel cannot take any of it, what would push many aside goes to a heap
+//! beside it ([`near`](super::near)). So whatever is pushed, popped and removed, and in whichever order: each
+//! event moves once a level of the wheel, or as often as a heap moves it.
+//!
 //! Events of one instant always share a bucket, in the order they were pushed, and sorting keeps that
-//! order: no sequence number is kept. A dropped sleep or a closed connection frees its event at once; the
+//! order: no sequence number is kept outside that heap. A dropped sleep or a closed connection frees its event at once; the
 //! 16 bytes that named it stay until they are met, or until they are more than those of queued events.
 
-use std::collections::VecDeque;
 use std::num::NonZeroU32;
 
 use super::chunks::{Bucket, Chunks, Entry};
 use super::clock::SimInstant;
+use super::near::{Near, count_moves};
 use super::recycle::Recycle;
 
 /// Bits of a time that choose a bucket of one level.
@@ -30,11 +34,6 @@ const MIN_STALE: usize = 64;
 /// A bucket of so many at most is sorted as it is. With a million queued within 100 ms these are those
 /// of the third level: with half as many, each event would move once more, to a bucket of its own.
 const SORTED: usize = if cfg!(test) { 4 } else { 128 };
-/// Events that may lie in the row before half of them go to the wheel.
-const NEAR: usize = if cfg!(test) { 8 } else { 64 };
-
-/// So many entries are moved within the row in the time that one takes to go to the wheel.
-const DISPLACEMENTS: usize = 8;
 
 /// Whether an event keeps a run alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,15 +80,14 @@ const BACKGROUND: u32 = 1;
 /// Events of type `E`, popped in order of (time, sequence number).
 #[derive(Debug)]
 pub(crate) struct EventQueue<E> {
-    /// Sorted: all before `near_ends`; all there are, if the wheel is empty.
-    near: VecDeque<Entry>,
+    /// All before `near_ends`.
+    near: Near,
+    /// Of a queue of few, whose wheel is not in use, [`SimInstant::NEVER`].
     near_ends: SimInstant,
-    /// How many may lie there.
-    near_limit: usize,
-    /// How many of them were moved by others that came in between, since some last went to the wheel.
-    displaced: usize,
     /// It was filled since [`take_filled`](Self::take_filled).
     is_filled: bool,
+    /// The time of the last event that was popped.
+    popped: SimInstant,
     /// What the wheel is seen from: an event lies at the level of the highest six bits in which its
     /// time differs from this. It is neither after `near_ends` nor after anything in the wheel.
     base: u64,
@@ -112,11 +110,10 @@ pub(crate) struct EventQueue<E> {
 impl<E> Default for EventQueue<E> {
     fn default() -> Self {
         Self {
-            near: VecDeque::new(),
-            near_ends: SimInstant::ZERO,
-            near_limit: NEAR,
-            displaced: 0,
+            near: Near::default(),
+            near_ends: SimInstant::NEVER,
             is_filled: false,
+            popped: SimInstant::ZERO,
             base: 0,
             levels: 0,
             used: [0; LEVELS],
@@ -168,10 +165,10 @@ impl<E> EventQueue<E> {
         self.len += 1;
         self.foreground += usize::from(link == FOREGROUND);
         let entry = Entry { at, key };
-        if self.levels == 0 || at < self.near_ends {
-            self.insert_near(entry);
-        } else {
+        if at >= self.near_ends {
             self.place(entry);
+        } else if self.near.push(entry) {
+            self.shorten_near();
         }
         key
     }
@@ -194,74 +191,25 @@ impl<E> EventQueue<E> {
         EventKey { slot, generation }
     }
 
-    /// Puts an entry into the row, behind those of the same time.
-    fn insert_near(&mut self, entry: Entry) {
-        match self.near.back() {
-            Some(last) if entry.at < last.at => {
-                let place = self.near.partition_point(|near| near.at <= entry.at);
-                if self.is_in_the_way(place) && self.split_near(place) {
-                    self.near.push_back(entry);
-                } else {
-                    self.near.insert(place, entry);
-                }
-            }
-            _ => self.near.push_back(entry),
-        }
-        if self.near.len() > self.near_limit {
-            self.shorten_near();
-        }
-    }
-
-    /// Whether those from `place` on, should they be moved by each that comes in front of them, belong into
-    /// the wheel. Where many are due at one instant, as many are pushed while the row is still long.
-    #[inline]
-    fn is_in_the_way(&mut self, place: usize) -> bool {
-        let behind = self.near.len() - place;
-        let moved = behind.min(place);
-        if moved <= NEAR {
-            return false;
-        }
-        self.displaced += moved;
-        self.displaced > DISPLACEMENTS * behind
-    }
-
-    /// Moves the later half of the row to the wheel, unless all are of one instant.
+    /// Moves the later half of the row to the wheel, if it is not before `base`: that is where the first bucket
+    /// begins that was looked at, maybe when the clock was far behind it.
     fn shorten_near(&mut self) {
-        let middle = self.near[self.near.len() / 2].at;
-        let mut keep = self.near.partition_point(|near| near.at < middle);
-        if keep == 0 {
-            keep = self.near.partition_point(|near| near.at <= middle);
-        }
-        if !self.split_near(keep) {
-            self.near_limit = 2 * self.near.len();
-        }
-    }
-
-    /// Moves all but the first `keep` to the wheel, if there are any and that does not cost too much.
-    fn split_near(&mut self, keep: usize) -> bool {
-        let Some(first) = self.near.get(keep) else {
-            return false;
-        };
-        let begins = first.at;
-        if self.levels == 0 {
-            self.base = begins.as_nanos();
-        } else if begins.as_nanos() < self.base {
-            // The wheel has to be seen from earlier on, which moves everything in it. That is rare: its
-            // first bucket was looked at when the clock was far behind it.
-            if self.near.len() < NEAR + 4 * self.len.isqrt() {
-                return false;
+        if let Some((keep, begins)) = self.near.later_half(self.popped)
+            && (self.levels == 0 || begins.as_nanos() >= self.base)
+        {
+            if self.levels == 0 {
+                // Not from where it begins: what is pushed next may be anywhere after what was popped.
+                self.base = self.popped.min(begins).as_nanos();
             }
-            self.rebuild(begins.as_nanos());
+            self.near_ends = begins;
+            let mut index = keep;
+            while let Some(entry) = self.near.get(index) {
+                self.place(entry);
+                index += 1;
+            }
+            self.near.truncate(keep);
         }
-        self.near_limit = NEAR;
-        self.near_ends = begins;
-        self.displaced = 0;
-        for index in keep..self.near.len() {
-            let entry = self.near[index];
-            self.place(entry);
-        }
-        self.near.truncate(keep);
-        true
+        self.near.let_grow();
     }
 
     /// The earliest event, taken out if it is due by `limit`.
@@ -272,6 +220,7 @@ impl<E> EventQueue<E> {
                 return Popped::Later(first.at);
             }
             self.near.pop_front();
+            self.popped = first.at;
             if let Some(event) = self.take(first.key) {
                 return Popped::Event(first.at, event);
             }
@@ -283,9 +232,9 @@ impl<E> EventQueue<E> {
     #[inline]
     fn first(&mut self) -> Option<Entry> {
         loop {
-            while let Some(first) = self.near.front() {
+            while let Some(first) = self.near.first() {
                 if self.is_queued(first.key) {
-                    return Some(*first);
+                    return Some(first);
                 }
                 self.near.pop_front();
                 self.stale -= 1;
@@ -311,16 +260,18 @@ impl<E> EventQueue<E> {
                 continue;
             }
             let near = &mut self.near;
-            self.chunks.drain(due, |entry| near.push_back(entry));
+            self.chunks.drain(due, |entry| near.fill(entry));
             self.look_at_slots();
-            let near = &mut self.near;
-            if level > 0 && near.len() > 1 {
-                near.make_contiguous().sort_by_key(|entry| entry.at);
+            if level > 0 && self.near.len() > 1 {
+                self.near.sort();
             }
-            self.near_limit = NEAR.max(2 * self.near.len());
+            self.near.let_grow();
             self.is_filled = true;
-            let ends = self.base.saturating_add(1 << shift);
-            self.near_ends = SimInstant::from_nanos(ends);
+            self.near_ends = if self.levels == 0 && self.near.len() <= SORTED {
+                SimInstant::NEVER
+            } else {
+                SimInstant::from_nanos(self.base.saturating_add(1 << shift))
+            };
             return;
         }
     }
@@ -328,7 +279,7 @@ impl<E> EventQueue<E> {
     /// Reads all slots of the row, one right after the other: so they come from memory together, where
     /// each that is popped would be waited for.
     fn look_at_slots(&self) {
-        let seen = self.near.iter().fold(0, |seen, entry| {
+        let seen = self.near.row().fold(0, |seen, entry| {
             seen ^ self.slots[entry.key.slot as usize].generation.get()
         });
         std::hint::black_box(seen);
@@ -343,14 +294,14 @@ impl<E> EventQueue<E> {
     /// The events that are due soon.
     pub(super) fn near(&self) -> impl Iterator<Item = &E> {
         self.near
-            .iter()
+            .row()
             .filter_map(|entry| self.slots[entry.key.slot as usize].event.as_ref())
     }
 
     /// Takes an event out before its time. `None` if it was popped or removed already.
     pub(crate) fn remove(&mut self, key: EventKey) -> Option<E> {
         let event = self.take(key)?;
-        if self.near.front().is_some_and(|first| first.key == key) {
+        if self.near.is_in_front(|first| first.key == key) {
             self.near.pop_front();
             return Some(event);
         }
@@ -392,6 +343,7 @@ impl<E> EventQueue<E> {
     /// Puts an entry into the wheel, seen from `base`.
     #[inline]
     fn place(&mut self, entry: Entry) {
+        count_moves(1);
         let at = entry.at.as_nanos();
         let level = ((at ^ self.base) | 1).ilog2() / LEVEL_BITS;
         let bucket = usize::try_from((at >> (level * LEVEL_BITS)) % BUCKETS as u64).unwrap_or(0);
@@ -427,12 +379,6 @@ impl<E> EventQueue<E> {
         let slots = &self.slots;
         self.near
             .retain(|entry| slots[entry.key.slot as usize].generation == entry.key.generation);
-        self.rebuild(self.base);
-        self.stale = 0;
-    }
-
-    /// Sees the wheel from `base`, which nothing in it is before. Entries of removed events are left out.
-    fn rebuild(&mut self, base: u64) {
         let mut all = Vec::new();
         while self.levels != 0 {
             let level = self.levels.trailing_zeros() as usize;
@@ -440,14 +386,12 @@ impl<E> EventQueue<E> {
             let emptied = self.empty(level, bucket);
             self.chunks.drain(emptied, |entry| all.push(entry));
         }
-        self.base = base;
         for entry in all {
             if self.is_queued(entry.key) {
                 self.place(entry);
-            } else {
-                self.stale -= 1;
             }
         }
+        self.stale = 0;
     }
 }
 
@@ -469,11 +413,14 @@ impl<E> EventQueue<E> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::BTreeMap;
     use std::time::Duration;
 
     use proptest::prelude::*;
+    use proptest::test_runner::TestRunner;
 
+    use super::super::near::MOVES;
     use super::*;
 
     fn at(nanos: u64) -> SimInstant {
@@ -513,7 +460,7 @@ mod tests {
     fn an_event_in_front_of_a_bucket_does_not_hide_that_bucket() {
         let mut queue = EventQueue::default();
         // More than the row holds: the wheel is in use.
-        for later in 0..3 * NEAR as u64 {
+        for later in 0..24 {
             queue.push(at(500 + later), EventClass::Background, '-');
         }
         queue.push(at(1), EventClass::Foreground, '1');
@@ -571,13 +518,14 @@ mod tests {
             for event in 1..QUEUED {
                 queue.push(at((1 << 40) + event), EventClass::Foreground, event);
             }
-            assert!(queue.levels != 0 && !queue.near.is_empty());
+            assert!(queue.levels != 0 && queue.near.len() > 0);
             for round in 0..10_000 {
                 let key = queue.push(at(cancelled_at(round)), EventClass::Foreground, QUEUED);
                 queue.remove(key);
                 let buckets = queue.buckets.iter().flatten();
                 let in_wheel: usize = buckets.map(|bucket| bucket.len()).sum();
-                let cancelled = queue.near.len() + in_wheel - queue.len();
+                let near = queue.near.len() + queue.near.late();
+                let cancelled = near + in_wheel - queue.len();
                 assert!(cancelled <= MIN_STALE, "{cancelled} after {round}");
                 assert_eq!(queue.stale, cancelled);
             }
@@ -590,18 +538,22 @@ mod tests {
     #[test]
     fn what_was_looked_at_early_does_not_hide_what_comes_before_it() {
         let mut queue = EventQueue::default();
+        for event in 0..20 {
+            queue.push(at(1), EventClass::Foreground, event);
+        }
         for event in 0..100 {
-            queue.push(
-                at(1_000_000 + event / 10),
-                EventClass::Foreground,
-                1000 + event,
-            );
+            let time = at(1_000_000 + event / 10);
+            queue.push(time, EventClass::Foreground, 1000 + event);
+        }
+        for event in 0..20 {
+            assert_eq!(queue.pop(), Some((at(1), event)));
         }
         assert_eq!(queue.pop_by(at(5)), Popped::Later(at(1_000_000)));
         for event in 0..500 {
-            queue.push(at(10_000 - event / 3 * 3), EventClass::Foreground, event);
+            let time = at(10_000 + scattered(event) % 170);
+            queue.push(time, EventClass::Foreground, event);
         }
-        assert!(queue.near.len() < 200, "{}", queue.near.len());
+        assert!(queue.near.late() > 300, "{}", queue.near.late());
         let popped: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         let mut expected = popped.clone();
         expected.sort();
@@ -623,70 +575,285 @@ mod tests {
         assert_eq!(popped, early.chain(late).collect::<Vec<_>>());
     }
 
-    #[test]
-    fn a_row_that_is_long_because_many_are_due_at_once_lets_later_ones_go_to_the_wheel() {
-        const AT_ONCE: usize = 1000;
-        let mut queue = EventQueue::default();
-        for _ in 0..AT_ONCE {
-            queue.push(at(100), EventClass::Foreground, 0);
-        }
-        // Each of them sends something that arrives soon, and sleeps for long.
-        for popped in 1..AT_ONCE {
-            assert_eq!(queue.pop(), Some((at(100), 0)));
-            queue.push(at(200), EventClass::Foreground, 1);
-            queue.push(at(5000), EventClass::Foreground, 2);
-            let others = queue.near.len() - (AT_ONCE - popped);
-            assert!(others <= 8 * NEAR, "{others} after {popped}");
-        }
-        let rest: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
-        let times = |time, event| std::iter::repeat_n((at(time), event), AT_ONCE - 1);
-        let expected = std::iter::once((at(100), 0)).chain(times(200, 1));
-        assert_eq!(rest, expected.chain(times(5000, 2)).collect::<Vec<_>>());
+    /// Numbers that look like random ones.
+    fn scattered(step: u64) -> u64 {
+        (step + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
     }
 
-    proptest! {
-        #[test]
-        fn any_mix_of_push_pop_and_remove_matches_an_ordered_map(
-            steps in proptest::collection::vec((0u8..5, times()), 1..400)
-        ) {
-            let mut queue = EventQueue::default();
-            let mut model = BTreeMap::new();
-            let mut keys = Vec::new();
-            for (sequence, (step, value)) in steps.into_iter().enumerate() {
-                match step {
-                    0 | 1 => {
-                        let key = queue.push(at(value), EventClass::Foreground, sequence);
-                        model.insert((value, sequence), ());
-                        keys.push((key, value, sequence));
-                    }
-                    2 => {
-                        let limit = at(value);
-                        let first = model.keys().next().copied();
-                        let expected = match first {
-                            None => Popped::Nothing,
-                            Some((v, _)) if at(v) > limit => Popped::Later(at(v)),
-                            Some((v, s)) => Popped::Event(at(v), s),
-                        };
-                        if matches!(expected, Popped::Event(..)) {
-                            model.pop_first();
-                        }
-                        prop_assert_eq!(queue.pop_by(limit), expected);
-                    }
-                    3 => {
-                        let expected = model.pop_first().map(|((v, s), ())| (at(v), s));
-                        prop_assert_eq!(queue.pop(), expected);
-                    }
-                    _ if keys.is_empty() => {}
-                    _ => {
-                        let pick = usize::try_from(value % 1_000).unwrap() % keys.len();
-                        let (key, v, s) = keys.swap_remove(pick);
-                        let expected = model.remove(&(v, s)).map(|()| s);
-                        prop_assert_eq!(queue.remove(key), expected);
-                    }
+    const MANY: u64 = 20_000;
+
+    /// A queue, and what was asked of it.
+    #[derive(Default)]
+    struct Worked {
+        queue: EventQueue<u64>,
+        operations: usize,
+        pushed: u64,
+        last: Option<(SimInstant, u64)>,
+    }
+
+    impl Worked {
+        fn push(&mut self, nanos: u64) -> EventKey {
+            self.operations += 1;
+            self.pushed += 1;
+            let event = self.pushed;
+            self.queue.push(at(nanos), EventClass::Foreground, event)
+        }
+
+        /// Pops some, so that the next look is one into the wheel, where all others are to be.
+        fn begin(&mut self, others: impl IntoIterator<Item = u64>) {
+            for _ in 0..20 {
+                self.push(1);
+            }
+            for nanos in others {
+                self.push(nanos);
+            }
+            for _ in 0..20 {
+                self.pop();
+            }
+            self.look(5);
+            assert!(self.queue.base > 5);
+        }
+
+        fn look(&mut self, nanos: u64) {
+            self.operations += 1;
+            assert!(!matches!(self.queue.pop_by(at(nanos)), Popped::Event(..)));
+        }
+
+        /// Pops the first one. Nothing earlier is pushed afterwards, so it is behind all before it.
+        fn pop(&mut self) -> Option<u64> {
+            self.operations += 1;
+            let popped = self.queue.pop()?;
+            assert!(self.last < Some(popped), "{:?} {popped:?}", self.last);
+            self.last = Some(popped);
+            Some(popped.0.as_nanos())
+        }
+
+        fn remove(&mut self, key: EventKey) {
+            self.operations += 1;
+            assert!(self.queue.remove(key).is_some());
+        }
+    }
+
+    /// What a pattern moved, for each thing asked of the queue, until it is empty again.
+    fn moves_each(pattern: impl FnOnce(&mut Worked)) -> usize {
+        let mut worked = Worked::default();
+        MOVES.set(0);
+        pattern(&mut worked);
+        while worked.pop().is_some() {}
+        assert_eq!((worked.queue.stale, worked.queue.chunks.in_use()), (0, 0));
+        MOVES.get() / worked.operations
+    }
+
+    /// Once a level of the wheel, or the logarithm of how many there are: whatever is greater, and some.
+    const MOST_MOVES: usize = 2 * LEVELS;
+
+    #[test]
+    fn events_of_one_instant_are_moved_by_none_of_what_is_pushed_while_they_pop() {
+        // As nodes whose timers fire together: each sends something, and sleeps again.
+        let moves = moves_each(|worked| {
+            for _ in 0..MANY {
+                worked.push(1_000_000_000);
+            }
+            for _ in 0..3 * MANY {
+                let now = worked.pop().unwrap();
+                if now % 1_000_000_000 == 0 {
+                    worked.push(now + 1_000_000);
+                    worked.push(now + 1_000_000_000);
                 }
-                prop_assert_eq!(queue.len(), model.len());
-                prop_assert_eq!(queue.next_at(), model.keys().next().map(|(v, _)| at(*v)));
+                // Nor is a heap of them made: there is a wheel for what is later.
+                assert_eq!(worked.queue.near.late(), 0);
+            }
+        });
+        assert!(moves <= MOST_MOVES, "{moves}");
+    }
+
+    #[test]
+    fn no_order_of_pushes_before_what_was_looked_at_moves_many() {
+        let orders: [fn(u64) -> u64; 4] = [
+            scattered,
+            |step| step,
+            |step| MANY - step,
+            |step| scattered(step) % 3,
+        ];
+        for (order, time) in orders.into_iter().enumerate() {
+            for looks in [MANY, 100, 1] {
+                let moves = moves_each(|worked| {
+                    worked.begin((0..MANY).map(|step| (1 << 50) + scattered(step)));
+                    for step in 0..MANY {
+                        if step % looks == 0 {
+                            worked.look(5);
+                        }
+                        worked.push(10 + time(step));
+                    }
+                });
+                assert!(moves <= MOST_MOVES, "{order}, {looks}: {moves}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_pushed_after_the_last_one_popped_needs_no_heap() {
+        // Many of one instant are not in the way either, due or not.
+        for (many, instant) in [(0, 0), (MANY, 0), (MANY, 1 << 20)] {
+            let moves = moves_each(|worked| {
+                for _ in 0..many {
+                    worked.push(instant);
+                }
+                let mut now = 0;
+                for step in 0..2 * MANY {
+                    worked.push(now + scattered(step));
+                    if step >= MANY {
+                        now = worked.pop().unwrap();
+                    }
+                    assert_eq!(worked.queue.near.late(), 0, "{many}, {instant}, {step}");
+                }
+            });
+            assert!(moves <= MOST_MOVES, "{many}, {instant}: {moves}");
+        }
+    }
+
+    #[test]
+    fn pushes_into_the_middle_of_a_long_row_move_few() {
+        let moves = moves_each(|worked| {
+            worked.begin([1 << 50, 1 << 51]);
+            // They are appended to the row.
+            for step in 1..MANY {
+                worked.push(10 * step);
+            }
+            assert!(worked.queue.near.len() > 10_000);
+            for step in 0..MANY {
+                worked.push(10 + scattered(step) % (10 * MANY));
+            }
+            assert!(worked.queue.near.late() > 10_000);
+        });
+        assert!(moves <= MOST_MOVES, "{moves}");
+    }
+
+    #[test]
+    fn a_flood_of_equal_times_is_not_moved_for_a_few_that_come_before_it() {
+        for few in [1, 3, 20, 200] {
+            let moves = moves_each(|worked| {
+                worked.begin((0..MANY).map(|_| 1 << 40));
+                for round in 1..100 {
+                    worked.look(5);
+                    for step in 0..few {
+                        worked.push(round * 1000 + scattered(step) % 1000);
+                    }
+                    for _ in 0..few {
+                        worked.pop();
+                    }
+                }
+            });
+            assert!(moves <= MOST_MOVES, "{few}: {moves}");
+        }
+    }
+
+    #[test]
+    fn removing_nearly_all_moves_few_and_leaves_little() {
+        // In the wheel; in the heap; at one instant.
+        let times: [fn(u64) -> u64; 3] = [
+            |step| (1 << 50) + scattered(step),
+            |step| 10 + scattered(step),
+            |_| 500,
+        ];
+        for time in times {
+            let moves = moves_each(|worked| {
+                worked.begin((0..20).map(|step| (1 << 50) + scattered(step)));
+                for _ in 0..3 {
+                    let all: Vec<_> = (0..MANY).map(|step| worked.push(time(step))).collect();
+                    for key in &all[10..] {
+                        worked.remove(*key);
+                    }
+                    let queue = &worked.queue;
+                    assert!(queue.stale <= MIN_STALE.max(queue.len), "{}", queue.stale);
+                    let near = queue.near.len() + queue.near.late();
+                    assert!(near + queue.chunks.in_use() < 300);
+                }
+            });
+            assert!(moves <= MOST_MOVES, "{moves}");
+        }
+    }
+
+    /// What to do, and with which time or event. Three out of so many are no push.
+    fn steps() -> impl Strategy<Value = Vec<(u8, u64)>> {
+        let of = 5..13u8;
+        of.prop_flat_map(|of| proptest::collection::vec((0..of, times()), 1..400))
+    }
+
+    /// What the cases of the property below have led to.
+    #[derive(Debug, Default)]
+    struct Reached {
+        /// The most that lay in the heap.
+        late: Cell<usize>,
+        /// How often something was due when others of the row and of the heap were.
+        both: Cell<usize>,
+        spread: Cell<bool>,
+    }
+
+    impl Reached {
+        fn look_at(&self, queue: &EventQueue<usize>) {
+            self.late.set(self.late.get().max(queue.near.late()));
+            let is_both = queue.near.is_first_of_both();
+            self.both.set(self.both.get() + usize::from(is_both));
+            let longest = queue.buckets.iter().flatten().any(|b| b.len() > SORTED);
+            self.spread.set(self.spread.get() || longest);
+        }
+    }
+
+    fn matches_a_map(steps: Vec<(u8, u64)>, reached: &Reached) -> Result<(), TestCaseError> {
+        let mut queue = EventQueue::default();
+        let mut model = BTreeMap::new();
+        let mut keys = Vec::new();
+        for (sequence, (step, value)) in steps.into_iter().enumerate() {
+            match step {
+                0 => {
+                    let limit = at(value);
+                    let first = model.keys().next().copied();
+                    let expected = match first {
+                        None => Popped::Nothing,
+                        Some((v, _)) if at(v) > limit => Popped::Later(at(v)),
+                        Some((v, s)) => Popped::Event(at(v), s),
+                    };
+                    if matches!(expected, Popped::Event(..)) {
+                        model.pop_first();
+                    }
+                    prop_assert_eq!(queue.pop_by(limit), expected);
+                }
+                1 => {
+                    let expected = model.pop_first().map(|((v, s), ())| (at(v), s));
+                    prop_assert_eq!(queue.pop(), expected);
+                }
+                2 if keys.is_empty() => {}
+                2 => {
+                    let pick = usize::try_from(value % 1_000).unwrap() % keys.len();
+                    let (key, v, s) = keys.swap_remove(pick);
+                    let expected = model.remove(&(v, s)).map(|()| s);
+                    prop_assert_eq!(queue.remove(key), expected);
+                }
+                _ => {
+                    let key = queue.push(at(value), EventClass::Foreground, sequence);
+                    model.insert((value, sequence), ());
+                    keys.push((key, value, sequence));
+                }
+            }
+            reached.look_at(&queue);
+            prop_assert_eq!(queue.len(), model.len());
+            prop_assert_eq!(queue.next_at(), model.keys().next().map(|(v, _)| at(*v)));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn any_mix_of_push_pop_and_remove_matches_an_ordered_map() {
+        let reached = Reached::default();
+        let mut runner = TestRunner::new(ProptestConfig::with_source_file(file!()));
+        let outcome = runner.run(&steps(), |steps| matches_a_map(steps, &reached));
+        outcome.unwrap_or_else(|failure| panic!("{failure}"));
+        // With limits as small as they are in tests, the cases go everywhere.
+        assert!(reached.late.get() > 8, "{reached:?}");
+        assert!(
+            reached.both.get() > 0 && reached.spread.get(),
+            "{reached:?}"
+        );
     }
 }

@@ -282,6 +282,11 @@ impl Executor {
         std::hint::black_box(looks.fold(seen, |seen, look| seen ^ look));
     }
 
+    #[cfg(test)]
+    pub(super) fn has_waker(&self) -> bool {
+        self.waker.is_some()
+    }
+
     /// Takes a ready task out to be polled. False if it has gone.
     #[inline]
     fn take_out(&mut self, key: TaskKey, picked: &mut PickedTask) -> bool {
@@ -721,7 +726,7 @@ mod tests {
     #[test]
     fn what_a_million_sleeps_have_is_small() {
         assert_eq!(size_of::<crate::sim::SleepFuture>(), 32);
-        assert_eq!(size_of::<Option<crate::sim::event::Event>>(), 24);
+        assert_eq!(size_of::<Option<crate::sim::event::Queued>>(), 16);
     }
 
     #[test]

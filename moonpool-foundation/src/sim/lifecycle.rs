@@ -191,7 +191,7 @@ impl Shared {
             };
             let due = world.call_later(delay, begin);
             let before = world.processes.get_mut(process).due.replace(due)?;
-            world.events.remove(before)
+            world.take_event(before)
         });
         drop(replaced);
     }
@@ -328,18 +328,18 @@ impl World {
 
     fn call_later(&mut self, delay: Duration, call: impl FnOnce() + 'static) -> EventKey {
         let (at, event) = (self.clock.after(delay), Event::Call(Box::new(call)));
-        self.events.push(at, EventClass::Foreground, event)
+        self.queue(at, EventClass::Foreground, event)
     }
 
     /// Takes what is due to `process` out of the queue: to be dropped outside the borrow.
     fn take_due(&mut self, process: ProcessId) -> Option<Event> {
         let due = self.processes.get_mut(process).due.take()?;
-        self.events.remove(due)
+        self.take_event(due)
     }
 
     fn take_resume_due(&mut self, process: ProcessId) -> Option<Event> {
         let due = self.processes.get_mut(process).resume_due.take()?;
-        self.events.remove(due)
+        self.take_event(due)
     }
 
     fn note(&mut self, process: ProcessId, what: &str) {

@@ -35,6 +35,7 @@ mod io_faults;
 mod join;
 mod lifecycle;
 mod links;
+mod near;
 mod network_faults;
 mod notices;
 mod parking;

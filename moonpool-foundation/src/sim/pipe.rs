@@ -77,19 +77,38 @@ pub(super) enum Carries {
     Reset,
 }
 
-/// What a write is given.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Outgoing<'a> {
-    Bytes(&'a [u8]),
-    Slices(&'a [IoSlice<'a>]),
+/// What a write is given: some bytes, or several pieces of them.
+pub(crate) trait Outgoing: Copy {
+    /// How many bytes there are.
+    fn count(self) -> usize;
+
+    /// Copies the first `count` bytes.
+    fn copy_to(self, bytes: &mut ByteQueue, count: usize);
 }
 
-impl Outgoing<'_> {
+impl Outgoing for &[u8] {
     #[inline]
-    pub(super) fn len(self) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Slices(slices) => slices.iter().map(|slice| slice.len()).sum(),
+    fn count(self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn copy_to(self, bytes: &mut ByteQueue, count: usize) {
+        bytes.extend(&self[..count]);
+    }
+}
+
+impl Outgoing for &[IoSlice<'_>] {
+    fn count(self) -> usize {
+        self.iter().map(|slice| slice.len()).sum()
+    }
+
+    fn copy_to(self, bytes: &mut ByteQueue, count: usize) {
+        let mut left = count;
+        for slice in self {
+            let count = left.min(slice.len());
+            bytes.extend(&slice[..count]);
+            left -= count;
         }
     }
 }
@@ -134,17 +153,8 @@ impl Pipe {
 
     /// Takes the first `count` bytes into the send buffer.
     #[inline]
-    pub(super) fn accept(&mut self, count: usize, bytes: Outgoing<'_>) {
-        let slices = match bytes {
-            Outgoing::Bytes(bytes) => return self.bytes.extend(&bytes[..count]),
-            Outgoing::Slices(slices) => slices,
-        };
-        let mut left = count;
-        for slice in slices {
-            let count = left.min(slice.len());
-            self.bytes.extend(&slice[..count]);
-            left -= count;
-        }
+    pub(super) fn accept(&mut self, count: usize, bytes: impl Outgoing) {
+        bytes.copy_to(&mut self.bytes, count);
     }
 
     /// The next `count` bytes under way reach the reader.

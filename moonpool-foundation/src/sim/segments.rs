@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::breakage::{Breakage, UNACKNOWLEDGED_LIMIT};
 use super::clock::SimInstant;
 use super::connections::{Connection, ConnectionId, EndState, Side};
+use super::event::Queued;
 use super::faults::{Segmentation, Travel};
 use super::links::Obstacle;
 use super::pipe::{Carries, Segment, Waits};
@@ -89,11 +90,8 @@ impl World {
         pipe.last_arrival = at;
         pipe.segments.push_back(Segment { at, carries });
         let class = class_of_traffic(self.only_drivers_ran, self.clock, at);
-        let event = Event::Segment {
-            connection: id,
-            from,
-        };
-        pipe.event = Some(self.events.push(at, class, event));
+        let arrives = Queued::segment(id, from);
+        pipe.event = Some(self.events.push(at, class, arrives));
         pipe.waits_for = Waits::Arrival;
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::clock::SimInstant;
 use super::connections::Asked;
 use super::context;
-use super::event::Event;
+use super::event::{Event, Queued};
 use super::events::{EventClass, EventKey};
 use super::process::ProcessRef;
 use super::wakes::Waiter;
@@ -96,11 +96,20 @@ impl SleepFuture {
         let (phase, class) = match self.state {
             State::Unqueued(phase, class) => (phase, class),
             State::Queued(key) => {
-                let Some(Event::Wake(armed)) = world.events.get_mut(key) else {
+                let Some(queued) = world.events.get_mut(key) else {
                     return Asked::Ready(());
                 };
-                let executor = &mut world.executor;
-                return executor.park_again(armed, waker, |entry| entry.note_sleep(until));
+                return match (queued, world.executor.polled_task(waker)) {
+                    // A task takes another's place at once.
+                    (Queued::Task(number), Some(polled)) => {
+                        *number = polled.number();
+                        world.executor.note(polled, |entry| entry.note_sleep(until));
+                        Asked::Noted
+                    }
+                    (Queued::Other(event), _) if event.would_wake(waker) => Asked::Parked,
+                    // A waker is neither cloned nor dropped while the world is borrowed.
+                    _ => Asked::Park,
+                };
             }
         };
         match phase {
@@ -114,25 +123,20 @@ impl SleepFuture {
             return Asked::Park;
         };
         context::check_not_entered();
-        self.queue(world, class, Waiter::Task(task));
+        let wakes = Queued::Task(task.number());
+        let key = world.events.push(self.deadline, class, wakes);
+        self.state = State::Queued(key);
         world.executor.note(task, |entry| entry.note_sleep(until));
         Asked::Noted
-    }
-
-    fn queue(&mut self, world: &mut World, class: EventClass, waiter: Waiter) {
-        let key = world.events.push(self.deadline, class, Event::Wake(waiter));
-        self.state = State::Queued(key);
     }
 
     /// Lets its event wake `waiter`. Returns whom it would have woken.
     fn arm(&mut self, world: &mut World, waiter: Waiter) -> Option<Event> {
         match self.state {
-            State::Queued(key) => {
-                let queued = world.events.get_mut(key)?;
-                Some(std::mem::replace(queued, Event::Wake(waiter)))
-            }
+            State::Queued(key) => world.replace_event(key, Event::Wake(waiter)),
             State::Unqueued(_, class) => {
-                self.queue(world, class, waiter);
+                let key = world.queue(self.deadline, class, Event::Wake(waiter));
+                self.state = State::Queued(key);
                 None
             }
         }

@@ -4,11 +4,12 @@
 use std::borrow::Cow;
 
 use super::clock::SimInstant;
+use super::event::{Queued, key_of};
 use super::events::Popped;
 use super::executor::{FAR, TaskKey, Turn};
 use super::polling::{AfterPoll, CancelledTask, PickedTask};
-use super::wakes::{TaskMeta, Waiter};
-use super::world::{Event, World};
+use super::wakes::TaskMeta;
+use super::world::World;
 
 /// How far a drive may move the clock.
 #[derive(Clone, Copy, Debug)]
@@ -198,7 +199,7 @@ impl World {
     #[cold]
     fn look_ahead(&self) {
         let tasks = self.events.near().filter_map(|event| match event {
-            Event::Wake(Waiter::Task(key)) => Some(*key),
+            Queued::Task(number) => Some(key_of(*number)),
             _ => None,
         });
         let seen = tasks.fold(0, |seen, key| seen ^ self.executor.look_at(key));

@@ -41,9 +41,10 @@ struct More {
 }
 
 impl More {
-    fn note(&mut self, reason: WaitReason) {
+    #[inline]
+    fn note(&mut self, reason: impl FnOnce() -> WaitReason) {
         if let Some(place) = self.reasons.get_mut(self.noted) {
-            *place = Some(reason);
+            *place = Some(reason());
             self.noted += 1;
         }
     }
@@ -97,7 +98,7 @@ impl TaskEntry {
                 _ => {}
             }
         }
-        self.note_more(reason);
+        self.note_with(|| reason);
     }
 
     /// As [`note`](Self::note), of a sleep until so many nanoseconds after the start.
@@ -105,17 +106,19 @@ impl TaskEntry {
     pub(super) fn note_sleep(&mut self, until: u64) {
         let waits_for_more = self.more.as_ref().is_some_and(|more| more.noted > 0);
         if waits_for_more || self.sleeps_until != NO_SLEEP || until == NO_SLEEP {
-            self.note_more(sleep(until));
+            self.note_with(|| sleep(until));
         } else {
             self.sleeps_until = until;
         }
     }
 
+    /// As [`note`](Self::note), of anything but a sleep, which is written where it is kept.
     #[inline]
-    fn note_more(&mut self, reason: WaitReason) {
+    pub(super) fn note_with(&mut self, reason: impl FnOnce() -> WaitReason) {
         let more = self.more.get_or_insert_default();
         if self.sleeps_until != NO_SLEEP {
-            more.note(sleep(std::mem::replace(&mut self.sleeps_until, NO_SLEEP)));
+            let until = std::mem::replace(&mut self.sleeps_until, NO_SLEEP);
+            more.note(|| sleep(until));
         }
         more.note(reason);
     }

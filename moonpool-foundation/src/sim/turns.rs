@@ -129,3 +129,52 @@ impl SimWorld {
         self.shared.panic_error(name, meta.process, message, site)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::time::Duration;
+
+    use crate::sim::SimWorld;
+    use crate::task::{TaskProvider, panic_message};
+    use crate::time::TimeProvider;
+
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker");
+        }
+    }
+
+    #[test]
+    fn what_panics_between_two_polls_is_no_tasks_panic() {
+        let world = SimWorld::new();
+        let time = world.time_provider();
+        let sleeps = async move {
+            let mut sleep = time.sleep(Duration::from_secs(1));
+            let waker = Waker::from(Arc::new(Panics));
+            let asked = poll_fn(|_| {
+                let mut cx = Context::from_waker(&waker);
+                Poll::Ready(Pin::new(&mut sleep).poll(&mut cx))
+            });
+            assert!(asked.await.is_pending());
+            pending::<()>().await;
+        };
+        drop(world.task_provider().spawn_task("sleeps", sleeps));
+        let driven = catch_unwind(AssertUnwindSafe(|| world.run_until_empty()));
+        assert_eq!(panic_message(&*driven.unwrap_err()), "a waker");
+    }
+
+    #[test]
+    fn the_waker_that_tasks_are_lent_serves_the_next_drive() {
+        let world = SimWorld::new();
+        drop(world.task_provider().spawn_task("ends", async {}));
+        world.run_until_empty().unwrap();
+        assert!(world.shared.with(|world| world.executor.has_waker()));
+    }
+}

@@ -139,6 +139,7 @@ fn a_broken_guarantee_fails_the_seed_with_its_name_message_and_place() {
     assert_eq!(report.seeds_failing, [3, 4]);
     let Verdict::AlwaysAssert {
         at,
+        who,
         name,
         message,
         location,
@@ -148,6 +149,13 @@ fn a_broken_guarantee_fails_the_seed_with_its_name_message_and_place() {
     };
     assert_eq!(*at, Duration::from_millis(5));
     assert_eq!(name, "totals_agree");
+    let (task, process) = who.clone().unwrap();
+    assert_eq!((task.as_str(), process.as_str()), ("service", "service"));
+    let text = report.individual_metrics[0].verdict.to_string();
+    assert!(
+        text.contains("in task `service` of process `service`"),
+        "{text}"
+    );
     assert_eq!(message, "the total is 7, not 8");
     assert!(location.contains("assertions.rs:"), "{location}");
     let [violation] = &report.assertion_violations[..] else {

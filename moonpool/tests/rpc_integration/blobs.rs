@@ -1,11 +1,14 @@
 //! Many bytes in a message: whole, in whatever way they travel.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use moonpool::{Blob, Endpoint, Providers, RetryPolicy, UID, send_request};
 use moonpool_traits::PostcardCodec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::common::{Hosts, shut_down};
+use crate::common::{Hosts, Transport, shut_down};
 use crate::in_both_worlds;
 
 in_both_worlds! {
@@ -29,22 +32,32 @@ const SIZES: [usize; 9] = [
 /// Something before, something last, and something behind.
 type Message = (u32, Blob, String, Blob);
 
-async fn blobs_of_all_sizes_come_back_as_they_were<P: Providers>(hosts: Hosts<P>) {
+type Ends<P> = (Rc<Transport<P>>, Rc<Transport<P>>, Endpoint);
+
+/// A server that sends back what it is sent, a client, and where the one reaches the other.
+async fn echo<P, M>(hosts: &Hosts<P>) -> Ends<P>
+where
+    P: Providers,
+    M: Serialize + DeserializeOwned + 'static,
+{
     let server = hosts.serve().await;
-    let requests = server.register_handler::<Message, _>(TOKEN, PostcardCodec);
+    let requests = server.register_handler::<M, _>(TOKEN, PostcardCodec);
     let serving = server.clone();
     drop(hosts.spawn_server(async move {
-        while let Some((message, reply)) = requests
-            .recv_with_transport::<_, _, _, Message>(&serving)
-            .await
+        while let Some((message, reply)) =
+            requests.recv_with_transport::<_, _, _, M>(&serving).await
         {
             reply.send(message);
         }
     }));
-    let client = hosts.connect();
+    let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
+    (server, hosts.connect(), endpoint)
+}
+
+async fn blobs_of_all_sizes_come_back_as_they_were<P: Providers>(hosts: Hosts<P>) {
+    let (server, client, endpoint) = echo::<P, Message>(&hosts).await;
     let mut kept: Vec<(Message, Message)> = Vec::new();
     for transport in [&client, &server] {
-        let endpoint = Endpoint::new(server.local_address().unwrap(), TOKEN);
         for (number, size) in (0..).zip(SIZES.into_iter().cycle().take(3 * SIZES.len())) {
             let bytes: Vec<u8> = (0..=250).cycle().take(size).collect();
             let (inner, last) = bytes.split_at(if number % 2 == 0 { size } else { size / 3 });
@@ -82,21 +95,9 @@ async fn large_calls_one_after_the_other<P: Providers>(hosts: Hosts<P>) {
     const CALLS: usize = 5;
     /// Of a request: headers, envelope, and the length of the bytes.
     const FRONT: usize = 100;
-    let server = hosts.serve().await;
-    let requests = server.register_handler::<Blob, _>(TOKEN, PostcardCodec);
-    let serving = server.clone();
-    drop(hosts.spawn_server(async move {
-        while let Some((blob, reply)) = requests
-            .recv_with_transport::<_, _, _, Blob>(&serving)
-            .await
-        {
-            reply.send(blob);
-        }
-    }));
-    let client = hosts.connect();
-    let address = server.local_address().unwrap();
-    let endpoint = Endpoint::new(address, TOKEN);
-    let sent = || usize::try_from(client.peer_metrics(&address).unwrap().bytes_sent).unwrap();
+    let (server, client, endpoint) = echo::<P, Blob>(&hosts).await;
+    let sent =
+        || usize::try_from(client.peer_metrics(&endpoint.address).unwrap().bytes_sent).unwrap();
     let mut blob = Blob::from(vec![7; BYTES]);
     let mut before = 0;
     for call in 0..=CALLS {

@@ -79,6 +79,12 @@ async fn echo<P: Providers>(transport: Rc<Transport<P>>, executed: Rc<RefCell<Ve
     }
 }
 
+/// A deadline that passes before there is a connection tells more than one that passes after.
+async fn connected<P: Providers>(hosts: &Hosts<P>, client: &Transport<P>, address: NetworkAddress) {
+    let peer = client.get_or_open_peer(&address).unwrap();
+    hosts.until(|| peer.is_connected()).await;
+}
+
 async fn a_call_ends_with_its_deadline<P: Providers>(hosts: Hosts<P>) {
     let (server, client) = (hosts.serve().await, hosts.connect());
     let address = server.local_address().unwrap();
@@ -107,6 +113,7 @@ async fn the_builder_says_how_long_calls_take<P: Providers>(hosts: Hosts<P>) {
     let server = hosts.serve().await;
     let client = hosts.client_builder().default_timeout(ms(50)).build();
     let endpoint = endpoint(server.local_address().unwrap());
+    connected(&hosts, &client, endpoint.address).await;
     let _stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
     let call: ReplyFuture<u32, _> =
         moonpool::send_request(&client, &endpoint, 1, JsonCodec).unwrap();
@@ -147,6 +154,7 @@ async fn the_earliest_deadline_ends_its_call_first<P: Providers>(hosts: Hosts<P>
     let (server, client) = (hosts.serve().await, hosts.connect());
     let address = server.local_address().unwrap();
     let _stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    connected(&hosts, &client, address).await;
     let hour = Duration::from_secs(3600);
     let late = ask::<P>(&client, address, 1, hour);
     hosts.client.time().sleep(ms(1)).await;
@@ -164,6 +172,7 @@ async fn a_thousand_calls_share_one_timer<P: Providers>(hosts: Hosts<P>) {
     let (server, client) = (hosts.serve().await, hosts.connect());
     let address = server.local_address().unwrap();
     let _stream = server.register_handler::<u32, _>(TOKEN, JsonCodec);
+    connected(&hosts, &client, address).await;
     let calls: Vec<_> = (0..1000)
         .map(|number| ask::<P>(&client, address, number, ms(50 + u64::from(number % 7))))
         .collect();
@@ -183,7 +192,7 @@ async fn an_expired_request_is_never_sent<P: Providers>(hosts: Hosts<P>) {
     let client = hosts.connect();
     let expired = ask::<P>(&client, address, 1, ms(50));
     let patient = ask::<P>(&client, address, 2, Duration::from_secs(10));
-    assert_eq!(expired.await, Err(ReplyError::Timeout));
+    assert_eq!(expired.await, Err(ReplyError::ConnectionFailed));
     assert_eq!(client.stats().queued_packets, 1);
     let executed = Rc::new(RefCell::default());
     let server = listen_at(&hosts, address).await;
@@ -199,7 +208,7 @@ async fn a_call_that_has_no_time_left_is_not_sent<P: Providers>(hosts: Hosts<P>)
     let (server, client) = (hosts.serve().await, hosts.connect());
     let address = server.local_address().unwrap();
     let call = ask::<P>(&client, address, 1, Duration::ZERO);
-    assert_eq!(call.await, Err(ReplyError::Timeout));
+    assert_eq!(call.await, Err(ReplyError::ConnectionFailed));
     let stats = client.stats();
     assert_eq!((stats.requests_sent, stats.queued_packets), (0, 0));
     assert_eq!(stats.peers, 0);
@@ -299,7 +308,8 @@ async fn a_nested_call_inherits_what_remains<P: Providers>(hosts: Hosts<P>) {
     assert!(promise.is_cancelled());
     // There is nothing left to inherit.
     let sent = server.stats().requests_sent;
-    assert_eq!(nested(&promise, ms(1000)).await, Err(ReplyError::Timeout));
+    let unsent = nested(&promise, ms(1000)).await;
+    assert_eq!(unsent, Err(ReplyError::ConnectionFailed));
     assert_eq!(server.stats().requests_sent, sent);
     assert_eq!(call.await, Err(ReplyError::Timeout));
     shut_down::<P>(&client).await;

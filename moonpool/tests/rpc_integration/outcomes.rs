@@ -179,6 +179,7 @@ async fn an_error_that_a_handler_passes_on_claims_nothing_of_its_own_request<P: 
         ReplyError::PayloadTooLarge,
         ReplyError::Timeout,
         ReplyError::MaybeDelivered,
+        ReplyError::Cancelled,
     ];
     for error in passed_on {
         let reply = ask::<P>(&client, endpoint, 1);
@@ -192,6 +193,7 @@ async fn an_error_that_a_handler_passes_on_claims_nothing_of_its_own_request<P: 
             !outcome.is_surely_not_executed(),
             "{error:?} as {outcome:?}"
         );
+        assert_ne!(outcome, ReplyError::Cancelled, "it has not given up");
     }
     let refusals = [
         (Refusal::Overloaded, ReplyError::Overloaded),

@@ -21,7 +21,9 @@ use super::packet::{PacketId, Withdrawal};
 use super::terms::{Account, Answers, PacketTerms};
 
 /// Bytes of memory that is kept for packets which are yet to come.
-const SPARE_BYTES: usize = 256 * 1024;
+pub(super) const SPARE_BYTES: usize = 256 * 1024;
+/// Frames that are kept for the next packets, by one peer.
+const SPARES: usize = 1024;
 
 /// What came of laying out the next packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -234,12 +236,24 @@ impl Outbox {
         frame
     }
 
-    /// Drops what a frame holds, and keeps its memory. As many are kept as there ever were at once, but
-    /// not for all of them room for bytes.
+    /// Drops what a frame holds, and keeps its memory for the next ones, within limits.
     #[inline]
     pub(super) fn reuse(&mut self, mut frame: Box<Frame>) {
+        if self.spare.len() == SPARES {
+            return self.shorten_lines();
+        }
         self.spare_bytes += frame.clear(SPARE_BYTES.saturating_sub(self.spare_bytes));
         self.spare.push(frame);
+    }
+
+    /// Gives room back after a burst: what is kept goes by what there is, not by what there once was.
+    #[cold]
+    fn shorten_lines(&mut self) {
+        for line in [&mut self.retained, &mut self.relay, &mut self.queue] {
+            if line.capacity() > SPARES.max(4 * line.len()) {
+                line.shrink_to(2 * line.len());
+            }
+        }
     }
 
     /// Lays reliable packets out that are queued, up to the first one about which there is anything to
@@ -274,6 +288,12 @@ impl Outbox {
             }
         }
         self.queue.len() < before
+    }
+
+    /// Bytes that are kept for packets which are yet to come.
+    #[cfg(test)]
+    pub(super) fn kept_for_more(&self) -> usize {
+        self.spare.iter().map(|frame| frame.capacity()).sum()
     }
 
     /// Lays the next packet out. `ack` is what a sequenced frame acknowledges, `max_payload` what

@@ -112,7 +112,7 @@ impl SimTcpStream {
     }
 
     #[inline]
-    fn write(&self, cx: &mut Context<'_>, bytes: Outgoing<'_>) -> Poll<io::Result<usize>> {
+    fn write(&self, cx: &mut Context<'_>, bytes: impl Outgoing) -> Poll<io::Result<usize>> {
         let (waker, reason) = (cx.waker(), || Wait::Write.on(self.remote));
         let asked = self.ask(Wait::Write, waker, |world, end| {
             world.write(end, bytes, waker, reason)
@@ -156,7 +156,7 @@ impl AsyncWrite for SimTcpStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, Outgoing::Bytes(bytes))
+        self.write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -164,7 +164,7 @@ impl AsyncWrite for SimTcpStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, Outgoing::Slices(slices))
+        self.write(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::call_record::CallRecord;
 use super::call_table::CallTerms;
+use super::call_terms::earlier;
 use super::core::{Admission, Core};
 use super::envelope::{self, DEADLINE_OFFSET, Extras, MessageHead, Metadata, TraceContext};
 use super::flow_transport::FlowTransport;
@@ -109,6 +110,11 @@ impl CallOptions {
         self.extras.as_deref().and_then(Extras::trace)
     }
 
+    /// Whether what was added may travel.
+    pub(crate) fn extras_fit(&self) -> bool {
+        self.extras.as_deref().is_none_or(Extras::fits)
+    }
+
     pub(crate) fn metadata(&self) -> Metadata<'_> {
         let extras = self.extras.as_deref();
         extras.map(Extras::metadata).unwrap_or_default()
@@ -174,7 +180,8 @@ where
 
 impl<Req, C> Call<'_, Req, C> {
     /// How long the call may take, from [`send`](Self::send) on; 10 s by default. Then it ends with
-    /// [`ReplyError::Timeout`], and the request is not sent any more. Zero ends it at once, unsent;
+    /// [`ReplyError::Timeout`], or with [`ReplyError::ConnectionFailed`] if no byte of the request was
+    /// handed to a socket by then, and the request is not sent any more. Zero ends it at once, unsent;
     /// `Duration::MAX` and `None` let it wait for ever, save for what ends it otherwise: a session's
     /// end, a connection that cannot be made.
     ///
@@ -202,6 +209,11 @@ impl<Req, C> Call<'_, Req, C> {
     /// loss of the last connection and the first attempt to make one. The deadline stands: a call
     /// that is to be more patient than that needs a later one as well.
     ///
+    /// While there is a connection no call ends for want of patience. With `Duration::ZERO` one that
+    /// finds none ends at once, as `ConnectionFailed`, and one that loses its own within 50 ms: for who
+    /// has somebody else to ask. The attempt to connect that it began goes on for 3 s, so the next call
+    /// may find a connection; [`get_or_open_peer`](FlowTransport::get_or_open_peer) keeps one.
+    ///
     /// A session is kept for 60 s without a connection: a request that was written to it does not
     /// outlast that.
     pub fn unless_failed_for(mut self, patience: Duration) -> Self {
@@ -214,8 +226,9 @@ impl<Req, C> Call<'_, Req, C> {
     ///
     /// Another attempt follows `ConnectionFailed`, `MaybeDelivered`, `BrokenPromise` and
     /// `Overloaded`: at whoever serves the endpoint then, also a new incarnation if the token is
-    /// well-known or an interface's. A dynamic endpoint is not found there, and that ends the call;
-    /// see [`RetryPolicy::while_not_found`]. Every other outcome ends it, and so does its deadline,
+    /// well-known or an interface's, whether the old one died or was shut down: one that shuts down
+    /// answers `Overloaded`. A dynamic endpoint is not found there, nor is a method that does not
+    /// exist, and that ends the call; see [`RetryPolicy::while_not_found`]. Every other outcome ends it, and so does its deadline,
     /// which holds for all attempts together; the patience is each one's own. If no attempt can begin
     /// in time, the call ends at once with what the last one gave.
     ///
@@ -360,8 +373,7 @@ fn start_call_of(
     options: &CallOptions,
     encode: impl FnOnce(&mut BytesMut) -> Result<Bytes, CodecError>,
 ) -> Result<PendingCall, TransportError> {
-    let extras = options.extras.as_deref();
-    if !extras.is_none_or(Extras::fits) {
+    if !options.extras_fit() {
         return Err(TransportError::MetadataTooLarge);
     }
     let started = core.now();
@@ -381,15 +393,17 @@ fn start_call_of(
     let call = PendingCall::new(core.clone(), token, terms.token);
     if terms.deadline.is_some_and(|deadline| deadline <= started) {
         core.counters.calls_timed_out.add();
-        let waker = core.calls.borrow_mut().fail(token, ReplyError::Timeout);
+        // It is not sent at all.
+        let error = ReplyError::ConnectionFailed;
+        let waker = core.calls.borrow_mut().fail(token, error);
         debug_assert!(waker.is_none(), "nobody has polled this call");
         return Ok(call);
     }
     let head = MessageHead {
         reply_token: Some(token),
         deadline: terms.deadline.map(|deadline| deadline - started),
-        trace: extras.and_then(Extras::trace),
-        metadata: extras.map(Extras::metadata).unwrap_or_default(),
+        trace: options.trace(),
+        metadata: options.metadata(),
     };
     write_request(core, transport, endpoint, terms.deadline, token, |buffer| {
         envelope::put_head(&head, buffer);
@@ -442,12 +456,4 @@ fn write_request(
         .borrow_mut()
         .written(reply_token, peer.id(), packet);
     Ok(())
-}
-
-/// The earlier of two deadlines, either of which may be missing.
-pub(super) fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }

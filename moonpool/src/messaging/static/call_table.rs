@@ -15,7 +15,7 @@ use std::time::Duration;
 use moonpool_foundation::UID;
 use moonpool_foundation::network::peer::{PacketId, PeerId};
 
-pub(crate) use super::call_terms::{CallTerms, Look};
+pub(crate) use super::call_terms::{CallTerms, Connectivity, Look};
 use super::deadline_queue::DeadlineQueue;
 use super::endpoint_map::token_nonce;
 use super::kept_bodies::KeptBody;
@@ -93,12 +93,11 @@ pub(crate) enum Sent {
 /// A call whose time to be looked at has come.
 #[derive(Debug)]
 pub(crate) enum Due {
-    /// Its deadline has passed, and it ended. Wake this, if there is one.
+    /// Its deadline has passed: it is to be ended by what is known of its request.
     Expired {
         token: UID,
         endpoint_token: UID,
         sent: Option<Sent>,
-        waker: Option<Waker>,
     },
     /// There might be no working connection to this peer for too long.
     Unsure {
@@ -251,8 +250,8 @@ impl CallTable {
         }
     }
 
-    /// The call whose time to be looked at came first, if it came. One that is not ended by it has
-    /// to get its next look with [`look_again`](Self::look_again).
+    /// The call whose time to be looked at came first, if it came. It has to be ended with
+    /// [`fail`](Self::fail), or to get its next look with [`look_again`](Self::look_again).
     pub(crate) fn next_due(&mut self, now: Duration) -> Option<Due> {
         let key = self.looks.take_due(now)?;
         let call = self.calls.get(key)?;
@@ -273,24 +272,34 @@ impl CallTable {
                 token,
                 endpoint_token: terms.token,
                 sent,
-                waker: self.end(key, Err(ReplyError::Timeout)),
             }),
         }
     }
 
-    /// There was a working connection until `unfailed_until`, or the call was not there before.
-    /// False: the patience that the call has from then on is over.
-    pub(crate) fn look_again(&mut self, now: Duration, token: UID, unfailed: Duration) -> bool {
+    /// Sets the call's next look. False: there is no connection, and the patience that the call has,
+    /// from the loss of the last one or from its start, is over.
+    pub(crate) fn look_again(
+        &mut self,
+        now: Duration,
+        token: UID,
+        connection: Connectivity,
+    ) -> bool {
         let key = SlotKey::from_bits(token.second);
         let Some(call) = self.calls.get(key) else {
             return true;
         };
-        let unfailed = unfailed.max(call.terms.started);
-        let patience = call.terms.patience;
-        if patience.is_some_and(|patience| unfailed.saturating_add(patience) <= now) {
-            return false;
-        }
-        if let Some(at) = call.terms.next_look(unfailed) {
+        let next = match connection {
+            Connectivity::Connected => call.terms.next_look_while_connected(now),
+            Connectivity::LostAt(lost) => {
+                let unfailed = lost.max(call.terms.started);
+                let end = call.terms.end_of_patience(unfailed);
+                if end.is_some_and(|end| end <= now) {
+                    return false;
+                }
+                call.terms.next_look(unfailed)
+            }
+        };
+        if let Some(at) = next {
             self.looks.set(key, at);
         }
         true

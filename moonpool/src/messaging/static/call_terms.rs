@@ -16,16 +16,43 @@ pub(crate) struct CallTerms {
     pub(crate) patience: Option<Duration>,
 }
 
+/// How long at least passes between two looks at a call that has its connection: by so much later
+/// may one end whose patience is shorter. A loss is thus not told to each call, and one without any
+/// patience is not looked at all the time.
+const SHORTEST_LOOK: Duration = Duration::from_millis(50);
+
+/// Whether a call's peer has a working connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connectivity {
+    Connected,
+    /// There is none since then.
+    LostAt(Duration),
+}
+
 impl CallTerms {
-    /// When to look at the call, if nothing speaks against its connection before `at`.
-    pub(super) fn next_look(&self, unfailed_until: Duration) -> Option<Duration> {
-        let patience = self
-            .patience
-            .and_then(|patience| unfailed_until.checked_add(patience));
-        match (self.deadline, patience) {
-            (Some(deadline), Some(patience)) => Some(deadline.min(patience)),
-            (deadline, patience) => deadline.or(patience),
-        }
+    /// When to look at the call, if there is no working connection since `unfailed`.
+    pub(super) fn next_look(&self, unfailed: Duration) -> Option<Duration> {
+        earlier(self.deadline, self.end_of_patience(unfailed))
+    }
+
+    /// When to look at the call, if there is a working connection now.
+    pub(super) fn next_look_while_connected(&self, now: Duration) -> Option<Duration> {
+        let patience = self.patience.map(|patience| patience.max(SHORTEST_LOOK));
+        let patience = patience.and_then(|patience| now.checked_add(patience));
+        earlier(self.deadline, patience)
+    }
+
+    /// When its patience is over, if there is no working connection since `unfailed`.
+    pub(super) fn end_of_patience(&self, unfailed: Duration) -> Option<Duration> {
+        unfailed.checked_add(self.patience?)
+    }
+}
+
+/// The earlier of two deadlines, either of which may be missing.
+pub(super) fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
 

@@ -6,6 +6,7 @@
 //! nothing keeps itself alive. Promises, futures and streams in users' hands may outlive the
 //! transport; they find a closed core.
 
+mod arrivals;
 mod calls;
 mod promises;
 mod reports;
@@ -33,12 +34,10 @@ use room::Room;
 
 use super::call_table::CallTable;
 use super::endpoint_map::{EndpointMap, FIRST_USER_ID, InvalidToken};
-use super::envelope::usual::{self, Usual};
-use super::envelope::{Envelope, EnvelopeError};
 use super::failure_monitor::FailureTable;
 use super::failure_watch::OpenPeer;
 use super::handler_tasks::HandlerTasks;
-use super::kept_bodies::{KeptBodies, KeptBody};
+use super::kept_bodies::KeptBodies;
 use super::local_queue::LocalQueue;
 #[cfg(feature = "metrics")]
 use super::method_metrics::Instruments;
@@ -255,6 +254,7 @@ impl Core {
         self.phase.get() == Phase::Closed
     }
 
+    #[inline]
     pub(crate) fn is_local(&self, address: &NetworkAddress) -> bool {
         let is_canonical = self
             .address
@@ -370,67 +370,6 @@ impl Core {
             return Err(InvalidToken::Allocated { token }.into());
         }
         Ok(())
-    }
-
-    // Arrivals.
-
-    /// Hands one packet to its receiver or its call.
-    pub(crate) fn dispatch(&self, token: UID, packet: &Packet<'_>) {
-        match Usual::decode(packet.payload()) {
-            Some(Usual::Request {
-                reply_token,
-                remaining,
-                body,
-            }) => {
-                let head = usual::request(reply_token, remaining);
-                self.handle_message(token, packet, &head, body);
-            }
-            Some(Usual::Reply { body }) => self.handle_reply(token, packet, Ok(body)),
-            None => self.dispatch_unusual(token, packet),
-        }
-    }
-
-    /// The same, for what is neither a usual request nor a usual reply.
-    #[inline(never)]
-    fn dispatch_unusual(&self, token: UID, packet: &Packet<'_>) {
-        match Envelope::decode(packet.payload()) {
-            Ok(Envelope::Message { head, body }) => self.handle_message(token, packet, &head, body),
-            Ok(Envelope::Reply { outcome, .. }) => self.handle_reply(token, packet, outcome),
-            Ok(Envelope::Cancellation { reply_token }) => {
-                self.handle_cancellation(packet.peer_id(), reply_token);
-            }
-            Ok(Envelope::PromiseAnswer { outcome, .. }) => {
-                let outcome = outcome.map(|body| self.keep(packet, body));
-                self.end_promise(token, outcome);
-            }
-            Err(error) => self.handle_undecodable(token, &error),
-        }
-    }
-
-    #[inline]
-    fn handle_reply(&self, token: UID, packet: &Packet<'_>, outcome: Result<&[u8], ReplyError>) {
-        let outcome = outcome.map(|body| self.keep(packet, body));
-        let from = packet.peer_id();
-        let endpoint_token = self.end_call(token, from, outcome);
-        if let (Some(from), Some(endpoint_token)) = (from, endpoint_token) {
-            self.handle_found(from, endpoint_token);
-        }
-    }
-
-    /// The body of an answer, for whoever takes it.
-    #[inline]
-    fn keep(&self, packet: &Packet<'_>, body: &[u8]) -> KeptBody {
-        let copied = self.kept_bodies.borrow_mut().copy(body);
-        copied.unwrap_or_else(|| KeptBody::Shared(packet.keep_tail(body.len(), &self.kept)))
-    }
-
-    /// Counts a packet that is no envelope. It is dropped: there is nowhere to say so.
-    pub(crate) fn handle_undecodable(&self, token: UID, error: &EnvelopeError) {
-        match error {
-            EnvelopeError::UnsupportedVersion { .. } => self.counters.unsupported_versions.add(),
-            _ => self.counters.undecodable.add(),
-        }
-        tracing::debug!(%token, %error, "a packet was dropped");
     }
 
     // Messages to this process itself.

@@ -9,9 +9,9 @@ use moonpool_foundation::{Endpoint, NetworkProvider, TaskProvider, TimeProvider}
 use moonpool_traits::MessageCodec;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::call::earlier;
 use super::call_record::CallRecord;
 use super::call_table::CallTerms;
+use super::call_terms::earlier;
 use super::flow_transport::FlowTransport;
 use super::reply_error::ReplyError;
 use super::reply_future::{PendingCall, ReplyFuture, Work};

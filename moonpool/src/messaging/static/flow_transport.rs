@@ -30,6 +30,9 @@ use super::request::Outgoing;
 use super::stats::TransportStats;
 use crate::error::TransportError;
 
+/// How long connections have for what was answered last, if handlers took up the grace.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// Sends messages to endpoints and hands arriving ones to their receivers.
 ///
 /// A process usually has one. It keeps one connection per address it sends to, opened by the first
@@ -240,6 +243,7 @@ where
     /// Sends a one-way message that is delivered at most once, in order with the other reliable
     /// messages to the same address. It waits for a connection as long as the peer has patience;
     /// nobody learns whether it arrived. `payload` is what the receiver's codec is given.
+    /// [`MethodCall::tell`](super::MethodCall::tell) is the typed form.
     ///
     /// # Errors
     /// Everything but `TooManyCalls` and `Codec`. Nothing is queued then.
@@ -252,7 +256,10 @@ where
     }
 
     /// Sends a one-way message that is dropped if there is no working connection, and that may
-    /// overtake reliable ones.
+    /// overtake reliable ones. Nobody learns of it: `Ok` says that the message was taken, and is given
+    /// for one that is dropped, too. One that finds no connection begins to make one, for the next. To
+    /// the own process it is as [`send_reliable`](Self::send_reliable).
+    /// [`MethodCall::tell_unreliable`](super::MethodCall::tell_unreliable) is the typed form.
     ///
     /// # Errors
     /// As [`send_reliable`](Self::send_reliable).
@@ -364,7 +371,9 @@ where
     /// Ends the transport in order. It stops accepting, registering and sending; streams end once
     /// they are empty; handlers of a [`Serving`](super::Serving) may finish; every connection writes
     /// what is queued, replies included, and is then closed; calls that still wait end. All of that
-    /// takes `grace` at most. When it is done, no handler is left, and every gauge of
+    /// takes `grace` at most, and a second more if handlers took up the grace: those that are left at
+    /// its end are dropped, and so are requests that are still queued for them, and their callers get
+    /// `BrokenPromise` at once. When it is done, no handler is left, and every gauge of
     /// [`stats`](Self::stats) is 0.
     ///
     /// Requests that your own code has received are waited for likewise, until they are answered.
@@ -378,13 +387,23 @@ where
     ///
     /// # Cancel safety
     /// A dropped future leaves the transport closing: nothing new begins, but connections may stay
-    /// open. Call it again, or drop the transport.
+    /// open. Call it again, or drop the transport. Once handlers were dropped it ends at once.
     pub async fn shutdown(&self, grace: Duration) {
         self.core.begin_close();
         stop(self.accept_task.take()).await;
         self.sessions.end_greetings();
-        let end = self.time.now().saturating_add(grace);
-        self.drain_handlers(grace).await;
+        let began = self.time.now();
+        let is_drained = self.drain_handlers(grace).await;
+        // One of the handlers that are dropped may be what awaits this.
+        let _finished = (!is_drained).then(|| FinishOnDrop(&self.core));
+        if !is_drained {
+            self.core.handlers.close();
+            poll_fn(|cx| self.core.handlers.poll_stopped(cx)).await;
+        }
+        let (now, mut end) = (self.time.now(), began.saturating_add(grace));
+        if now > began {
+            end = end.max(now.saturating_add(LAST_ANSWERS));
+        }
         self.close_peers(end).await;
         self.core.finish_close();
         stop(self.local_task.take()).await;
@@ -392,13 +411,15 @@ where
         poll_fn(|cx| self.core.handlers.poll_stopped(cx)).await;
     }
 
-    /// Waits until what was served is handled, for `grace` at most.
-    async fn drain_handlers(&self, grace: Duration) {
+    /// Waits until what was served is handled, for `grace` at most. Whether it is.
+    async fn drain_handlers(&self, grace: Duration) -> bool {
         let drained = poll_fn(|cx| self.core.handlers.poll_drained(cx));
-        if self.time.timeout(grace, drained).await.is_err() {
+        let is_drained = self.time.timeout(grace, drained).await.is_ok();
+        if !is_drained {
             let running = self.core.handlers.running();
             tracing::debug!(running, "handlers outlast the grace");
         }
+        is_drained
     }
 
     /// Closes all peers side by side, and then those that were opened meanwhile for answers to
@@ -481,6 +502,15 @@ where
             .field("incarnation", &self.incarnation())
             .field("phase", &phase)
             .finish_non_exhaustive()
+    }
+}
+
+/// Closes what is left when a shutdown ends half-way that has dropped its handlers.
+struct FinishOnDrop<'a>(&'a Core);
+
+impl Drop for FinishOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.finish_close();
     }
 }
 

@@ -17,6 +17,7 @@ use super::call::{self, CallOptions};
 use super::envelope::TraceContext;
 use super::flow_transport::FlowTransport;
 use super::method_name::MethodName;
+use super::one_way::{self, Delivery};
 use super::reply_error::ReplyError;
 use super::reply_future::ReplyFuture;
 use super::reply_promise::ReplyPromise;
@@ -78,8 +79,9 @@ impl<C: MessageCodec> Target<C> {
     }
 }
 
-/// A call that is made by awaiting it, or by [`send`](Self::send).
-#[must_use = "nothing is sent before it is awaited, or `send` is called"]
+/// A call that is made by awaiting it, or by [`send`](Self::send); or a message that is
+/// [told](Self::tell), and not answered.
+#[must_use = "nothing is sent before it is awaited, or `send` or `tell` is called"]
 pub struct MethodCall<Req, Resp, C> {
     transport: Rc<dyn Outgoing>,
     endpoint: Endpoint,
@@ -144,6 +146,45 @@ where
             self.options,
             self.request,
             self.codec,
+        )
+    }
+
+    /// Sends the request as a one-way message: at most once, in order with the calls to the same
+    /// server. Nobody answers it, and nobody learns whether it arrived: `Ok` says that it was taken. It
+    /// waits for a connection as long as the transport's peers have patience, 3 s by default. The method's
+    /// handler gets it as any other, with a promise of which
+    /// [`expects_answer`](ReplyPromise::expects_answer) is false.
+    ///
+    /// Of the call's options the metadata and the trace context travel, for a
+    /// [`MessageReceiver`](super::MessageReceiver) to see; the others have no meaning here, and there is no
+    /// middleware around it.
+    ///
+    /// # Errors
+    /// [`NotSent`] gives the request back: as [`send`](Self::send), but for `TooManyCalls`.
+    pub fn tell(self) -> Result<(), NotSent<Req>> {
+        self.tell_by(Delivery::Reliable)
+    }
+
+    /// [`tell`](Self::tell), but dropped if there is no working connection at this moment, which opens
+    /// one, and lost with the connection that it goes on; it may overtake what is reliable. `Ok` is given
+    /// for a message that is dropped, too. For what is soon repeated. To the own process it is as `tell`.
+    ///
+    /// # Errors
+    /// As [`tell`](Self::tell).
+    pub fn tell_unreliable(self) -> Result<(), NotSent<Req>> {
+        self.tell_by(Delivery::Unreliable)
+    }
+
+    fn tell_by(self, delivery: Delivery) -> Result<(), NotSent<Req>> {
+        let (transport, codec) = (&*self.transport, &self.codec);
+        let options = &self.options;
+        one_way::tell(
+            transport,
+            &self.endpoint,
+            options,
+            self.request,
+            codec,
+            delivery,
         )
     }
 }

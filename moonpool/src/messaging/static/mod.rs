@@ -38,6 +38,7 @@ mod method_metrics;
 mod method_name;
 mod middleware;
 mod net_notified_queue;
+mod one_way;
 mod open_requests;
 mod peer_info;
 mod peer_table;

@@ -21,10 +21,13 @@ pub enum ReplyError {
     /// No byte of the request was handed to a socket, or none since the server said that it had not
     /// got it: surely not executed. Call again, here or elsewhere.
     ///
+    /// No connection took the request before the call's patience or its deadline was over, or none
+    /// could: the address is none to send to, or this process's own transport is shut down.
+    ///
     /// Why there was no connection is known to the peer, for as long as it is kept:
     /// [`FlowTransport::peer_metrics`](super::FlowTransport::peer_metrics) gives its last
     /// [`ConnectionError`](crate::ConnectionError), and each failed attempt is logged with its cause.
-    #[error("the request was never sent: no connection could be made in time")]
+    #[error("the request was never sent: no connection took it")]
     ConnectionFailed,
     /// The request was on its way when the session or the transport ended, or no connection could
     /// be made for too long: executed or not, unknown. Call again only if executing twice does no
@@ -32,7 +35,8 @@ pub enum ReplyError {
     #[error("the session ended before an answer came; the request may have been executed")]
     MaybeDelivered,
     /// The deadline passed without an answer: executed or not, unknown. Call again only if
-    /// executing twice does no harm.
+    /// executing twice does no harm. A request of which nothing was sent by then ends as
+    /// [`ConnectionFailed`](Self::ConnectionFailed) in its place.
     #[error("the deadline passed before an answer came")]
     Timeout,
     /// One end could not decode what the other encoded, or not encode its own message. The text
@@ -51,8 +55,9 @@ pub enum ReplyError {
     /// will not help.
     #[error("the caller is not allowed to use the endpoint")]
     Unauthorized,
-    /// A queue on the way was full: surely not executed. Call again after a pause, or elsewhere.
-    #[error("a queue is full")]
+    /// A queue on the way was full, or the server is shutting down: surely not executed. Call again
+    /// after a pause, or elsewhere.
+    #[error("a queue is full, or the server is shutting down")]
     Overloaded,
     /// The request is larger than both ends allow: surely not executed. Send less at a time, or
     /// raise the limit at both ends.
@@ -62,7 +67,8 @@ pub enum ReplyError {
     /// time, or raise the limit at both ends.
     #[error("the reply is larger than the limit")]
     ReplyTooLarge,
-    /// The caller has given up on the request. Only the server's side sees this.
+    /// The caller has given up on the request. Only the server's side sees this: the caller of a
+    /// handler that answers with it gets [`BrokenPromise`](Self::BrokenPromise).
     #[error("the request was cancelled by its caller")]
     Cancelled,
     /// The handler has done nothing for the request, and does not want to. Only the server's side
@@ -162,14 +168,23 @@ impl ReplyError {
             | Self::EndpointNotFound
             | Self::Unauthorized
             | Self::Overloaded
-            | Self::PayloadTooLarge => Self::BrokenPromise,
+            | Self::PayloadTooLarge
+            | Self::Cancelled => Self::BrokenPromise,
             Self::BrokenPromise
             | Self::MaybeDelivered
             | Self::Timeout
             | Self::Serialization { .. }
             | Self::ReplyTooLarge
-            | Self::Cancelled
             | Self::Application { .. } => self,
+        }
+    }
+
+    /// What a caller is told when this arrives as its answer: other releases send what their handlers
+    /// say.
+    pub(crate) fn into_outcome(self) -> Self {
+        match self {
+            Self::Cancelled => Self::BrokenPromise,
+            error => error,
         }
     }
 

@@ -52,7 +52,7 @@ impl PendingCall {
 impl Future for PendingCall {
     type Output = Outcome;
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let this = &mut *self;
         let Some(reply_token) = this.reply_token else {

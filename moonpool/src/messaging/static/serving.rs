@@ -64,7 +64,7 @@ use super::request_stream::{Request, RequestStream};
 /// | it panics | [`ReplyError::BrokenPromise`], for this request alone | is gone; all others go on. In simulation a panic of a task fails the seed, because it is a bug |
 /// | the request's deadline passes, its caller gives up or is gone | it waits no more | is dropped at its current `.await` |
 /// | one of these while the request was queued | it waits no more | is never called; [`ServingStats::skipped`] counts it |
-/// | the transport is shut down | the answer, if it comes within the grace; else `MaybeDelivered` | goes on for the grace, and is dropped then |
+/// | the transport is shut down | the answer, if it comes within the grace; else [`ReplyError::BrokenPromise`], then | goes on for the grace, and is dropped then |
 ///
 /// A handler that must not be dropped half-way spawns a task for that part.
 ///

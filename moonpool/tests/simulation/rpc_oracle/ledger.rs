@@ -407,9 +407,11 @@ impl Ledger {
                 };
                 record.is_broken || has_stopped || was_dropped
             }
-            // A narrow server closes connections and sessions beyond its limits.
+            // A narrow server closes connections and sessions beyond its limits. A deadline may pass
+            // before there is a connection.
             ReplyError::ConnectionFailed => {
                 facts.is_impatient
+                    || facts.deadline.is_some_and(|deadline| deadline <= now)
                     || self.may_break(providers)
                     || self.girth(facts.server) == Girth::Narrow
             }
@@ -436,6 +438,7 @@ impl Ledger {
             }
             ReplyError::Overloaded => {
                 facts.place == Place::Narrow
+                    || has_stopped
                     || self.girth(facts.server) == Girth::Narrow
                     || facts.caller_girth == Girth::Narrow
             }
@@ -470,6 +473,7 @@ impl Ledger {
                 is_impatient,
                 is_retried,
                 server,
+                deadline,
                 ..
             } = record.facts;
             if attempts == Some(record.executed.len()) && record.is_broken {
@@ -480,7 +484,9 @@ impl Ledger {
                 .get(&server)
                 .filter(|(girth, _)| *girth == Girth::Narrow);
             let narrowness = narrow?.1;
-            if self.may_break(providers) || is_impatient || is_retried {
+            let now = providers.time().now();
+            let is_over = deadline.is_some_and(|deadline| deadline <= now);
+            if self.may_break(providers) || is_impatient || is_retried || is_over {
                 return None;
             }
             match (error, narrowness) {

@@ -54,96 +54,91 @@ enum Reached {
     By(&'static str),
 }
 
+type Row = (&'static str, Reached);
+
+const fn here(limit: &'static str, names: &'static [&'static str]) -> Row {
+    (limit, Reached::Here(names))
+}
+
+const fn by(limit: &'static str, test: &'static str) -> Row {
+    (limit, Reached::By(test))
+}
+
 /// The rows of `docs/limits.md`, in its order.
-const ROWS: &[(&str, Reached)] = &[
-    (
+const ROWS: &[Row] = &[
+    here(
         "packets to one peer, not acknowledged",
-        Reached::Here(&["reliable_packets"]),
+        &["reliable_packets"],
     ),
-    ("bytes of the same", Reached::Here(&["reliable_bytes"])),
-    (
-        "unreliable packets to one peer",
-        Reached::Here(&["unreliable_packets"]),
-    ),
-    ("bytes of the same", Reached::Here(&["unreliable_bytes"])),
-    (
+    here("bytes of the same", &["reliable_bytes"]),
+    here("unreliable packets to one peer", &["unreliable_packets"]),
+    here("bytes of the same", &["unreliable_bytes"]),
+    here(
         "messages of a process to itself",
-        Reached::Here(&["local_packets", "local_bytes"]),
+        &["local_packets", "local_bytes"],
     ),
-    (
+    here(
         "calls and embedded promises that wait",
-        Reached::Here(&["pending_calls", "pending_promises"]),
+        &["pending_calls", "pending_promises"],
     ),
-    (
-        "bytes of a payload",
-        Reached::Here(&["payload_sent", "payload_taken"]),
-    ),
-    ("bytes of a reply", Reached::Here(&["reply"])),
-    ("metadata of a call", Reached::Here(&["metadata"])),
-    ("time of a call", Reached::Here(&["time"])),
-    ("attempts of a retried call", Reached::Here(&["attempts"])),
-    (
+    here("bytes of a payload", &["payload_sent", "payload_taken"]),
+    here("bytes of a reply", &["reply"]),
+    here("metadata of a call", &["metadata"]),
+    here("time of a call", &["time"]),
+    here("attempts of a retried call", &["attempts"]),
+    by(
         "endpoints remembered as not found",
-        Reached::By("nothing_grows_with_addresses_watches_or_missing_endpoints_that_come_and_go"),
+        "nothing_grows_with_addresses_watches_or_missing_endpoints_that_come_and_go",
     ),
-    (
-        "messages in one stream",
-        Reached::Here(&["stream_messages"]),
-    ),
-    ("bytes of the same", Reached::Here(&["stream_bytes"])),
-    (
-        "handlers of a `Serving` at one time",
-        Reached::Here(&["handlers"]),
-    ),
-    (
+    here("messages in one stream", &["stream_messages"]),
+    here("bytes of the same", &["stream_bytes"]),
+    here("handlers of a `Serving` at one time", &["handlers"]),
+    here(
         "requests of one session that are not answered, and answers not acknowledged",
-        Reached::Here(&["answer_packets"]),
+        &["answer_packets"],
     ),
-    ("bytes of those answers", Reached::Here(&["answer_bytes"])),
-    (
+    here("bytes of those answers", &["answer_bytes"]),
+    here(
         "bytes of the answers and refusals of all sessions",
-        Reached::Here(&["all_answer_bytes"]),
+        &["all_answer_bytes"],
     ),
-    (
+    here(
         "requests of a process to itself that are not answered",
-        Reached::Here(&["own_requests"]),
+        &["own_requests"],
     ),
-    (
+    here(
         "packets of refusals that are not acknowledged",
-        Reached::Here(&["refusals"]),
+        &["refusals"],
     ),
-    (
+    by(
         "bytes of the same",
-        Reached::By("a_session_that_never_acknowledges_its_refusals_ends_at_their_bytes"),
+        "a_session_that_never_acknowledges_its_refusals_ends_at_their_bytes",
     ),
-    ("accepted connections", Reached::Here(&["connections"])),
-    (
-        "connections without a complete greeting",
-        Reached::Here(&["handshakes"]),
-    ),
-    (
+    here("accepted connections", &["connections"]),
+    here("connections without a complete greeting", &["handshakes"]),
+    by(
         "time of a greeting",
-        Reached::By("a_connection_that_says_nothing_is_closed_after_its_time"),
+        "a_connection_that_says_nothing_is_closed_after_its_time",
     ),
-    (
+    by(
         "bytes of a greeting",
-        Reached::By("a_length_beyond_the_limit_reserves_nothing"),
+        "a_length_beyond_the_limit_reserves_nothing",
     ),
-    (
+    here(
         "sessions, those without a connection included",
-        Reached::Here(&["sessions"]),
+        &["sessions"],
     ),
-    (
+    by(
         "bytes that all connections read into",
-        Reached::By("half_packets_take_no_more_than_the_transport_may_read_into"),
+        "half_packets_take_no_more_than_the_transport_may_read_into",
     ),
-    (
+    by(
         "received packets in a bare peer's inbox",
-        Reached::By("a_full_inbox_stops_the_sender_and_loses_nothing"),
+        "a_full_inbox_stops_the_sender_and_loses_nothing",
     ),
-    (
+    by(
         "bytes read in one turn of a connection",
-        Reached::By("a_peer_that_never_stops_sending_does_not_keep_others_waiting"),
+        "a_peer_that_never_stops_sending_does_not_keep_others_waiting",
     ),
 ];
 

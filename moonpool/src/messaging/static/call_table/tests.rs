@@ -96,6 +96,8 @@ fn a_call_expires_at_its_deadline_and_not_before() {
     };
     assert_eq!(expired, token);
     assert!(matches!(sent, Some(Sent::To { peer: A, .. })));
+    // What its outcome is, whoever takes its request back knows.
+    drop(table.fail(token, ReplyError::Timeout));
     assert_eq!((table.waiting(), table.next_look()), (0, None));
     assert!(!table.has_calls_of(A));
     assert_eq!(poll(&mut table, token), Some(Err(ReplyError::Timeout)));
@@ -112,10 +114,10 @@ fn patience_is_counted_from_the_call_and_the_last_failure() {
         "{unsure:?}"
     );
     // There was a connection until a second ago.
-    assert!(table.look_again(secs(3), token, secs(2)));
+    assert!(table.look_again(secs(3), token, lost_at(secs(2))));
     assert_eq!(table.next_look().map(|look| look.at), Some(secs(5)));
     assert!(table.next_due(secs(5)).is_some());
-    assert!(!table.look_again(secs(5), token, secs(2)));
+    assert!(!table.look_again(secs(5), token, lost_at(secs(2))));
     // A loss before the call counts from the call.
     let terms = CallTerms {
         started: secs(4),
@@ -124,8 +126,26 @@ fn patience_is_counted_from_the_call_and_the_last_failure() {
     };
     let late = table.start(terms).unwrap();
     table.written(late, A, packet(100));
-    assert!(table.look_again(secs(6), late, secs(1)));
-    assert!(!table.look_again(secs(7), late, secs(1)));
+    assert!(table.look_again(secs(6), late, lost_at(secs(1))));
+    assert!(!table.look_again(secs(7), late, lost_at(secs(1))));
+}
+
+/// However short its patience is; and it is not looked at all the time.
+#[test]
+fn patience_does_not_run_out_while_there_is_a_connection() {
+    let mut table = CallTable::new(7, 100);
+    let token = timed(&mut table, 10, 0);
+    assert_eq!(table.next_look().map(|look| look.at), Some(Duration::ZERO));
+    assert!(table.next_due(Duration::ZERO).is_some());
+    assert!(table.look_again(Duration::ZERO, token, Connectivity::Connected));
+    let next = table.next_look().unwrap().at;
+    assert!(next > Duration::ZERO && next <= Duration::from_millis(50));
+    assert!(table.next_due(next).is_some());
+    assert!(!table.look_again(next, token, lost_at(next)));
+}
+
+fn lost_at(at: Duration) -> Connectivity {
+    Connectivity::LostAt(at)
 }
 
 #[test]

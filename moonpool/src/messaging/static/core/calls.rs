@@ -10,7 +10,9 @@ use moonpool_foundation::network::peer::{
 use moonpool_traits::CodecError;
 
 use super::{Core, wake};
-use crate::messaging::r#static::call_table::{Arrival, CallTerms, Due, Look, Outcome, Sent};
+use crate::messaging::r#static::call_table::{
+    Arrival, CallTerms, Connectivity, Due, Look, Outcome, Sent,
+};
 use crate::messaging::r#static::envelope;
 use crate::messaging::r#static::reply_error::ReplyError;
 
@@ -80,12 +82,7 @@ impl Core {
                     token,
                     endpoint_token,
                     sent,
-                    waker,
-                }) => {
-                    self.counters.calls_timed_out.add();
-                    self.give_up(token, endpoint_token, sent, now);
-                    self.wake_caller(waker);
-                }
+                }) => self.end_expired(token, endpoint_token, sent, now),
                 Some(Due::Unsure {
                     token,
                     endpoint_token,
@@ -99,6 +96,18 @@ impl Core {
         }
     }
 
+    /// Ends a call whose deadline has passed. Its request is taken back first: only then is known
+    /// whether any of it was handed to a socket.
+    fn end_expired(&self, token: UID, endpoint_token: UID, sent: Option<Sent>, now: Duration) {
+        self.counters.calls_timed_out.add();
+        let error = match self.give_up(token, endpoint_token, sent, now) {
+            Withdrawal::NotDelivered => ReplyError::ConnectionFailed,
+            Withdrawal::MaybeDelivered | Withdrawal::Unknown => ReplyError::Timeout,
+        };
+        let waker = self.calls.borrow_mut().fail(token, error);
+        self.wake_caller(waker);
+    }
+
     /// Ends the call if there was no working connection for too long, else looks again later.
     fn judge_connection(
         &self,
@@ -108,9 +117,17 @@ impl Core {
         (peer, packet): (PeerId, PacketId),
     ) {
         let handle = self.peers.borrow().handle(peer).cloned();
-        let unconnected_since = handle.as_ref().and_then(PeerHandle::unconnected_since);
-        let unfailed = unconnected_since.unwrap_or(now);
-        let is_patient = self.calls.borrow_mut().look_again(now, token, unfailed);
+        let connection = match &handle {
+            Some(handle) if handle.is_connected() => Connectivity::Connected,
+            // One that is about to dial has not begun to fail.
+            handle => Connectivity::LostAt(
+                handle
+                    .as_ref()
+                    .and_then(PeerHandle::unconnected_since)
+                    .unwrap_or(now),
+            ),
+        };
+        let is_patient = self.calls.borrow_mut().look_again(now, token, connection);
         if is_patient {
             return;
         }
@@ -171,28 +188,38 @@ impl Core {
     }
 
     /// Takes a request back. If it may have arrived, the other end is told that nobody waits.
-    fn give_up(&self, token: UID, endpoint_token: UID, sent: Option<Sent>, now: Duration) {
+    fn give_up(
+        &self,
+        token: UID,
+        endpoint_token: UID,
+        sent: Option<Sent>,
+        now: Duration,
+    ) -> Withdrawal {
         match sent {
+            None => Withdrawal::NotDelivered,
             // Whoever has a promise is not known.
-            None | Some(Sent::Elsewhere) => {}
+            Some(Sent::Elsewhere) => Withdrawal::Unknown,
             Some(Sent::Local { packet }) => {
                 let withdrawn = self.local.borrow_mut().withdraw(packet);
                 if withdrawn.is_none() {
                     self.handle_cancellation(None, token);
+                    Withdrawal::MaybeDelivered
                 } else {
                     self.note_local_room();
+                    Withdrawal::NotDelivered
                 }
             }
             Some(Sent::To { peer, packet }) => {
                 let handle = self.peers.borrow().handle(peer).cloned();
                 let Some(handle) = handle else {
-                    return;
+                    return Withdrawal::Unknown;
                 };
                 let withdrawn = handle.withdraw(packet);
                 tracing::trace!(%token, ?withdrawn, "a call was given up");
                 if withdrawn != Withdrawal::NotDelivered {
                     self.send_cancellation(&handle, token, endpoint_token, now);
                 }
+                withdrawn
             }
         }
     }

@@ -28,7 +28,7 @@ impl Core {
             return match head.reply_token {
                 Some(_) => self
                     .refusal(packet, head)
-                    .send_notice(WellKnownToken::EndpointNotFound, token),
+                    .send_notice(self.notice_of_absence(token), token),
                 None => tracing::debug!(%token, "a message came for a token without a receiver"),
             };
         };
@@ -56,6 +56,17 @@ impl Core {
         };
         self.counters.messages_received.add();
         receiver.receive(Incoming::new(token, packet, head, body, reply));
+    }
+
+    /// What the caller of a token without a receiver is told. While the transport shuts down, a token
+    /// that another process may serve next is not missing: its caller is to come again, there or
+    /// elsewhere. One that was allocated here will never be served again.
+    fn notice_of_absence(&self, token: UID) -> WellKnownToken {
+        if self.is_open() || self.endpoints.borrow().allocates(token) {
+            WellKnownToken::EndpointNotFound
+        } else {
+            WellKnownToken::Overloaded
+        }
     }
 
     /// Tells the metrics of a message that no handler gets.

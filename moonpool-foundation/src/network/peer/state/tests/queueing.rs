@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::network::peer::PacketTerms;
+use crate::network::peer::outbox::SPARE_BYTES;
 
 #[test]
 fn queued_packets_survive_a_reset_in_order() {
@@ -211,6 +212,24 @@ fn encoding_in_place_writes_the_same_bytes_as_sending() {
     let bytes = sent.write_all();
     assert_eq!(bytes, encoded.write_all());
     assert_eq!(packets(&bytes).len(), payloads.len());
+}
+
+#[test]
+fn memory_of_packets_that_are_done_serves_the_next_ones_within_a_limit() {
+    let kit = Kit::open();
+    let kept = || kit.handle.state().outbox.kept_for_more();
+    for round in 0..3 {
+        kit.send_all(&vec![&*"x".repeat(1_000); 1_000]);
+        assert_eq!(kept(), 0, "it is used first");
+        kit.write_all();
+        let next = (round + 1) * 1_000 + 1;
+        kit.frame(WellKnownToken::Ack, &[next]).unwrap();
+        assert!(
+            (SPARE_BYTES / 2..=SPARE_BYTES).contains(&kept()),
+            "{}",
+            kept()
+        );
+    }
 }
 
 #[test]
