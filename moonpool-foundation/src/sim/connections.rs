@@ -14,7 +14,6 @@ use super::faults::{ConnectFailure, Occasion};
 use super::links::Links;
 use super::pipe::Pipe;
 use super::process::{Death, ProcessId, ProcessRef};
-use super::recycle::{Recycle, recycle};
 use super::slab::{Key, Slab};
 use super::world::{Event, World};
 use crate::chaos::FaultTarget;
@@ -36,7 +35,7 @@ const LAST_CONNECT_RETRY: Duration = Duration::from_secs(64);
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
-struct Listener {
+pub(super) struct Listener {
     owner: ProcessRef,
     local: SocketAddr,
     pending: VecDeque<ConnectionId>,
@@ -45,7 +44,7 @@ struct Listener {
 
 /// A connect under way.
 #[derive(Debug)]
-struct Attempt {
+pub(super) struct Attempt {
     owner: ProcessRef,
     local: SocketAddr,
     remote: SocketAddr,
@@ -85,13 +84,12 @@ pub(crate) enum Asked<T> {
 pub(crate) struct Network {
     pub(super) connections: Slab<Connection>,
     pub(super) links: Links,
-    listeners: Slab<Listener>,
-    attempts: Slab<Attempt>,
+    pub(super) listeners: Slab<Listener>,
+    pub(super) attempts: Slab<Attempt>,
     /// Who listens on a port of a process; several only on different addresses.
-    bound: BTreeMap<(ProcessId, u16), Vec<ListenerId>>,
-    ports: BTreeMap<ProcessId, Ports>,
+    pub(super) bound: BTreeMap<(ProcessId, u16), Vec<ListenerId>>,
+    pub(super) ports: BTreeMap<ProcessId, Ports>,
 }
-recycle!(Network { connections, listeners, attempts } Self::default());
 
 impl Network {
     pub(crate) fn connections(&self) -> usize {

@@ -8,6 +8,10 @@ use super::event::Queued;
 use super::events::EventQueue;
 use super::executor::Executor;
 use super::process::Processes;
+use super::recycle::{Recycle, recycle};
+use super::world::World;
+
+recycle!(Network { connections, listeners, attempts } Self::default());
 
 /// What grows in every world.
 pub(super) struct Remains {
@@ -39,8 +43,19 @@ pub(super) fn take() -> Remains {
     kept.unwrap_or_default()
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        keep(Remains {
+            events: self.events.recycled(),
+            executor: self.executor.recycled(),
+            network: self.network.recycled(),
+            processes: self.processes.recycled(),
+        });
+    }
+}
+
 /// Keeps it for the next world, instead of what is kept.
-pub(super) fn keep(remains: Remains) {
+fn keep(remains: Remains) {
     // At the end of a thread there is no next one.
     let replaced = REMAINS.try_with(|kept| kept.replace(Some(remains)));
     drop(replaced);

@@ -25,7 +25,6 @@ use super::notices::Notice;
 use super::pending::PendingTask;
 use super::polling::{self, CancelledTask};
 use super::process::{Death, Factory, ProcessId, ProcessRef, Processes};
-use super::recycle::Recycle;
 use super::remains::Remains;
 use super::rng::{Draws, Stream, StreamId};
 use super::sleep::SleepFuture;
@@ -225,17 +224,6 @@ impl World {
         let tasks = self.pending_tasks();
         let lines: Vec<String> = tasks.iter().map(|task| format!("  {task}")).collect();
         lines.join("\n")
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        remains::keep(Remains {
-            events: self.events.recycled(),
-            executor: self.executor.recycled(),
-            network: self.network.recycled(),
-            processes: self.processes.recycled(),
-        });
     }
 }
 
