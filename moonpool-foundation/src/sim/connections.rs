@@ -491,7 +491,11 @@ impl World {
             return Asked::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         if attempt.event.is_some() || matches!(attempt.outcome, Outcome::Hangs) {
-            return parked(attempt.waker.as_ref(), waker);
+            let kept = attempt.waker.as_ref();
+            return match kept.is_some_and(|kept| kept.will_wake(waker)) {
+                true => Asked::Parked,
+                false => Asked::Park,
+            };
         }
         let (outcome, owner, port) = (attempt.outcome, attempt.owner, attempt.local.port());
         self.network.attempts.remove(id);
@@ -587,14 +591,5 @@ impl World {
 
     pub(super) fn after(&self, latency: Duration) -> SimInstant {
         self.clock.after(latency)
-    }
-}
-
-/// Whether the waker that is kept would wake the asker.
-pub(super) fn parked<T>(kept: Option<&Waker>, asker: &Waker) -> Asked<T> {
-    if kept.is_some_and(|kept| kept.will_wake(asker)) {
-        Asked::Parked
-    } else {
-        Asked::Park
     }
 }

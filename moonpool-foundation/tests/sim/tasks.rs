@@ -267,8 +267,7 @@ fn two_blocking(seed: u64) -> TwoBlocking {
 fn blocking_work_takes_time_and_may_be_overtaken() {
     let runs: Vec<_> = (0..40).map(two_blocking).collect();
     assert!(runs.iter().all(|(_, _, passed)| *passed));
-    let count =
-        |test: fn(&TwoBlocking) -> bool| runs.iter().filter(|run| test(run)).count();
+    let count = |test: fn(&TwoBlocking) -> bool| runs.iter().filter(|run| test(run)).count();
     assert!(count(|(done, ..)| *done == [2, 1]) > 5);
     assert!(count(|(done, ..)| *done == [1, 2]) > 5);
     assert!(count(|(done, heard, _)| done != heard) > 5);
