@@ -379,19 +379,32 @@ impl<E> EventQueue<E> {
         let slots = &self.slots;
         self.near
             .retain(|entry| slots[entry.key.slot as usize].generation == entry.key.generation);
-        let mut all = Vec::new();
-        while self.levels != 0 {
-            let level = self.levels.trailing_zeros() as usize;
-            let bucket = self.used[level].trailing_zeros() as usize;
-            let emptied = self.empty(level, bucket);
-            self.chunks.drain(emptied, |entry| all.push(entry));
-        }
-        for entry in all {
-            if self.is_queued(entry.key) {
-                self.place(entry);
+        for level in 0..self.buckets.len() {
+            let mut used = self.used[level];
+            while used != 0 {
+                self.sweep_bucket(level, used.trailing_zeros() as usize);
+                used &= used - 1;
             }
         }
         self.stale = 0;
+    }
+
+    /// Puts back what is still queued of a bucket, in chunks of which each was just given back.
+    fn sweep_bucket(&mut self, level: usize, bucket: usize) {
+        let mut swept = self.empty(level, bucket);
+        let mut kept = Bucket::EMPTY;
+        while let Some(chunk) = self.chunks.take_first(&mut swept) {
+            for entry in chunk.entries() {
+                if self.is_queued(entry.key) {
+                    self.chunks.push(&mut kept, *entry);
+                }
+            }
+        }
+        if kept.len() > 0 {
+            self.levels |= 1 << level;
+            self.used[level] |= 1 << bucket;
+            self.buckets[level][bucket] = kept;
+        }
     }
 }
 
