@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 /// A reply of this size or less is copied.
 const SHORT: usize = 256;
 
-/// Pieces of memory that are kept for the next replies: 64 KiB at most.
+/// Pieces of memory that are kept for the next replies: 128 KiB at most.
 const SPARE_PIECES: usize = 256;
 
 /// The codec's bytes of a reply.

@@ -183,6 +183,16 @@ fn the_longest_patience_of_a_peers_calls_is_known() {
 }
 
 #[test]
+fn a_call_follows_those_that_are_left_when_the_last_one_ended() {
+    let mut table = CallTable::new(7, 100);
+    call(&mut table, A, 1);
+    let last = call(&mut table, A, 2);
+    table.forget(last);
+    call(&mut table, A, 3);
+    assert_eq!(std::iter::from_fn(|| table.end_next_of_peer(A)).count(), 2);
+}
+
+#[test]
 fn calls_beyond_the_limit_are_not_started() {
     let mut table = CallTable::new(7, 2);
     let [first, second] = [1, 2].map(|number| call(&mut table, A, number));
