@@ -33,14 +33,7 @@ impl Checks {
     pub(super) fn apply(&self, plan: &mut Plan<'_>, is_part: bool) {
         let prefixes = match &self.coverage {
             Some(prefixes) => prefixes.clone(),
-            None if self.is_coverage_required => self.crates.iter().cloned().collect(),
-            None => {
-                // A test in `tests/` is a crate of its own: what it tests is the package's library.
-                let package = std::env::var("CARGO_PKG_NAME").ok();
-                let library = package.map(|package| package.replace('-', "_"));
-                let crates = self.crates.iter().cloned().chain(library);
-                crates.collect::<BTreeSet<_>>().into_iter().collect()
-            }
+            None => self.crates.iter().cloned().collect(),
         };
         plan.coverage = Requirement::new(prefixes, self.is_coverage_required && !is_part);
         plan.invariants = Arc::from(self.invariants.as_slice());
@@ -53,9 +46,8 @@ impl SimulationBuilder {
     /// least once in the campaign: `["my_service", "my_test::workloads"]`. A report of which one was
     /// missed does not [pass](crate::SimulationReport::assert_passed).
     ///
-    /// If this is not called, the sites of the crates in which the workloads' functions are written, and,
-    /// unless coverage is [required](Self::require_coverage), of the library of the package that `cargo
-    /// test` runs, are asked for: the report lists those that were missed, and
+    /// If this is not called, the sites of the crates in which the workloads' functions are written
+    /// count as required (tests in `tests/` are crates of their own: name the library's here): the report lists those that were missed, and
     /// [`coverage_complete`](crate::SimulationReport::coverage_complete) looks at them, but the report
     /// passes, since a test rarely exercises the whole crate that it is in:
     /// [`assert_passed`](crate::SimulationReport::assert_passed) writes them to standard error, and
