@@ -47,7 +47,8 @@ impl SimulationBuilder {
     /// missed does not [pass](crate::SimulationReport::assert_passed).
     ///
     /// If this is not called, the sites of the crates in which the workloads' functions are written
-    /// count as required (tests in `tests/` are crates of their own: name the library's here): the report lists those that were missed, and
+    /// count as required; tests in `tests/` are a crate of their own, so name the library's modules
+    /// here. The report lists those that were missed, and
     /// [`coverage_complete`](crate::SimulationReport::coverage_complete) looks at them, but the report
     /// passes, since a test rarely exercises the whole crate that it is in:
     /// [`assert_passed`](crate::SimulationReport::assert_passed) writes them to standard error, and
